@@ -1,0 +1,83 @@
+# Everything runs in .venv; nothing needs root. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+TORTURE_ROUNDS ?= 200
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TORTURE_ROUNDS
+
+# A stamp is named after what it depends on: the Python, and the content of pyproject.toml.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+KEY := $(shell cksum < pyproject.toml | tr -c '0-9\n' '-')
+MADE := $(VENV)/made-by-$(VERSION)
+DEMO := $(VENV)/demo-$(KEY)
+DEV := $(VENV)/dev-$(KEY)
+
+.DEFAULT_GOAL := help
+.PHONY: help check demo test lint types torture bench venv clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
+		| while IFS='|' read -r target text; do printf '  %-9s %s\n' "$$target" "$$text"; done
+
+demo: $(DEMO) ## back up, break and restore an example shop
+	@$(BIN)/python example_project/demo.py
+
+test: $(DEV) ## run every test but the torture, on real servers
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(DEV) ## style, and which module may import which
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(DEV) ## types, strictly
+	@$(BIN)/mypy
+
+torture: $(DEV) ## long random trials; TORTURE_SEED repeats one
+	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
+
+bench: $(DEV) ## compare with peers, in one run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+venv: $(DEV) ## make .venv with all tools
+
+clean: ## remove .venv and what tools leave
+	@rm -rf $(VENV) .tox build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+		.ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Debian and Ubuntu split these off; one line brings them all.
+check:
+	@missing=; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing $(PYTHON)-with-venv"; \
+	command -v gpg >/dev/null || missing="$$missing gpg"; \
+	if [ -n "$$missing" ]; then \
+		echo "Missing:$$missing. Install with:" >&2; \
+		echo "  sudo apt-get install -y make python3-venv gnupg" >&2; \
+		exit 1; \
+	fi; \
+	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is $(VERSION)." >&2; \
+		echo "Name another one: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi
+
+$(MADE): | check
+	@echo "Making $(VENV) with Python $(VERSION)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(DEMO): $(MADE) | check
+	@echo "Installing what the demo needs"
+	@$(BIN)/python -m pip install --quiet --editable '.[postgresql]' --group demo
+	@rm -f $(VENV)/demo-* && touch $@
+
+$(DEV): $(MADE) | check
+	@echo "Installing what the tests need"
+	@$(BIN)/python -m pip install --quiet --editable '.[postgresql]' --group dev
+	@rm -f $(VENV)/dev-* $(VENV)/demo-* && touch $@ $(DEMO)

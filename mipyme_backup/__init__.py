@@ -1,0 +1,3 @@
+"""Backs up Django projects and restores them."""
+
+__version__ = "0.1.0"

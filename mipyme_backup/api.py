@@ -1,0 +1,261 @@
+"""The public Python API: what the commands, tasks and pages call, and what other code may.
+
+Every function is keyword-only, reads the settings, builds the parts, calls an operation, and
+returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All errors are
+`mipyme_backup.errors.BackupError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from mipyme_backup import conf
+from mipyme_backup.catalog import Catalog
+from mipyme_backup.destinations import Destination
+from mipyme_backup.encryption import Encryption
+from mipyme_backup.encryption.passphrase import fingerprint, read_secret
+from mipyme_backup.errors import ConfigurationError, UsageError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations import backup as backup_operation
+from mipyme_backup.operations import restore as restore_operation
+from mipyme_backup.operations import verify as verify_operation
+from mipyme_backup.operations.backup import BackupResult, described
+from mipyme_backup.operations.choosing import all_backups
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import Found
+from mipyme_backup.operations.restore import RestoreResult
+from mipyme_backup.operations.verify import Level, Verified
+from mipyme_backup.sources.base import Source
+from mipyme_backup.sources.database import DatabaseSource
+
+KINDS = ("manual", "daily", "monthly", "pre_deploy")
+
+__all__ = ["BackupResult", "Listed", "RestoreResult", "Verified", "backup", "backups", "restore",
+           "undo_restore", "verify"]
+
+
+class Silent:
+    """Progress for callers who do not look."""
+
+    def step(self, message: Message, total: int | None = None) -> None:
+        """Ignore it."""
+
+    def advance(self, size: int) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One backup as ``list_backups`` shows it."""
+
+    row: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.row
+
+
+def backup(
+    *,
+    kind: str = "manual",
+    only: Sequence[str] = (),
+    destinations: Sequence[str] = (),
+    label: str = "",
+    slot: datetime | None = None,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> BackupResult:
+    """Take a backup. `slot` is the moment it stands for; `wait` waits for the lock."""
+    if kind not in KINDS:
+        raise UsageError(
+            _("There is no kind %(kind)s."),
+            hint=_("Kinds: %(known)s"),
+            kind=kind,
+            known=", ".join(KINDS),
+        )
+    request = backup_operation.Request(
+        kind=kind, only=only, destinations=destinations, label=label, slot=slot
+    )
+    return backup_operation.run(build_project(), request, progress or Silent(), wait=wait)
+
+
+def restore(
+    *,
+    identifier: str | None = None,
+    latest: bool = False,
+    at: datetime | None = None,
+    destination: str | None = None,
+    only: Sequence[str] = (),
+    plan: bool = False,
+    migrate: bool = False,
+    safety_backup: bool = True,
+    to_database: str | None = None,
+    to_media: Path | None = None,
+    progress: Progress | None = None,
+) -> RestoreResult:
+    """Restore a backup: `identifier`, the `latest`, or the newest `at` a moment.
+
+    With `plan` nothing is changed: the result says what would be done.
+    """
+    if sum([identifier is not None, latest, at is not None]) != 1:
+        raise UsageError(
+            _("Say which backup to restore: an ID, or --latest, or --at."),
+            hint=_("list_backups shows those that there are."),
+        )
+    request = restore_operation.Request(
+        identifier=identifier,
+        at=at,
+        destination=destination,
+        only=only,
+        safety_backup=safety_backup,
+        migrate=migrate,
+        to_database=to_database,
+        to_media=to_media,
+    )
+    project = build_project()
+    if plan:
+        return restore_operation.plan(project, request)
+    return restore_operation.run(project, request, progress or Silent())
+
+
+def undo_restore(*, progress: Progress | None = None) -> RestoreResult:
+    """Swap back what the last restore replaced."""
+    return restore_operation.undo(build_project(), progress or Silent())
+
+
+def verify(
+    *,
+    identifiers: Sequence[str] = (),
+    latest: bool = False,
+    destination: str | None = None,
+    level: Level = "stored",
+    progress: Progress | None = None,
+) -> list[Verified]:
+    """Verify the named backups, the latest, or (without either) all."""
+    return verify_operation.run(
+        build_project(),
+        identifiers=identifiers,
+        latest=latest,
+        destination=destination,
+        level=level,
+        progress=progress or Silent(),
+    )
+
+
+def backups(*, destination: str | None = None, sync: bool = False) -> list[Listed]:
+    """Return the backups, newest first: from the catalog, or from the destinations themselves.
+
+    The destinations are read where one is named, where `sync` asks for it (which rebuilds the
+    catalog from them), and where the catalog cannot be read or is empty.
+    """
+    project = build_project()
+    if sync:
+        project.catalog.sync(all_backups(project))
+    rows = None if destination else project.catalog.rows()
+    if not rows:
+        rows = _rows(all_backups(project, destination))
+    return [Listed(row=row) for row in rows]
+
+
+def _rows(found: Sequence[Found]) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for item in found:
+        if item.manifest is None:
+            row = rows.setdefault(item.name, _unreadable(item))
+        else:
+            described_row = {**described(item.manifest, item.sha256), "status": "complete"}
+            row = rows.setdefault(item.manifest.id, {**described_row, "pinned": False, "copies": []})
+        row["copies"].append(
+            {
+                "destination": item.destination,
+                "status": "damaged" if item.error else "complete",
+                "error": str(item.error) if item.error else None,
+            }
+        )
+    return sorted(rows.values(), key=lambda row: row["started_at"] or "", reverse=True)
+
+
+def _unreadable(item: Found) -> dict[str, Any]:
+    nothing = dict.fromkeys(("id", "kind", "label", "started_at", "finished_at", "sha256"), "")
+    return {
+        **nothing,
+        "name": item.name,
+        "status": "failed",
+        "pinned": False,
+        "raw_size": 0,
+        "stored_size": 0,
+        "sources": [],
+        "warnings": [str(item.error)],
+        "copies": [],
+    }
+
+
+def build_project() -> Project:
+    """Build the parts that the settings name; raises ConfigurationError for what is wrong there."""
+    settings = conf.load()
+    configured: dict[str, Source] = {
+        name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
+    }
+    databases = next(
+        (source for source in configured.values() if isinstance(source, DatabaseSource)),
+        DatabaseSource(),
+    )
+    encryption = (
+        _build(settings.encryption, Encryption, "ENCRYPTION") if settings.encryption else None
+    )
+    trusted = dict(encryption.authentication_secrets()) if encryption else {}
+    if settings.signing_key_file is not None:
+        secret = read_secret(settings.signing_key_file)
+        trusted = {fingerprint(secret): secret, **trusted}
+    return Project(
+        name=settings.project,
+        state_dir=settings.state_dir,
+        sources={s.name: s for source in configured.values() for s in source.split()},
+        databases=databases,
+        destinations={
+            name: _build(part, Destination, f"DESTINATIONS.{name}")
+            for name, part in settings.destinations.items()
+        },
+        encryption=encryption,
+        signing_key=next(iter(trusted.items()), None),
+        trusted_keys=trusted,
+        volume_size=settings.volume_size,
+        jobs=settings.jobs,
+        keep_replaced=settings.keep_replaced,
+        catalog=Catalog(),
+    )
+
+
+def _build(part: conf.Part, kind: type[Any], key: str) -> Any:
+    try:
+        backend = import_string(part.backend)
+    except ImportError as error:
+        raise ConfigurationError(
+            _("%(key)s names the back end %(backend)s, which cannot be imported: %(reason)s"),
+            key=key,
+            backend=part.backend,
+            reason=error,
+        ) from error
+    try:
+        built = backend(**part.options)
+    except TypeError as error:
+        raise ConfigurationError(
+            _("%(key)s has options that its back end does not take: %(reason)s"),
+            key=key,
+            reason=error,
+        ) from error
+    if not isinstance(built, kind):
+        raise ConfigurationError(
+            _("%(key)s: %(backend)s is no %(kind)s."),
+            key=key,
+            backend=part.backend,
+            kind=kind.__name__,
+        )
+    return built
+
+

@@ -1,0 +1,238 @@
+"""The only writer of the catalog's models.
+
+The catalog is a cache and a history: where its tables are absent, older than the code, or the
+database is away, every method warns once and does nothing, because no backup and no restore
+may depend on it. ``list_backups --sync`` catches up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from django.apps import apps
+from django.db import DatabaseError, transaction
+from django.utils.connection import ConnectionDoesNotExist
+
+from mipyme_backup.errors import BackupError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.models import Backup, Copy, Restore
+
+if TYPE_CHECKING:
+    from mipyme_backup.operations.reading import Found
+    from mipyme_backup.operations.verify import Verified
+
+logger = logging.getLogger("mipyme_backup")
+P = ParamSpec("P")
+
+UNAVAILABLE = (DatabaseError, ConnectionDoesNotExist)
+
+
+def _optional(method: Callable[P, None]) -> Callable[P, None]:
+    """Make a failing catalog a warning: the manifests are the truth."""
+
+    @functools.wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            with transaction.atomic():
+                method(*args, **kwargs)
+        except UNAVAILABLE as error:
+            catalog = args[0]
+            assert isinstance(catalog, Catalog)
+            catalog.warn(error)
+
+    return guarded
+
+
+class Catalog:
+    """Writes and reads the history of runs."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The names of the catalog's own tables, whose rows no dump holds."""
+        models = apps.get_app_config("mipyme_backup").get_models()
+        return frozenset(model._meta.db_table for model in models)
+
+    def warn(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "The catalog cannot be written (%s); run migrate, then list_backups --sync.",
+                str(error).partition("\n")[0],
+            )
+
+    @_optional
+    def start(
+        self,
+        backup_id: str,
+        name: str,
+        kind: str,
+        label: str,
+        slot: datetime | None,
+        started_at: datetime,
+    ) -> None:
+        Backup.objects.create(
+            backup_id=backup_id,
+            name=name,
+            kind=kind,
+            label=label,
+            slot=slot,
+            status=Backup.Status.RUNNING,
+            started_at=started_at,
+        )
+
+    @_optional
+    def finish(
+        self, manifest: Manifest, sha256: str, copies: Mapping[str, BackupError | None]
+    ) -> None:
+        _record(manifest, sha256, {name: error is None for name, error in copies.items()}, None)
+        for name, error in copies.items():
+            if error is not None:
+                Copy.objects.filter(backup__backup_id=manifest.id, destination=name).update(
+                    error=str(error)
+                )
+
+    @_optional
+    def fail(self, backup_id: str, error: str) -> None:
+        Backup.objects.filter(backup_id=backup_id, status=Backup.Status.RUNNING).update(
+            status=Backup.Status.FAILED, finished_at=datetime.now(UTC), error=error
+        )
+
+    @_optional
+    def abandon(self, backup_id: str) -> None:
+        """Mark a run whose process died, found by the next run."""
+        Backup.objects.filter(backup_id=backup_id, status=Backup.Status.RUNNING).update(
+            status=Backup.Status.ABANDONED, finished_at=datetime.now(UTC)
+        )
+
+    @_optional
+    def verified(self, results: Iterable[Verified]) -> None:
+        for result in results:
+            Copy.objects.filter(
+                backup__backup_id=result.id, destination=result.destination
+            ).update(
+                status=Copy.Status.DAMAGED if result.problems else Copy.Status.COMPLETE,
+                error="\n".join(result.problems),
+                verified_at=datetime.now(UTC),
+            )
+
+    @_optional
+    def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:
+        Restore.objects.create(
+            restore_id=restore_id,
+            backup_id=manifest.id,
+            backup_name=manifest.name,
+            status=Restore.Status.RUNNING,
+            sources=sources,
+            started_at=datetime.now(UTC),
+        )
+
+    @_optional
+    def end_restore(
+        self,
+        restore_id: str,
+        status: str,
+        error: str = "",
+        *,
+        downtime: float | None = None,
+        safety: str | None = None,
+    ) -> None:
+        Restore.objects.filter(restore_id=restore_id).update(
+            status=status,
+            error=error,
+            finished_at=datetime.now(UTC),
+            downtime_seconds=downtime,
+            safety_backup=safety or "",
+        )
+
+    @_optional
+    def copy_history(self, using: str) -> None:
+        """Copy the runs and restores of the live catalog into the database `using`."""
+        with transaction.atomic(using=using):
+            for model in (Backup, Restore):
+                rows = list(model._default_manager.using("default").all())
+                for row in rows:
+                    row.pk = None
+                model._default_manager.using(using).bulk_create(rows, batch_size=500)
+
+    @_optional
+    def sync(self, found: Iterable[Found], using: str = "default") -> None:
+        """Make the catalog say what the destinations hold; runs without a manifest stay."""
+        with transaction.atomic(using=using):
+            Copy.objects.using(using).update(status=Copy.Status.MISSING)
+            for item in found:
+                if item.manifest is not None:
+                    _record(item.manifest, item.sha256, {item.destination: True}, using)
+
+    def rows(self) -> list[dict[str, Any]] | None:
+        """Return every run, newest first, as the JSON of ``list_backups``; None where it cannot be read."""
+        try:
+            return [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return None
+
+
+def _record(
+    manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None
+) -> None:
+    values = {
+        "name": manifest.name,
+        "kind": manifest.kind,
+        "label": manifest.label,
+        "slot": manifest.slot,
+        "sequence": manifest.sequence,
+        "whole": manifest.whole,
+        "status": Backup.Status.COMPLETE if all(copies.values()) else Backup.Status.PARTIAL,
+        "started_at": manifest.started_at,
+        "finished_at": manifest.finished_at,
+        "raw_size": manifest.raw_size,
+        "stored_size": manifest.stored_size,
+        "sha256": sha256,
+        "sources": [source.name for source in manifest.sources],
+        "warnings": list(manifest.warnings),
+        "manifest": json.loads(json.dumps(dataclasses.asdict(manifest), default=str)),
+    }
+    backup, _created = Backup.objects.using(using).update_or_create(
+        backup_id=manifest.id, defaults=values
+    )
+    for destination, good in copies.items():
+        Copy.objects.using(using).update_or_create(
+            backup=backup,
+            destination=destination,
+            defaults={
+                "status": Copy.Status.COMPLETE if good else Copy.Status.FAILED,
+                "error": "",
+            },
+        )
+
+
+def _row(backup: Backup) -> dict[str, Any]:
+    return {
+        "id": backup.backup_id,
+        "name": backup.name,
+        "kind": backup.kind,
+        "label": backup.label,
+        "status": backup.status,
+        "pinned": backup.pinned,
+        "started_at": backup.started_at.isoformat(),
+        "finished_at": backup.finished_at.isoformat() if backup.finished_at else None,
+        "raw_size": backup.raw_size,
+        "stored_size": backup.stored_size,
+        "sha256": backup.sha256,
+        "sources": backup.sources,
+        "warnings": backup.warnings,
+        "error": backup.error or None,
+        "copies": [
+            {"destination": copy.destination, "status": copy.status, "error": copy.error or None}
+            for copy in backup.copies.all()
+        ],
+    }

@@ -1,0 +1,191 @@
+"""A local folder: private files, written under a temporary name, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from mipyme_backup.destinations.base import Destination, Entry
+from mipyme_backup.errors import DestinationError, ObjectMissingError
+from mipyme_backup.messages import _
+from mipyme_backup.process import CHUNK, Reader
+
+TEMPORARY_PREFIX = ".tmp-"
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class LocalDestination(Destination):
+    """Keeps backups below the folder `location`, which is made, private, where it is absent.
+
+    Names that begin with a dot at the root (`STATE_DIR`, temporary files) are not objects.
+    """
+
+    def __init__(self, *, location: str | Path) -> None:
+        self.location = Path(location)
+
+    def check(self) -> None:
+        with self._errors(_("prepare")):
+            _make_folder(self.location)
+            self._sweep()
+            probe = self._temporary()
+            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.close(descriptor)
+            probe.unlink()
+
+    def put(self, name: str, file: Path) -> None:
+        target = self._path(name)
+        with self._errors(_("write to")):
+            _make_folder(target.parent)
+            temporary = self._temporary()
+            try:
+                _link_or_copy(file, temporary)
+                temporary.rename(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folders(target.parent, self.location)
+
+    def open(self, name: str) -> Reader:
+        with self._errors(_("read"), name):
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, "not a regular file")
+        return _File(self, name, descriptor)
+
+    def size(self, name: str) -> int | None:
+        with self._errors(_("read"), name):
+            try:
+                status = self._path(name).lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        with self._errors(_("list")):
+            for path in _files(self.location):
+                name = path.relative_to(self.location).as_posix()
+                if name.startswith(prefix) and not name.startswith("."):
+                    yield Entry(name=name, size=path.lstat().st_size)
+
+    def delete(self, name: str) -> None:
+        path = self._path(name)
+        with self._errors(_("delete from")):
+            path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == self.location:
+                    break
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def free_space(self) -> int | None:
+        with self._errors(_("read")):
+            status = os.statvfs(self.location)
+            return status.f_bavail * status.f_frsize
+
+    def _path(self, name: str) -> Path:
+        if name.startswith(("/", ".")) or ".." in name.split("/") or "\0" in name:
+            raise DestinationError(_("%(name)r is no name of an object."), name=name)
+        return self.location / name
+
+    def _temporary(self) -> Path:
+        return self.location / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+
+    def _sweep(self) -> None:
+        """Remove the temporary files of processes that died."""
+        for path in self.location.glob(f"{TEMPORARY_PREFIX}*"):
+            owner = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
+            if not Path(f"/proc/{owner}").exists():
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self, verb: str, name: str = "") -> Iterator[None]:
+        """Turn an OSError into a DestinationError that says what could not be done, and why."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ObjectMissingError(
+                _("%(place)s does not exist."), place=self.location / name
+            ) from error
+        except OSError as error:
+            raise DestinationError(
+                _("Cannot %(verb)s %(place)s: %(reason)s"),
+                hint=_("Free some space there.")
+                if error.errno in FULL
+                else _("Look at the folder's owner and permissions, and at the disk."),
+                verb=verb,
+                place=self.location / name,
+                reason=error.strerror or error,
+            ) from error
+
+
+class _File:
+    """An open object; an I/O error while reading is a DestinationError."""
+
+    def __init__(self, destination: LocalDestination, name: str, descriptor: int) -> None:
+        self._destination = destination
+        self._name = name
+        self._descriptor: int | None = descriptor
+
+    def read(self, size: int, /) -> bytes:
+        assert self._descriptor is not None
+        with self._destination._errors(_("read"), self._name):
+            return os.read(self._descriptor, size)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and what lacks above it, each private from its first moment."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    """A spool on the same file system is adopted without a copy, any other is copied."""
+    try:
+        os.link(file, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+    else:
+        return
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as output, file.open("rb") as source:
+        shutil.copyfileobj(source, output, CHUNK)
+        output.flush()
+        os.fsync(output.fileno())
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if folder == root or root not in folder.parents:
+            return
+        folder = folder.parent
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below `folder` in order of name; a link is not followed."""
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if not entry.name.startswith("."):
+                yield from _files(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)

@@ -1,0 +1,124 @@
+"""The whole error tree: one root, and the exit status of each kind.
+
+``str(error)`` is the English sentence; an entry point renders the translated one from
+``error.message`` and ``error.hint``.
+"""
+
+from __future__ import annotations
+
+from mipyme_backup.messages import Message
+
+
+class BackupError(Exception):
+    """Anything that this product raises on purpose.
+
+    `message` says what failed and where, `hint` the next step; both may hold ``%(name)s``
+    placeholders that are filled from the keyword arguments. `permanent` is False where
+    trying the same again may work.
+    """
+
+    code = "error"
+    exit_status = 1
+    permanent = True
+
+    def __init__(
+        self, message: str, *, hint: str = "", permanent: bool | None = None, **params: object
+    ) -> None:
+        super().__init__(message, params)
+        self.message = Message(message, params)
+        self.hint = Message(hint, params)
+        if permanent is not None:
+            self.permanent = permanent
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+class ConfigurationError(BackupError):
+    """The settings are malformed or name what does not exist."""
+
+    code = "configuration"
+
+
+class PreflightError(BackupError):
+    """The machine lacks what the work needs: a tool, space, a permission, a reachable server."""
+
+    code = "preflight"
+
+
+class UsageError(BackupError):
+    """The caller asked for something that has no meaning."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class ProcessError(BackupError):
+    """A child process failed; the message carries the tail of its stderr."""
+
+    code = "process"
+
+
+class SourceError(BackupError):
+    """What is to be saved could not be read."""
+
+    code = "source"
+
+
+class SourceBusyError(SourceError):
+    """Somebody waits behind our locks, or we behind theirs: release everything, try again."""
+
+    code = "source_busy"
+    permanent = False
+
+
+class EncryptionError(BackupError):
+    """Encryption or decryption failed."""
+
+    code = "encryption"
+
+
+class KeyMissingError(EncryptionError):
+    """No key at hand opens this backup: there is nothing to restore it with."""
+
+    code = "key_missing"
+    exit_status = 4
+
+
+class DestinationError(BackupError):
+    """A destination refused, failed or could not be reached."""
+
+    code = "destination"
+
+
+class ObjectMissingError(DestinationError):
+    """The destination does not hold the named object."""
+
+    code = "object_missing"
+
+
+class RestoreError(BackupError):
+    """A restore stopped; live data is as it was."""
+
+    code = "restore"
+
+
+class NoBackupError(BackupError):
+    """No backup matches what was asked for."""
+
+    code = "no_backup"
+    exit_status = 4
+
+
+class LockedError(BackupError):
+    """Another run holds the lock."""
+
+    code = "locked"
+    exit_status = 5
+
+
+class DamagedError(BackupError):
+    """The named backup is damaged, missing or not authentic."""
+
+    code = "damaged"
+    exit_status = 6

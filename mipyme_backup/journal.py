@@ -1,0 +1,89 @@
+"""The journal of a restore: what a later process needs to finish it, roll it back, or undo it.
+
+One file for the database and the media together, because they are swapped together. It is
+written under a temporary name, synced and renamed, so that it is always whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from mipyme_backup.errors import RestoreError
+from mipyme_backup.messages import _
+
+Phase = Literal["loading", "swapping", "done", "undoing"]
+
+
+class Entry(TypedDict):
+    """One restore. `targets` are the states of its targets, `finished_at` an ISO time in UTC."""
+
+    id: str
+    backup: str
+    phase: Phase
+    targets: list[dict[str, Any]]
+    safety_backup: str | None
+    finished_at: str | None
+
+
+class Journal:
+    """The restores below the folder `state_dir`: one file for each, named by the restore's id."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir / "restores"
+
+    def write(self, entry: Entry) -> None:
+        """Keep `entry` on disk, synced, in place of the one with the same id."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = self._path(entry["id"])
+        temporary = target.with_suffix(".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(entry, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+        self._sync()
+
+    def remove(self, entry: Entry) -> None:
+        """Forget the restore."""
+        self._path(entry["id"]).unlink(missing_ok=True)
+        self._sync()
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every restore, oldest first; raises RestoreError for a file that is damaged."""
+        if not self._folder.is_dir():
+            return
+        files = [*self._folder.glob("*.json")]
+        for file in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+            try:
+                yield json.loads(file.read_text())
+            except ValueError as error:
+                raise RestoreError(
+                    _("The restore journal %(file)s is damaged."),
+                    hint=_("Move it away once you have seen that the live data is whole."),
+                    file=file,
+                ) from error
+
+    def unfinished(self) -> list[Entry]:
+        """Return the restores that a process left in the middle."""
+        return [entry for entry in self.entries() if entry["phase"] != "done"]
+
+    def newest_done(self) -> Entry | None:
+        """Return the last restore that was finished, None where there is none to undo."""
+        return next(iter(reversed([e for e in self.entries() if e["phase"] == "done"])), None)
+
+    def _path(self, restore_id: str) -> Path:
+        return self._folder / f"{restore_id}.json"
+
+    def _sync(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,106 @@
+"""One backup, prune or restore of a project at a time, over all its processes and hosts.
+
+`flock` on a file in `STATE_DIR` covers this host; a session advisory lock in the maintenance
+database of a server covers the others. Both die with their process: nothing expires.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from mipyme_backup.errors import LockedError
+from mipyme_backup.messages import _
+
+POLL_SECONDS = 1.0
+
+ServerLock = Callable[[int, str], contextlib.AbstractContextManager[str | None]]
+"""Try an advisory lock (key, our name): enters with None when held, else with the holder's name."""
+
+
+@contextlib.contextmanager
+def project_lock(
+    state_dir: Path,
+    project: str,
+    operation: str,
+    *,
+    server_locks: Sequence[ServerLock] = (),
+    wait: bool = False,
+) -> Iterator[None]:
+    """Hold the lock of `project` while the block runs.
+
+    Raises LockedError, naming the holder, when another run holds it and `wait` is False.
+    """
+    ours = f"mipyme_backup {operation} {socket.gethostname()}:{os.getpid()}"
+    key = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big", signed=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_file_lock(state_dir / "lock", operation, wait=wait))
+        for server_lock in server_locks:
+            _enter_server_lock(stack, server_lock, key, ours, wait=wait)
+        yield
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path, operation: str, *, wait: bool) -> Iterator[None]:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not wait:
+                    raise _locked(_holder(file)) from None
+                time.sleep(POLL_SECONDS)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        _write(file, json.dumps({"pid": os.getpid(), "operation": operation, "since": since}))
+        yield
+        _write(file, "")
+
+
+def _enter_server_lock(
+    stack: contextlib.ExitStack, server_lock: ServerLock, key: int, ours: str, *, wait: bool
+) -> None:
+    while True:
+        attempt = contextlib.ExitStack()
+        holder = attempt.enter_context(server_lock(key, ours))
+        if holder is None:
+            stack.push(attempt.pop_all().__exit__)
+            return
+        attempt.close()
+        if not wait:
+            raise _locked(holder)
+        time.sleep(POLL_SECONDS)
+
+
+def _locked(holder: str) -> LockedError:
+    return LockedError(
+        _("Another run holds the lock: %(holder)s"),
+        hint=_("Wait until it has ended, then try again."),
+        holder=holder,
+    )
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    with contextlib.suppress(ValueError, KeyError):
+        held = json.loads(file.read())
+        return f"{held['operation']} (process {held['pid']}, since {held['since']})"
+    return "-"
+
+
+def _write(file: IO[str], text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()

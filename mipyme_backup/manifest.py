@@ -1,0 +1,245 @@
+"""The manifest: frozen records, their JSON, and its authentication. Format version 1.
+
+The file is one JSON object whose last member is ``authentication``. What is authenticated is
+every byte before the line that begins that member, so nothing has to be parsed, nor written
+again in the same way, to check it. `docs/format.md` tells how to do so by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from mipyme_backup.errors import DamagedError, KeyMissingError
+from mipyme_backup.messages import _
+
+FORMAT = 1
+FILE_NAME = "manifest.json"
+MAX_BYTES = 64 * 2**20
+MARKER = b',\n "authentication": '
+HMAC = "HMAC-SHA256"
+CHECKSUM = "SHA-256"
+SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
+
+DeriveKey = Callable[[bytes, bytes], bytes]
+"""From (secret, salt) to the key of the HMAC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A stored slice: `size` in bytes, `sha256` of its bytes in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArtifact:
+    """An artifact as destinations hold it.
+
+    `name` is what the source calls it, `path` the stem of its volumes below a destination's
+    root (volume i is ``<path>.<i as five digits>``), sizes in bytes, `sha256` of the stored
+    stream.
+    """
+
+    name: str
+    path: str
+    raw_size: int
+    stored_size: int
+    sha256: str
+    volumes: tuple[Volume, ...]
+
+    def volume_paths(self) -> list[tuple[str, Volume]]:
+        """Return each volume with its path below a destination's root."""
+        return [(f"{self.path}.{i:05d}", volume) for i, volume in enumerate(self.volumes)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedSource:
+    """What one source yielded; `facts` by artifact name."""
+
+    name: str
+    artifacts: tuple[StoredArtifact, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All that is known of one backup. Times are UTC; `slot` is the moment it stands for."""
+
+    id: str
+    name: str
+    kind: str
+    project: str
+    started_at: datetime
+    snapshot_at: datetime
+    finished_at: datetime
+    sequence: int
+    sources: tuple[SavedSource, ...]
+    packs: tuple[StoredArtifact, ...] = ()
+    whole: bool = True
+    label: str = ""
+    slot: datetime | None = None
+    host: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    migrations: Mapping[str, list[str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    compression: str = "zstd"
+    encryption: str | None = None
+    key_fingerprint: str | None = None
+    format: int = FORMAT
+
+    def artifacts(self) -> list[StoredArtifact]:
+        """Return every artifact, the shared packs included."""
+        return [*(a for source in self.sources for a in source.artifacts), *self.packs]
+
+    def source(self, name: str) -> SavedSource | None:
+        """Return what the source `name` yielded, None where this backup lacks it."""
+        return next((source for source in self.sources if source.name == name), None)
+
+    @property
+    def raw_size(self) -> int:
+        return sum(artifact.raw_size for artifact in self.artifacts())
+
+    @property
+    def stored_size(self) -> int:
+        return sum(artifact.stored_size for artifact in self.artifacts())
+
+
+def dump(manifest: Manifest, *, key: tuple[str, bytes] | None, derive_key: DeriveKey) -> bytes:
+    """Return the file's bytes, authenticated by `key` (fingerprint, secret).
+
+    Without a key it carries a checksum, which finds damage but proves no author.
+    """
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, default=_encode)
+    body = text.encode().removesuffix(b"\n}")
+    return body + MARKER + json.dumps(_authenticate(body, manifest.project, key, derive_key)).encode() + b"\n}\n"
+
+
+def load(
+    data: bytes, *, secrets_by_key: Mapping[str, bytes], derive_key: DeriveKey, trust_needed: bool
+) -> Manifest:
+    """Authenticate and parse a manifest.
+
+    Raises DamagedError for what is damaged, forged or of an unknown format, and where
+    `trust_needed` for one that proves no author; KeyMissingError where the key that it names
+    is not among `secrets_by_key`.
+    """
+    if len(data) > MAX_BYTES:
+        raise DamagedError(_("The manifest is larger than %(limit)d bytes."), limit=MAX_BYTES)
+    body, marker, tail = data.rpartition(MARKER)
+    try:
+        authentication = json.loads(tail.removesuffix(b"\n}\n")) if marker else None
+    except ValueError:
+        authentication = None
+    if not isinstance(authentication, dict):
+        raise DamagedError(_("The manifest is cut off or damaged."))
+    _verify(body, authentication, secrets_by_key, derive_key, trust_needed)
+    try:
+        return _parse(json.loads(body + b"\n}"))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError(
+            _("The manifest cannot be understood: %(reason)s"), reason=error
+        ) from error
+
+
+def _authenticate(
+    body: bytes, project: str, key: tuple[str, bytes] | None, derive_key: DeriveKey
+) -> dict[str, str]:
+    if key is None:
+        return {"algorithm": CHECKSUM, "digest": hashlib.sha256(body).hexdigest()}
+    # One salt a project: a thousand manifests then cost one scrypt to read, not a thousand.
+    salt = hashlib.sha256(b"mipyme_backup manifest of " + project.encode()).digest()[:16]
+    digest = hmac.digest(derive_key(key[1], salt), body, "sha256").hex()
+    return {"algorithm": HMAC, "key": key[0], "salt": salt.hex(), "digest": digest}
+
+
+def _verify(
+    body: bytes,
+    authentication: Mapping[str, Any],
+    secrets_by_key: Mapping[str, bytes],
+    derive_key: DeriveKey,
+    trust_needed: bool,
+) -> None:
+    algorithm, digest = authentication.get("algorithm"), str(authentication.get("digest"))
+    if algorithm == CHECKSUM:
+        if trust_needed:
+            raise DamagedError(
+                _("The manifest is not signed, and the settings ask for encryption or a signature."),
+                hint=_("It was made without encryption, or by somebody else."),
+            )
+        expected = hashlib.sha256(body).hexdigest()
+    elif algorithm == HMAC:
+        key = str(authentication.get("key"))
+        if key not in secrets_by_key:
+            raise KeyMissingError(
+                _("No passphrase at hand authenticates this backup: it was made with key %(key)s."),
+                hint=_("Name the file of that passphrase in the settings (ENCRYPTION, OPTIONS)."),
+                key=key,
+            )
+        try:
+            salt = bytes.fromhex(str(authentication.get("salt")))
+        except ValueError:
+            salt = b""
+        expected = hmac.digest(derive_key(secrets_by_key[key], salt), body, "sha256").hex()
+    else:
+        raise DamagedError(_("The manifest names an unknown way of authentication."))
+    if not hmac.compare_digest(expected.encode(), digest.encode()):
+        raise DamagedError(
+            _("The manifest is not authentic: it was changed after it was written."),
+            hint=_("Use another copy of this backup, or another backup."),
+        )
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in a manifest")
+
+
+def _parse(document: dict[str, Any]) -> Manifest:
+    if document.get("format") != FORMAT:
+        raise DamagedError(
+            _("The manifest has format %(format)s; this version reads format %(known)d."),
+            hint=_("Restore it with the version of mipyme_backup that made it, or a newer one."),
+            format=document.get("format"),
+            known=FORMAT,
+        )
+    known = {item.name for item in dataclasses.fields(Manifest)}
+    values = {name: value for name, value in document.items() if name in known}
+    for name in ("started_at", "snapshot_at", "finished_at"):
+        values[name] = datetime.fromisoformat(values[name])
+    values["slot"] = datetime.fromisoformat(values["slot"]) if values.get("slot") else None
+    values["sources"] = tuple(
+        SavedSource(
+            name=source["name"],
+            artifacts=tuple(map(_parse_artifact, source["artifacts"])),
+            facts=source["facts"],
+        )
+        for source in values["sources"]
+    )
+    values["packs"] = tuple(map(_parse_artifact, values["packs"]))
+    values["warnings"] = tuple(values["warnings"])
+    _check_path(values["name"])
+    return Manifest(**values)
+
+
+def _parse_artifact(document: dict[str, Any]) -> StoredArtifact:
+    volumes = tuple(Volume(size=int(v["size"]), sha256=v["sha256"]) for v in document["volumes"])
+    artifact = StoredArtifact(**{**document, "volumes": volumes})
+    _check_path(artifact.path)
+    if sum(volume.size for volume in volumes) != artifact.stored_size:
+        raise ValueError("the volumes do not add up to the artifact")
+    return artifact
+
+
+def _check_path(path: str) -> None:
+    if not SAFE_PATH.fullmatch(path):
+        raise ValueError(f"unsafe path {path!r}")

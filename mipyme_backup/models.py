@@ -1,0 +1,125 @@
+"""The catalog: the history of runs and a cache of the manifests.
+
+It can be rebuilt from the destinations at any time; its rows are left out of every dump.
+`catalog` is the only writer.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Backup(models.Model):
+    """One run of a backup."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", _("running")
+        COMPLETE = "complete", _("complete")
+        PARTIAL = "partial", _("partial")
+        FAILED = "failed", _("failed")
+        ABANDONED = "abandoned", _("abandoned")
+
+    class Kind(models.TextChoices):
+        DAILY = "daily", _("daily")
+        MONTHLY = "monthly", _("monthly")
+        MANUAL = "manual", _("manual")
+        PRE_DEPLOY = "pre_deploy", _("before a deployment")
+        SAFETY = "safety", _("safety")
+
+    backup_id = models.CharField(_("identifier"), max_length=32, unique=True)
+    name = models.CharField(_("name"), max_length=255)
+    kind = models.CharField(_("kind"), max_length=16, choices=Kind)
+    label = models.CharField(_("label"), max_length=200, blank=True)
+    status = models.CharField(_("status"), max_length=16, choices=Status)
+    pinned = models.BooleanField(_("pinned"), default=False)
+    sequence = models.PositiveBigIntegerField(_("sequence number"), default=0)
+    whole = models.BooleanField(_("holds every source"), default=True)
+    slot = models.DateTimeField(_("slot"), null=True, blank=True)
+    started_at = models.DateTimeField(_("started"))
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    raw_size = models.PositiveBigIntegerField(_("size"), default=0)
+    stored_size = models.PositiveBigIntegerField(_("stored size"), default=0)
+    sha256 = models.CharField(_("SHA-256 of the manifest"), max_length=64, blank=True)
+    sources = models.JSONField(_("sources"), default=list)
+    warnings = models.JSONField(_("warnings"), default=list)
+    error = models.TextField(_("error"), blank=True)
+    manifest = models.JSONField(_("manifest"), default=dict)
+
+    class Meta:
+        verbose_name = _("backup")
+        verbose_name_plural = _("backups")
+        ordering = ("-started_at",)
+        indexes = (models.Index(fields=["kind", "-started_at"], name="mipyme_backup_kind_start"),)
+        permissions = (
+            ("run_backup", "Can run a backup"),
+            ("verify_backup", "Can verify backups"),
+            ("run_drill", "Can run a restore drill"),
+            ("pin_backup", "Can pin a backup"),
+            ("restore_backup", "Can restore a backup"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Copy(models.Model):
+    """One backup on one destination."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("pending")
+        COMPLETE = "complete", _("complete")
+        FAILED = "failed", _("failed")
+        MISSING = "missing", _("missing")
+        DAMAGED = "damaged", _("damaged")
+
+    backup = models.ForeignKey(
+        Backup, models.CASCADE, related_name="copies", verbose_name=_("backup")
+    )
+    destination = models.CharField(_("destination"), max_length=100)
+    status = models.CharField(_("status"), max_length=16, choices=Status)
+    error = models.TextField(_("error"), blank=True)
+    verified_at = models.DateTimeField(_("verified"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("copy")
+        verbose_name_plural = _("copies")
+        ordering = ("destination",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["backup", "destination"], name="mipyme_backup_copy_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.backup} @ {self.destination}"
+
+
+class Restore(models.Model):
+    """One run of a restore."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", _("running")
+        COMPLETE = "complete", _("complete")
+        FAILED = "failed", _("failed")
+        UNDONE = "undone", _("undone")
+        ABANDONED = "abandoned", _("abandoned")
+
+    restore_id = models.CharField(_("identifier"), max_length=32, unique=True)
+    backup_id = models.CharField(_("backup"), max_length=32)
+    backup_name = models.CharField(_("name of the backup"), max_length=255)
+    status = models.CharField(_("status"), max_length=16, choices=Status)
+    sources = models.JSONField(_("sources"), default=list)
+    safety_backup = models.CharField(_("safety backup"), max_length=255, blank=True)
+    started_at = models.DateTimeField(_("started"))
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    downtime_seconds = models.FloatField(_("seconds of downtime"), null=True, blank=True)
+    error = models.TextField(_("error"), blank=True)
+
+    class Meta:
+        verbose_name = _("restore")
+        verbose_name_plural = _("restores")
+        ordering = ("-started_at",)
+
+    def __str__(self) -> str:
+        return f"{self.restore_id}: {self.backup_name}"

@@ -1,0 +1,157 @@
+"""Choosing a backup: by id, unique prefix or name, the newest, or the newest at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mipyme_backup.errors import BackupError, DamagedError, DestinationError, NoBackupError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import _
+from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.reading import Found, backups_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A backup and the destinations that hold it, in the order of the settings."""
+
+    manifest: Manifest
+    destinations: tuple[str, ...]
+
+
+def all_backups(project: Project, destination: str | None = None) -> list[Found]:
+    """Return what every destination (or the named one) holds.
+
+    Raises DestinationError when none of them can be listed.
+    """
+    names = [_known(project, destination)] if destination else list(project.destinations)
+    found: list[Found] = []
+    failure: BackupError | None = None
+    for name in names:
+        try:
+            found += backups_on(project, name)
+        except DestinationError as error:
+            failure = error
+            names = [other for other in names if other != name]
+    if failure is not None and not names:
+        raise failure
+    return found
+
+
+def choose(
+    project: Project,
+    *,
+    identifier: str | None = None,
+    at: datetime | None = None,
+    destination: str | None = None,
+    only: Sequence[str] = (),
+) -> Choice:
+    """Return the backup that `identifier` names, or the newest good one at or before `at`.
+
+    The newest holds all of the sources `only` (without it: is a whole one), and is never of
+    kind ``safety``. Raises NoBackupError when nothing matches, UsageError-like ambiguity as
+    NoBackupError too, DamagedError when the named backup is unreadable or another project's.
+    """
+    found = all_backups(project, destination)
+    matching = (
+        _named(found, identifier) if identifier else _newest(project, found, at=at, only=only)
+    )
+    manifest = matching[0].manifest
+    assert manifest is not None
+    if manifest.project != project.name:
+        raise DamagedError(
+            _("The backup %(name)s is of the project %(other)s; this one is %(project)s."),
+            hint=_("Set PROJECT where both are the same."),
+            name=manifest.name,
+            other=manifest.project,
+            project=project.name,
+        )
+    return Choice(manifest=manifest, destinations=tuple(item.destination for item in matching))
+
+
+def _named(found: Iterable[Found], identifier: str) -> list[Found]:
+    hits = [
+        item
+        for item in found
+        if item.name in {identifier, identifier.rstrip("/")}
+        or (item.manifest is not None and item.manifest.id.startswith(identifier))
+    ]
+    if not hits:
+        raise DamagedError(
+            _("There is no backup %(identifier)s."),
+            hint=_("list_backups shows those that there are."),
+            identifier=identifier,
+        )
+    good = [item for item in hits if item.manifest is not None]
+    if not good:
+        error = hits[0].error
+        assert error is not None
+        raise error
+    if len({item.manifest.id for item in good if item.manifest}) > 1:
+        raise NoBackupError(
+            _("%(identifier)s is the beginning of several backups: %(names)s"),
+            hint=_("Give more of it."),
+            identifier=identifier,
+            names=", ".join(sorted({item.name for item in good})),
+        )
+    return good
+
+
+def _newest(
+    project: Project, found: Iterable[Found], *, at: datetime | None, only: Sequence[str]
+) -> list[Found]:
+    listed = list(found)
+    candidates = [
+        item
+        for item in listed
+        if (manifest := item.manifest) is not None
+        and manifest.project == project.name
+        and manifest.kind != "safety"
+        and (at is None or manifest.snapshot_at <= at)
+        and holds(manifest, only)
+    ]
+    if not candidates:
+        unreadable = next((item.error for item in listed if item.error is not None), None)
+        if unreadable is not None:
+            raise unreadable
+        raise NoBackupError(
+            _("No backup matches."),
+            hint=_("list_backups shows those that there are; backup makes one."),
+        )
+    newest = max(candidates, key=lambda item: _age(item.manifest))
+    assert newest.manifest is not None
+    return [item for item in candidates if item.manifest and item.manifest.id == newest.manifest.id]
+
+
+def _age(manifest: Manifest | None) -> tuple[int, datetime]:
+    assert manifest is not None
+    return manifest.sequence, manifest.snapshot_at
+
+
+def holds(manifest: Manifest, only: Sequence[str]) -> bool:
+    """Say whether the backup has all the sources asked for; without any: whether it is whole."""
+    if not only:
+        return manifest.whole
+    return all(selected(manifest, name) for name in only)
+
+
+def selected(manifest: Manifest, name: str) -> list[str]:
+    """Return the names of the backup's sources that `name` (``database`` or exact) means."""
+    return [
+        source.name
+        for source in manifest.sources
+        if name in {source.name, source.name.partition(":")[0]}
+    ]
+
+
+def _known(project: Project, destination: str) -> str:
+    if destination not in project.destinations:
+        raise NoBackupError(
+            _("There is no destination %(name)s."),
+            hint=_("Known destinations: %(known)s"),
+            name=destination,
+            known=", ".join(project.destinations),
+        )
+    return destination

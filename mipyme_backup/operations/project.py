@@ -1,0 +1,84 @@
+"""What every operation works with: the parts of one project, built by `api` from the settings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from mipyme_backup.catalog import Catalog
+from mipyme_backup.destinations import Destination
+from mipyme_backup.encryption import Encryption
+from mipyme_backup.journal import Journal
+from mipyme_backup.lock import project_lock
+from mipyme_backup.messages import Message
+from mipyme_backup.sources.base import Source
+from mipyme_backup.sources.database import DatabaseSource
+
+
+class Progress(Protocol):
+    """Told what goes on; `total` is in bytes, None where nobody knows it."""
+
+    def step(self, message: Message, total: int | None = None) -> None: ...
+
+    def advance(self, size: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """The parts. `sources` and `destinations` are in the order of the settings.
+
+    `signing_key` is (fingerprint, secret) of what authenticates new manifests, and
+    `trusted_keys` all that may authenticate old ones.
+    """
+
+    name: str
+    state_dir: Path
+    sources: Mapping[str, Source]
+    databases: DatabaseSource
+    destinations: Mapping[str, Destination]
+    encryption: Encryption | None
+    signing_key: tuple[str, bytes] | None
+    trusted_keys: Mapping[str, bytes]
+    volume_size: int
+    jobs: int
+    keep_replaced: timedelta
+    catalog: Catalog
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.state_dir)
+
+    def lock(self, operation: str, *, wait: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Hold the project's lock; raises LockedError where another run holds it."""
+        return project_lock(
+            self.state_dir,
+            self.name,
+            operation,
+            server_locks=self.databases.server_locks(),
+            wait=wait,
+        )
+
+    @contextlib.contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """Yield a private folder in `STATE_DIR` that is gone afterwards."""
+        root = self.state_dir / "work"
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root)
+        try:
+            yield Path(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep_work(self) -> None:
+        """Remove the work folders of processes that died. Call it with the lock held."""
+        for folder in (self.state_dir / "work").glob("*"):
+            owner = folder.name.partition("-")[0]
+            if not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(folder, ignore_errors=True)

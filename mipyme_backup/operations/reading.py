@@ -1,0 +1,152 @@
+"""Reading what a destination holds: manifests, and artifacts whose bytes were checked first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from mipyme_backup import manifest as manifests
+from mipyme_backup.destinations import Destination
+from mipyme_backup.encryption.passphrase import derive_key
+from mipyme_backup.errors import BackupError, DamagedError, KeyMissingError
+from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
+from mipyme_backup.messages import _
+from mipyme_backup.operations.project import Project
+from mipyme_backup.process import CHUNK, Reader
+from mipyme_backup.streams.digest import Measured, drain
+from mipyme_backup.streams.pipeline import raw_form
+from mipyme_backup.streams.volumes import Joined
+
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A backup as one destination holds it; `error` instead of `manifest` where it is unreadable."""
+
+    destination: str
+    name: str
+    manifest: Manifest | None = None
+    sha256: str = ""
+    error: BackupError | None = None
+
+
+def backups_on(project: Project, destination: str) -> list[Found]:
+    """Return every backup on the destination, unreadable ones included, in order of name.
+
+    Raises DestinationError when the destination cannot be listed: never "no backups".
+    """
+    ending = f"/{manifests.FILE_NAME}"
+    names = [
+        entry.name.removesuffix(ending)
+        for entry in project.destinations[destination].entries()
+        if entry.name.endswith(ending)
+    ]
+    return [read_manifest(project, destination, name) for name in names]
+
+
+def read_manifest(project: Project, destination: str, name: str) -> Found:
+    """Read and authenticate the manifest of the backup `name`; what is wrong is in `error`."""
+    try:
+        data = _read_whole(project.destinations[destination].open(f"{name}/{manifests.FILE_NAME}"))
+        manifest = manifests.load(
+            data,
+            secrets_by_key=project.trusted_keys,
+            derive_key=derive_key,
+            trust_needed=project.signing_key is not None,
+        )
+        if manifest.name != name:
+            raise DamagedError(
+                _("The manifest in %(name)s is that of %(other)s."), name=name, other=manifest.name
+            )
+    except BackupError as error:
+        return Found(destination=destination, name=name, error=error)
+    digest = hashlib.sha256(data).hexdigest()
+    return Found(destination=destination, name=name, manifest=manifest, sha256=digest)
+
+
+def check_stored(
+    destination: Destination, artifact: StoredArtifact, on_bytes: OnBytes | None = None
+) -> Iterator[str]:
+    """Read every stored byte of `artifact`; yield a sentence for each volume that is not right."""
+    for path, volume in artifact.volume_paths():
+        try:
+            _check_volume(destination, path, volume, on_bytes)
+        except BackupError as error:
+            yield str(error)
+
+
+def open_artifact(
+    project: Project, destination: Destination, manifest: Manifest, artifact: StoredArtifact
+) -> Reader:
+    """Return the raw stream of `artifact`: each volume is checked before it is decrypted."""
+    stored = Joined(
+        partial(_open_volume, destination, path, volume)
+        for path, volume in artifact.volume_paths()
+    )
+    decrypt = None
+    if manifest.encryption is not None:
+        if project.encryption is None:
+            raise KeyMissingError(
+                _("The backup is encrypted, and the settings have no ENCRYPTION."),
+                hint=_("Set ENCRYPTION with the passphrase file that it was made with."),
+            )
+        decrypt = partial(
+            project.encryption.decrypt, key_fingerprint=manifest.key_fingerprint or ""
+        )
+    return _Exact(raw_form(stored, decrypt=decrypt, limit=artifact.raw_size), artifact)
+
+
+class _Exact:
+    """A raw stream that ends at the size which the manifest states, or raises."""
+
+    def __init__(self, upstream: Reader, artifact: StoredArtifact) -> None:
+        self._upstream = upstream
+        self._artifact = artifact
+        self._left = artifact.raw_size
+
+    def read(self, size: int, /) -> bytes:
+        data = self._upstream.read(size)
+        self._left -= len(data)
+        if not data and self._left:
+            raise DamagedError(
+                _("%(artifact)s ends %(left)d bytes too early."),
+                artifact=self._artifact.name,
+                left=self._left,
+            )
+        return data
+
+    def close(self) -> None:
+        self._upstream.close()
+
+
+def _open_volume(destination: Destination, path: str, volume: Volume) -> Reader:
+    _check_volume(destination, path, volume, None)
+    return destination.open(path)
+
+
+def _check_volume(
+    destination: Destination, path: str, volume: Volume, on_bytes: OnBytes | None
+) -> None:
+    measured = Measured(destination.open(path), on_bytes=on_bytes)
+    drain(measured)
+    if (measured.size, measured.sha256) != (volume.size, volume.sha256):
+        raise DamagedError(
+            _("%(path)s is damaged: its bytes are not those that were written."),
+            hint=_("Use another copy of this backup, or another backup."),
+            path=path,
+        )
+
+
+def _read_whole(reader: Reader) -> bytes:
+    data = bytearray()
+    try:
+        while piece := reader.read(CHUNK):
+            data += piece
+            if len(data) > manifests.MAX_BYTES:
+                break
+    finally:
+        reader.close()
+    return bytes(data)

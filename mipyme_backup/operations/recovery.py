@@ -1,0 +1,69 @@
+"""After a crash: finish a restore that had begun to swap, roll back one that had not."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from mipyme_backup.journal import Entry
+from mipyme_backup.operations.project import Project
+from mipyme_backup.sources.base import Target
+from mipyme_backup.sources.media import MediaTarget
+
+logger = logging.getLogger("mipyme_backup")
+
+
+def recover(project: Project) -> None:
+    """Bring every interrupted restore to an end. Call it with the lock held."""
+    for entry in project.journal.unfinished():
+        targets = [target_of(project, state) for state in entry["targets"]]
+        if entry["phase"] == "loading":
+            for target in targets:
+                target.discard()
+            project.journal.remove(entry)
+            project.catalog.end_restore(entry["id"], "abandoned")
+            logger.warning("The interrupted restore %s was rolled back.", entry["id"])
+        elif entry["phase"] == "swapping":
+            for target in targets:
+                target.swap()
+            mark_done(project, entry)
+            project.catalog.end_restore(entry["id"], "complete")
+            logger.warning("The interrupted restore %s was finished.", entry["id"])
+        else:
+            undo_targets(project, entry)
+            logger.warning("The interrupted undo of restore %s was finished.", entry["id"])
+
+
+def mark_done(project: Project, entry: Entry) -> None:
+    """Note that everything was swapped; from now on it can be undone."""
+    entry["phase"] = "done"
+    entry["finished_at"] = datetime.now(UTC).isoformat()
+    project.journal.write(entry)
+
+
+def undo_targets(project: Project, entry: Entry) -> None:
+    """Swap everything that was replaced back in, in the reverse order."""
+    for state in reversed(entry["targets"]):
+        target_of(project, state).undo()
+    project.journal.remove(entry)
+    project.catalog.end_restore(entry["id"], "undone")
+
+
+def remove_expired(project: Project) -> None:
+    """Remove what restores replaced longer ago than `KEEP_REPLACED_HOURS`."""
+    for entry in project.journal.entries():
+        finished_at = entry["finished_at"]
+        if entry["phase"] != "done" or finished_at is None:
+            continue
+        if datetime.now(UTC) - datetime.fromisoformat(finished_at) >= project.keep_replaced:
+            for state in entry["targets"]:
+                target_of(project, state).remove_replaced()
+            project.journal.remove(entry)
+
+
+def target_of(project: Project, state: dict[str, Any]) -> Target:
+    """Return the target that a journal describes."""
+    if state["type"] == "media":
+        return MediaTarget.from_state(state)
+    return project.databases.restored_target(state)

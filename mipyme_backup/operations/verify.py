@@ -1,0 +1,131 @@
+"""Verify: every stored byte against its hash, or the whole way down to a full parse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mipyme_backup.errors import BackupError, NoBackupError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.choosing import all_backups, choose
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import Found, check_stored, open_artifact
+from mipyme_backup.sources.content import check_content
+
+Level = Literal["stored", "content"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What was found of one backup on one destination; no problems means that it is good."""
+
+    id: str
+    name: str
+    destination: str
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "destination": self.destination,
+            "ok": not self.problems,
+            "problems": list(self.problems),
+        }
+
+
+def run(
+    project: Project,
+    *,
+    identifiers: Sequence[str] = (),
+    latest: bool = False,
+    destination: str | None = None,
+    level: Level = "stored",
+    progress: Progress,
+) -> list[Verified]:
+    """Verify the named backups, the newest, or all; raises NoBackupError where there is none."""
+    results = [
+        _verify(project, found, level, progress)
+        for found in _wanted(project, identifiers, latest, destination)
+    ]
+    project.catalog.verified(results)
+    return results
+
+
+def _wanted(
+    project: Project, identifiers: Sequence[str], latest: bool, destination: str | None
+) -> Iterable[Found]:
+    found = all_backups(project, destination)
+    if not identifiers and not latest:
+        if not found:
+            raise NoBackupError(
+                _("There is no backup to verify."), hint=_("backup makes one.")
+            )
+        return found
+    chosen = [
+        choose(project, identifier=identifier, destination=destination).manifest.id
+        for identifier in (identifiers or [None])
+    ]
+    return [item for item in found if item.manifest is not None and item.manifest.id in chosen]
+
+
+def _verify(project: Project, found: Found, level: Level, progress: Progress) -> Verified:
+    progress.step(
+        Message(
+            _("Verifying %(name)s on %(destination)s"),
+            {"name": found.name, "destination": found.destination},
+        ),
+        found.manifest.stored_size if found.manifest else None,
+    )
+    if found.manifest is None:
+        problems = [str(found.error)]
+    else:
+        problems = _stored_problems(project, found, found.manifest, progress)
+        if not problems and level == "content":
+            problems = _content_problems(project, found, found.manifest, progress)
+    return Verified(
+        id=found.manifest.id if found.manifest else "",
+        name=found.name,
+        destination=found.destination,
+        problems=tuple(problems),
+    )
+
+
+def _stored_problems(
+    project: Project, found: Found, manifest: Manifest, progress: Progress
+) -> list[str]:
+    destination = project.destinations[found.destination]
+    return [
+        problem
+        for artifact in manifest.artifacts()
+        for problem in check_stored(destination, artifact, progress.advance)
+    ]
+
+
+def _content_problems(
+    project: Project, found: Found, manifest: Manifest, progress: Progress
+) -> list[str]:
+    problems = []
+    destination = project.destinations[found.destination]
+    for artifact in manifest.artifacts():
+        try:
+            reader = open_artifact(project, destination, manifest, artifact)
+            try:
+                check_content(artifact.name, reader, _server_major(manifest, artifact.name))
+            finally:
+                reader.close()
+        except BackupError as error:
+            problems.append(f"{artifact.name}: {error}")
+    return problems
+
+
+def _server_major(manifest: Manifest, artifact_name: str) -> int | None:
+    for source in manifest.sources:
+        facts = source.facts.get(artifact_name, {})
+        if "major" in facts:
+            return int(facts["major"])
+    return None
+
+

@@ -1,0 +1,266 @@
+"""The only module that starts processes.
+
+Every child gets a session of its own, so that a whole group can be ended; its stderr is
+drained by a thread and the tail kept for the error; its exit status is always checked.
+Secrets reach a child by an inherited descriptor (`secret_pipe`, `secret_file`), never by
+argv or environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mipyme_backup.errors import PreflightError, ProcessError
+from mipyme_backup.messages import _
+
+CHUNK = 256 * 1024
+STDERR_BYTES = 4096
+GRACE_SECONDS = 5
+
+
+class Reader(Protocol):
+    """A stream of bytes that is pulled: the one shape that sources, stages and volumes share.
+
+    `read` returns at most `size` bytes and ``b""`` at the end. A reader that cannot vouch for
+    having reached the true end raises instead of returning ``b""``.
+    """
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Child:
+    """A running process whose stdout is read here and whose stdin is fed from a `Reader`.
+
+    At the end of stdout the exit status is checked: what stopped the feeder is raised first
+    (it is the root cause), then `ProcessError` with the tail of stderr. `on_exit` may look at
+    the captured stderr and raise a better error; it is called with (exit status, stderr).
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Reader | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        idle_timeout: float | None = None,
+        on_exit: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self.argv = list(argv)
+        self.idle_timeout = idle_timeout
+        self._on_exit = on_exit
+        self._upstream = stdin
+        self._upstream_error: BaseException | None = None
+        self._finished = False
+        self._stderr = b""
+        self._process = _popen(argv, stdin=stdin is not None, env=env, pass_fds=pass_fds)
+        self._threads = [threading.Thread(target=self._drain, daemon=True)]
+        if stdin is not None:
+            self._threads.append(threading.Thread(target=self._feed, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def stderr(self) -> str:
+        """The last lines that the process wrote to stderr."""
+        return self._stderr.decode(errors="replace").strip()
+
+    def read(self, size: int, /) -> bytes:
+        if self._finished:
+            return b""
+        stdout = self._process.stdout
+        assert stdout is not None
+        if self.idle_timeout is not None:
+            ready, _w, _x = select.select([stdout], [], [], self.idle_timeout)
+            if not ready:
+                self.close()
+                raise ProcessError(
+                    _("%(tool)s produced nothing for %(seconds)d seconds and was ended"),
+                    tool=self.tool,
+                    seconds=self.idle_timeout,
+                )
+        data = os.read(stdout.fileno(), size)
+        if not data:
+            self.wait()
+        return data
+
+    @property
+    def tool(self) -> str:
+        return os.path.basename(self.argv[0])
+
+    def wait(self) -> None:
+        """Wait for the end and check it; raises the root cause of a failure."""
+        if self._finished:
+            return
+        status = self._process.wait()
+        self._finished = True
+        self._join()
+        if self._upstream_error is not None:
+            raise self._upstream_error
+        if self._on_exit is not None:
+            self._on_exit(status, self.stderr)
+        if status != 0:
+            raise ProcessError(
+                _("%(tool)s failed (%(status)s): %(stderr)s"),
+                tool=self.tool,
+                status=_describe(status),
+                stderr=self.stderr or "-",
+            )
+
+    def close(self) -> None:
+        """End the process group if it still runs, and everything upstream of it."""
+        if not self._finished:
+            self._finished = True
+            _end_group(self._process)
+        if self._upstream is not None:
+            self._upstream.close()
+        self._join()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join(GRACE_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _drain(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with contextlib.suppress(ValueError, OSError):
+            while data := os.read(stderr.fileno(), CHUNK):
+                self._stderr = (self._stderr + data)[-STDERR_BYTES:]
+
+    def _feed(self) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None and self._upstream is not None
+        try:
+            while data := self._upstream.read(CHUNK):
+                view = memoryview(data)
+                while view:
+                    view = view[stdin.write(view) :]
+            stdin.close()
+        except (BrokenPipeError, ValueError):
+            pass  # the process went away; its exit status and stderr tell why
+        except BaseException as error:  # noqa: BLE001 - carried to the reading thread
+            self._upstream_error = error
+            _end_group(self._process)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    stdin: Reader | None = None,
+    timeout: float | None = 60,
+) -> str:
+    """Run a short command to its end and return its stdout as text.
+
+    Raises ProcessError when it fails or writes nothing for `timeout` seconds, PreflightError
+    when it is not installed.
+    """
+    child = Child(argv, env=env, pass_fds=pass_fds, stdin=stdin, idle_timeout=timeout)
+    output = bytearray()
+    try:
+        while data := child.read(CHUNK):
+            output += data
+    finally:
+        child.close()
+    return output.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def secret_pipe(secret: bytes) -> Iterator[int]:
+    """Yield the read end of a pipe that holds `secret` (at most one pipe buffer, 64 KiB)."""
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, secret)
+    finally:
+        os.close(write_end)
+    try:
+        yield read_end
+    finally:
+        os.close(read_end)
+
+
+@contextlib.contextmanager
+def secret_file(content: bytes) -> Iterator[tuple[Path, int]]:
+    """Yield (path, descriptor) of a private file that vanishes with the processes using it.
+
+    It lives in memory where the kernel can (memfd), else as an unlinked temporary file; a
+    child that inherits the descriptor can open the path as often as it likes.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("mipyme_backup")
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, content)
+    else:
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            descriptor = os.dup(file.fileno())
+    try:
+        yield Path(f"/dev/fd/{descriptor}"), descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _popen(
+    argv: Sequence[str], *, stdin: bool, env: Mapping[str, str] | None, pass_fds: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - no shell, argv from pure functions
+            argv,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**_inherited(), **(env or {})},
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise PreflightError(
+            _("%(tool)s cannot be run: %(reason)s"),
+            hint=_("Install it, or put it on PATH."),
+            tool=argv[0],
+            reason=error.strerror,
+        ) from error
+
+
+def _inherited() -> dict[str, str]:
+    """What every child may see of our environment; nothing in it is a secret."""
+    names = ("PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LC_MESSAGES", "TZ")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+            return
+
+
+def _describe(status: int) -> str:
+    if status < 0:
+        return signal.Signals(-status).name
+    return f"exit {status}"
+

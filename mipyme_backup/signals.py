@@ -1,0 +1,12 @@
+"""What other code may listen to; every signal is sent with `send_robust`.
+
+`backup_finished` and `backup_failed` carry `result` or `error`; `pre_restore` and
+`post_restore` carry `restore_id` and `backup_id`.
+"""
+
+from django.dispatch import Signal
+
+backup_finished = Signal()
+backup_failed = Signal()
+pre_restore = Signal()
+post_restore = Signal()

@@ -1,0 +1,8 @@
+"""What is saved: databases, fixtures, media."""
+
+from mipyme_backup.sources.base import Source
+from mipyme_backup.sources.database import DatabaseSource
+from mipyme_backup.sources.fixtures import FixturesSource
+from mipyme_backup.sources.media import MediaSource
+
+__all__ = ["DatabaseSource", "FixturesSource", "MediaSource", "Source"]

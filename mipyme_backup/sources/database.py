@@ -1,0 +1,170 @@
+"""Databases as sources: one for each database that the settings name, by its vendor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from django.db import connections
+
+from mipyme_backup.errors import ConfigurationError, RestoreError
+from mipyme_backup.messages import _
+from mipyme_backup.sources import postgresql, sqlite
+from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, Target, View
+from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
+
+PREFIX = "database:"
+
+
+class DatabaseSource(Source):
+    """The databases of the project.
+
+    `aliases` are the ones to save (default: all), two that are one database are saved once.
+    `connections` overrides entries of ``DATABASES`` by alias, for a project whose own go
+    through a pooler. `bin_dir` is where PostgreSQL's client tools are, if not where they are
+    looked for.
+    """
+
+    name = "database"
+    needs_snapshot = True
+
+    def __init__(
+        self,
+        *,
+        aliases: Sequence[str] | None = None,
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
+        bin_dir: str | Path | None = None,
+    ) -> None:
+        self._aliases = aliases
+        self._overrides = connections or {}
+        self._bin_dir = Path(bin_dir) if bin_dir else None
+
+    @cached_property
+    def aliases(self) -> list[str]:
+        """The aliases to save, one for each distinct database; the first name counts."""
+        known = list(connections.settings)
+        for alias in [*(self._aliases or ()), *self._overrides]:
+            if alias not in known:
+                raise ConfigurationError(
+                    _("SOURCES names the database %(alias)s, which is not in DATABASES."),
+                    hint=_("Known aliases: %(known)s"),
+                    alias=alias,
+                    known=", ".join(known),
+                )
+        distinct: dict[tuple[Any, ...], str] = {}
+        for alias in self._aliases or known:
+            distinct.setdefault(self._identity(alias), alias)
+        return list(distinct.values())
+
+    def split(self) -> list[Source]:
+        return [_AliasSource(alias) for alias in self.aliases]
+
+    def artifacts(self, view: View) -> Iterator[Artifact]:
+        for source in self.split():
+            yield from source.artifacts(view)
+
+    def settings(self, alias: str) -> dict[str, Any]:
+        """Return the ``DATABASES`` entry of `alias` with this source's overrides."""
+        given = self._overrides.get(alias, {})
+        entry: dict[str, Any] = {**connections.settings[alias], **given}
+        entry["OPTIONS"] = {**connections.settings[alias].get("OPTIONS", {}), **given.get("OPTIONS", {})}
+        return entry
+
+    def vendor(self, alias: str) -> str:
+        """Return ``postgresql`` or ``sqlite``; raises ConfigurationError for any other."""
+        vendor = str(connections[alias].vendor)
+        if vendor not in {"postgresql", "sqlite"}:
+            raise ConfigurationError(
+                _("The database %(alias)s is on %(vendor)s, which cannot be saved yet."),
+                hint=_("Leave it out with SOURCES['database']['OPTIONS']['aliases']."),
+                alias=alias,
+                vendor=vendor,
+            )
+        return vendor
+
+    def open_snapshot(self, alias: str, *, work_dir: Path, without_rows: frozenset[str]) -> Snapshot:
+        """Open one consistent view of the database; the rows of `without_rows` stay out of it."""
+        if self.vendor(alias) == "sqlite":
+            return sqlite.SQLiteSnapshot(
+                alias, self.settings(alias), work_dir=work_dir, without_rows=without_rows
+            )
+        return postgresql.PostgreSQLSnapshot(
+            alias, self.settings(alias), without_rows=without_rows, bin_dir=self._bin_dir
+        )
+
+    def target(self, alias: str, *, restore_id: str, facts: Facts, to_database: str | None) -> Target:
+        """Return where a backup of `alias` is restored to; RestoreError for another engine."""
+        if alias not in connections.settings:
+            raise RestoreError(
+                _("The backup holds the database %(alias)s, which is not in DATABASES."),
+                hint=_("Add it to DATABASES, or restore others with --only."),
+                alias=alias,
+            )
+        vendor = self.vendor(alias)
+        if facts.get("engine") != vendor:
+            raise RestoreError(
+                _("The backup of %(alias)s is of %(saved)s, and the database here is %(here)s."),
+                hint=_("Use the engine it was made on, or load the fixtures: --only fixtures"),
+                alias=alias,
+                saved=facts.get("engine"),
+                here=vendor,
+            )
+        if vendor == "sqlite":
+            return sqlite.SQLiteTarget.prepare(
+                alias=alias,
+                settings_dict=self.settings(alias),
+                restore_id=restore_id,
+                to_database=to_database,
+            )
+        return postgresql.PostgreSQLTarget.prepare(
+            alias=alias,
+            settings_dict=self.settings(alias),
+            restore_id=restore_id,
+            facts=facts,
+            to_database=to_database,
+            bin_dir=self._bin_dir,
+        )
+
+    def restored_target(self, state: dict[str, Any]) -> Target:
+        """Return the target that another process kept in its journal."""
+        if state["type"] == "sqlite":
+            return sqlite.SQLiteTarget.from_state(state)
+        return postgresql.PostgreSQLTarget.from_state(
+            state, self.settings(state["alias"]), self._bin_dir
+        )
+
+    def server_locks(self) -> list[Any]:
+        """Return an advisory lock for each server that holds a database of the project."""
+        return [
+            AdvisoryLock(alias, self.settings(alias))
+            for alias in self.aliases
+            if self.vendor(alias) == "postgresql"
+        ]
+
+    def check_content(self, name: str, reader: Reader, facts: Facts) -> None:
+        """Parse the raw dump `name` to its end; raises DamagedError for what is wrong."""
+        if facts.get("engine") == "postgresql":
+            check_dump(reader, int(facts["major"]), self._bin_dir)
+        else:
+            sqlite.check_file(reader)
+
+    def _identity(self, alias: str) -> tuple[Any, ...]:
+        module = sqlite if self.vendor(alias) == "sqlite" else postgresql
+        return (module.__name__, *module.identity(self.settings(alias)))
+
+
+class _AliasSource(Source):
+    """One database."""
+
+    needs_snapshot = True
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.name = f"{PREFIX}{alias}"
+
+    def artifacts(self, view: View) -> Iterator[Artifact]:
+        yield view.snapshots[self.alias].artifact()
+
+

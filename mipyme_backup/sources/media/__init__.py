@@ -1,0 +1,6 @@
+"""The media files of a project: whole files, stored once by content, in packs that backups share."""
+
+from mipyme_backup.sources.media.source import MediaSource
+from mipyme_backup.sources.media.target import MediaTarget
+
+__all__ = ["MediaSource", "MediaTarget"]

@@ -1,0 +1,163 @@
+"""The media index: one JSON object a line, in the order of the walk.
+
+A file: ``{"path", "size" (bytes), "mtime_ns", "mode", "sha256" (hex), "pack"}``, and
+``"recheck": true`` where it was written to so shortly before it was read that its time may
+not show a later change. A folder: ``{"path": "a/b/", "mode"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from mipyme_backup.errors import DamagedError
+from mipyme_backup.messages import _
+from mipyme_backup.process import CHUNK, Reader
+from mipyme_backup.sources.media.names import from_text, sort_key, to_text
+
+INDEX_NAME = "media.index.jsonl"
+MAX_LINE_BYTES = 1024 * 1024
+HASH_LENGTH = 64
+LARGEST = 2**63 - 1
+
+
+class FileRecord(NamedTuple):
+    """A file as the index holds it."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    mode: int
+    sha256: str
+    pack: str
+    recheck: bool = False
+
+    @property
+    def key(self) -> bytes:
+        return sort_key(self.path)
+
+    def line(self) -> bytes:
+        fields: dict[str, Any] = {
+            "path": to_text(self.path),
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+            "mode": self.mode,
+            "sha256": self.sha256,
+            "pack": self.pack,
+        }
+        if self.recheck:
+            fields["recheck"] = True
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+class FolderRecord(NamedTuple):
+    """A folder as the index holds it; `path` without the slash at its end."""
+
+    path: bytes
+    mode: int
+
+    @property
+    def key(self) -> bytes:
+        return sort_key(self.path)
+
+    def line(self) -> bytes:
+        fields = {"path": to_text(self.path) + "/", "mode": self.mode}
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+Record = FileRecord | FolderRecord
+
+
+def read_records(reader: Reader) -> Iterator[Record]:
+    """Yield the records of an index; DamagedError for what is none. Closes `reader`."""
+    rest = b""
+    try:
+        while data := reader.read(CHUNK):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield _parse(line)
+            if len(rest) > MAX_LINE_BYTES:
+                raise _damaged()
+        if rest:
+            raise _damaged()
+    finally:
+        reader.close()
+
+
+def _parse(line: bytes) -> Record:
+    try:
+        fields = json.loads(line)
+        text = fields["path"]
+        mode = _whole(fields["mode"]) & 0o777
+        if text.endswith("/"):
+            return FolderRecord(from_text(text[:-1]), mode)
+        sha256, pack = fields["sha256"], fields["pack"]
+        if not isinstance(pack, str) or len(sha256) != HASH_LENGTH:
+            raise ValueError
+        return FileRecord(
+            path=from_text(text),
+            size=_whole(fields["size"]),
+            mtime_ns=_whole(fields["mtime_ns"], least=-LARGEST),
+            mode=mode,
+            sha256=bytes.fromhex(sha256).hex(),
+            pack=pack,
+            recheck=bool(fields.get("recheck", False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged() from error
+
+
+def _whole(value: object, *, least: int = 0) -> int:
+    if not isinstance(value, int) or not least <= value <= LARGEST:
+        raise ValueError
+    return value
+
+
+def _damaged() -> DamagedError:
+    return DamagedError(
+        _("The media index is damaged: a line of it is no record"),
+        hint=_("Restore from another destination, or another backup."),
+    )
+
+
+class Spool:
+    """Bytes kept compressed in memory: written to the end, then read, as often as wanted."""
+
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj(1)
+        self._chunks: list[bytes] = []
+        self._finished = False
+
+    def write(self, data: bytes) -> None:
+        if chunk := self._compressor.compress(data):
+            self._chunks.append(chunk)
+
+    def open(self) -> SpoolReader:
+        """Return a reader of all that was written; nothing can be written from now on."""
+        if not self._finished:
+            self._chunks.append(self._compressor.flush())
+            self._finished = True
+        return SpoolReader(iter(self._chunks))
+
+
+class SpoolReader:
+    """Reads a `Spool`."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._decompressor = zlib.decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        compressed = self._decompressor.unconsumed_tail
+        while True:
+            if data := self._decompressor.decompress(compressed, size):
+                return data
+            following = next(self._chunks, None)
+            if following is None:
+                return b""
+            compressed = self._decompressor.unconsumed_tail + following
+
+    def close(self) -> None:
+        self._chunks = iter(())

@@ -1,0 +1,47 @@
+"""What a run could not save as it is, counted by reason, for the manifest's warnings."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from mipyme_backup.messages import Message, _
+from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
+
+
+class Reason(Enum):
+    """Why a file is not saved as it is now; the value is the warning."""
+
+    LINK = _("%(count)d links lead outside the media folder or nowhere, and are left out: %(names)s")
+    LOOP = _("%(count)d links lead in a circle, and are left out: %(names)s")
+    SPECIAL = _("%(count)d media entries are no files (pipes, sockets, devices): %(names)s")
+    UNREADABLE = _("%(count)d media files could not be read: %(names)s")
+    VANISHED = _("%(count)d media files vanished while they were read: %(names)s")
+    CHANGED = _("%(count)d media files changed each time they were read: %(names)s")
+    TOO_DEEP = _("%(count)d media folders are nested too deeply, and are left out: %(names)s")
+    MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
+
+
+class LeftOut:
+    """Counts by reason, with the first few names of each; a million of them take no memory."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Reason, int] = {}
+        self._names: dict[Reason, list[str]] = {}
+
+    def add(self, reason: Reason, path: bytes) -> None:
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        names = self._names.setdefault(reason, [])
+        if len(names) < SHOWN_NAMES:
+            names.append(shown(path))
+
+    def messages(self) -> list[Message]:
+        """Return one message for each reason that occurred."""
+        return [
+            Message(reason.value, {"count": count, "names": listed(self._names[reason], count)})
+            for reason, count in self._counts.items()
+        ]
+
+
+def listed(names: list[str], count: int) -> str:
+    """Return the first of `count` names as one text."""
+    return ", ".join(names) + (", …" if count > len(names) else "")

@@ -1,0 +1,8 @@
+"""PostgreSQL: an exported snapshot to read from, and a database beside the live one to fill."""
+
+from __future__ import annotations
+
+from mipyme_backup.sources.postgresql.connection import identity
+from mipyme_backup.sources.postgresql.snapshot import PostgreSQLSnapshot, preflight
+
+__all__ = ["PostgreSQLSnapshot", "identity", "preflight"]

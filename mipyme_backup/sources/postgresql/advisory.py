@@ -1,0 +1,66 @@
+"""A session advisory lock in the server's maintenance database: over all hosts, gone with us."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mipyme_backup.errors import PreflightError
+from mipyme_backup.sources.postgresql.connection import connected
+
+logger = logging.getLogger("mipyme_backup")
+MAINTENANCE_DATABASE = "postgres"
+NAME_BYTES = 63
+
+
+class AdvisoryLock:
+    """The lock of one server. Called, it is tried for the length of a block."""
+
+    def __init__(self, alias: str, settings_dict: Mapping[str, Any]) -> None:
+        self._alias = alias
+        self._settings = settings_dict
+
+    @contextlib.contextmanager
+    def __call__(self, key: int, name: str) -> Iterator[str | None]:
+        """Enter with None when the lock `key` is ours, else with the holder's name.
+
+        A server that cannot be reached holds nobody off: that is warned about, and the work
+        itself will say what is wrong with the server.
+        """
+        with contextlib.ExitStack() as stack:
+            holder = None
+            try:
+                connection = stack.enter_context(
+                    connected(
+                        self._alias,
+                        self._settings,
+                        name=MAINTENANCE_DATABASE,
+                        application=name.encode()[:NAME_BYTES].decode(errors="ignore"),
+                        assume_role=False,
+                    )
+                )
+            except PreflightError as error:
+                logger.warning("No lock on the server: %s", error)
+            else:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
+                    if not cursor.fetchone()[0]:
+                        holder = _holder(cursor, key)
+            yield holder
+
+
+def _holder(cursor: Any, key: int) -> str:
+    """Return what the session that holds the lock calls itself (pg_locks splits the key)."""
+    cursor.execute(
+        """
+        SELECT a.application_name FROM pg_catalog.pg_locks l
+        JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+              AND l.classid::bigint << 32 | l.objid::bigint = %s
+        """,
+        [key],
+    )
+    row = cursor.fetchone()
+    return str(row[0]) if row and row[0] else "-"

@@ -1,0 +1,163 @@
+"""What a database holds: asked under the snapshot for the manifest, and of a restored copy.
+
+Every function takes an open cursor and leaves out the system's own objects, temporary ones
+and those that belong to extensions, whose rows a dump does not carry.
+"""
+
+# ruff: noqa: S608 - every name in a query is quoted, or is ours
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mipyme_backup.sources.postgresql.connection import identifier
+
+APPLICATION_SCHEMAS = """
+    n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+    AND n.nspname !~ '^pg_(toast_)?temp_'
+"""
+NOT_OF_EXTENSION = """
+    NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = {catalog}::regclass
+                AND e.objid = {oid} AND e.deptype = 'e')
+"""
+TABLES = f"""
+    SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+           EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_class'::regclass
+                   AND e.objid = c.oid AND e.deptype = 'e'),
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+           pg_catalog.pg_table_is_visible(c.oid)
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
+    ORDER BY n.nspname, c.relname
+"""
+OWNED_SEQUENCES = f"""
+    SELECT format('%I.%I', sn.nspname, s.relname), n.nspname, c.relname, a.attname,
+           q.seqincrement
+    FROM pg_catalog.pg_sequence q
+    JOIN pg_catalog.pg_class s ON s.oid = q.seqrelid
+    JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid
+         AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+    JOIN pg_catalog.pg_class c ON c.oid = d.refobjid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+    WHERE q.seqincrement > 0 AND NOT q.seqcycle AND c.relkind IN ('r', 'p')
+          AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+          AND s.relpersistence <> 't' AND has_table_privilege(s.oid, 'SELECT')
+          AND {APPLICATION_SCHEMAS}
+          AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
+    ORDER BY 1
+"""
+UNVALIDATED = f"""
+    SELECT format('%I.%I.%I', n.nspname, c.relname, k.conname)
+    FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT k.convalidated AND {APPLICATION_SCHEMAS} ORDER BY 1
+"""
+INVALID_INDEXES = f"""
+    SELECT format('%I.%I', n.nspname, c.relname)
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT i.indisvalid AND {APPLICATION_SCHEMAS} ORDER BY 1
+"""
+SEQUENCES = f"""
+    SELECT count(*) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
+          AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
+"""
+SCHEMAS = f"""
+    SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {APPLICATION_SCHEMAS}
+    AND {NOT_OF_EXTENSION.format(catalog="'pg_namespace'", oid="n.oid")} ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table or a partitioned one; `visible` says that its bare name finds it."""
+
+    oid: int
+    schema: str
+    name: str
+    partitioned: bool
+    of_extension: bool
+    readable: bool
+    visible: bool
+
+    @property
+    def quoted(self) -> str:
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    def called(self, name: str) -> bool:
+        """Tell whether `name` means this table: bare, with its schema, or as Django quotes it."""
+        if name == self.name:
+            return self.visible
+        return name in {self.label, self.quoted, f'{self.schema}"."{self.name}'}
+
+
+def tables(cursor: Any) -> list[Table]:
+    """Return the tables of the application and of extensions, by schema and name."""
+    cursor.execute(TABLES)
+    return [
+        Table(
+            oid=oid,
+            schema=schema,
+            name=name,
+            partitioned=kind == "p",
+            of_extension=of_extension,
+            readable=readable,
+            visible=visible,
+        )
+        for oid, schema, name, kind, of_extension, readable, visible in cursor.fetchall()
+    ]
+
+
+def row_counts(cursor: Any, counted: Iterable[Table]) -> dict[str, int]:
+    """Return the rows by ``schema.table``; a partitioned table's are counted in its partitions."""
+    counts = {}
+    for table in counted:
+        if table.partitioned or table.of_extension:
+            continue
+        cursor.execute(f"SELECT count(*) FROM ONLY {table.quoted}")
+        counts[table.label] = int(cursor.fetchone()[0])
+    return counts
+
+
+def sequences_behind(cursor: Any) -> list[str]:
+    """Return the sequences whose next value their own column already passed."""
+    cursor.execute(OWNED_SEQUENCES)
+    behind = []
+    for sequence, schema, table, column, increment in cursor.fetchall():
+        cursor.execute(f"SELECT last_value, is_called FROM {sequence}")
+        last_value, is_called = cursor.fetchone()
+        cursor.execute(
+            f"SELECT max({identifier(column)}) FROM {identifier(schema)}.{identifier(table)}"
+        )
+        highest = cursor.fetchone()[0]
+        if highest is not None and highest >= last_value + (increment if is_called else 0):
+            behind.append(sequence)
+    return behind
+
+
+def names(cursor: Any, query: str) -> list[str]:
+    """Return the first column of `query`."""
+    cursor.execute(query)
+    return [row[0] for row in cursor.fetchall()]
+
+
+def single(cursor: Any, query: str) -> Any:
+    """Return the one value of `query`."""
+    cursor.execute(query)
+    return cursor.fetchone()[0]
+
+
+def extensions(cursor: Any) -> dict[str, str]:
+    """Return the installed extensions with their versions."""
+    cursor.execute("SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY 1")
+    return dict(cursor.fetchall())

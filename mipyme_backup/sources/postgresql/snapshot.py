@@ -1,0 +1,264 @@
+"""One consistent view of a PostgreSQL database: locks first, then the snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from django.db import Error
+
+from mipyme_backup.errors import SourceBusyError, SourceError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.base import Artifact, Facts
+from mipyme_backup.sources.postgresql import content, facts
+from mipyme_backup.sources.postgresql.connection import (
+    APPLICATION,
+    connect,
+    connected,
+    reason,
+    registered,
+    server_major,
+    sqlstate,
+)
+from mipyme_backup.sources.postgresql.dump import dump_arguments, start_dump
+from mipyme_backup.sources.postgresql.tools import find_tool
+from mipyme_backup.sources.postgresql.watch import Watcher
+
+ATTEMPTS = 6
+READ_ONLY = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+LOCKED_TABLES = """
+    SELECT relation FROM pg_catalog.pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted
+          AND mode = 'AccessShareLock'
+"""
+# lock_not_available, deadlock_detected; a table that was dropped or renamed meanwhile
+TIMED_OUT = frozenset({"55P03", "40P01"})
+MOVED = frozenset({"42P01", "3F000"})
+
+
+def preflight(
+    alias: str, settings_dict: Mapping[str, Any], *, bin_dir: Path | None = None
+) -> list[Message]:
+    """Check that the server answers, that every table is readable and that pg_dump fits.
+
+    Raises PreflightError or SourceError; returns what is doubtful.
+    """
+    with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+        find_tool("pg_dump", server_major(connection), bin_dir)
+        _readable(content.tables(cursor), alias)
+    return []
+
+
+class PostgreSQLSnapshot:
+    """An open snapshot, its locks and the watcher over them; opened by the constructor.
+
+    `without_rows` are tables whose rows stay out of the dump; `lock_timeout` and `patience` are
+    seconds that we wait for others, and others for us. Raises SourceBusyError when the tables
+    could not be locked in several attempts, SourceError for a table that may not be read.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        settings_dict: Mapping[str, Any],
+        *,
+        without_rows: frozenset[str] = frozenset(),
+        bin_dir: Path | None = None,
+        lock_timeout: float = 5.0,
+        patience: float = 5.0,
+    ) -> None:
+        self.alias = alias
+        self._settings = settings_dict
+        self._lock_timeout = lock_timeout
+        self._patience = patience
+        self._application = f"{APPLICATION}_{secrets.token_hex(6)}"
+        self._mutex = threading.RLock()
+        self._closed = False
+        self._facts: Facts | None = None
+        self._connection = connect(
+            alias, settings_dict, application=self._application, lock_timeout=lock_timeout
+        )
+        try:
+            self._major = server_major(self._connection)
+            self._tool = find_tool("pg_dump", self._major, bin_dir)
+            self._watcher = Watcher(
+                alias, settings_dict, application=self._application, patience=patience
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+        try:
+            with self._connection.cursor() as cursor:
+                self.name, self._tables, self._id = self._open(cursor)
+        except BaseException:
+            self.close()
+            raise
+        self._without_rows = [
+            table for table in self._tables if any(map(table.called, without_rows))
+        ]
+
+    def artifact(self) -> Artifact:
+        return Artifact(
+            name=f"database.{quote(self.alias, safe='')}.dump", open=self._dump, facts=self.facts
+        )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[str]:
+        self.check()
+        connection = connect(self.alias, self._settings, application=self._application)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION {READ_ONLY}")
+            # Django takes "autocommit off" for a transaction that is its own affair: `atomic`
+            # makes savepoints in it, and nothing commits it.
+            connection.set_autocommit(False)
+            connection.settings_dict["AUTOCOMMIT"] = False
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET TRANSACTION SNAPSHOT '{self._id}'")
+            with registered(f"{self.alias}__{self._application}", connection) as alias:
+                yield alias
+            self.check()
+        except Error as error:
+            self.check()
+            raise SourceError(
+                _("Reading the database %(alias)s failed: %(reason)s"),
+                alias=self.alias,
+                reason=reason(error),
+            ) from error
+        finally:
+            with contextlib.suppress(Error):
+                connection.close()
+
+    def check(self) -> None:
+        if self._watcher.lost.is_set():
+            raise self._busy()
+
+    def facts(self) -> Facts:
+        """Return what the manifest says of the database, counted under the snapshot."""
+        with self._mutex:
+            if self._facts is None:
+                self._facts = self._gather()
+            return self._facts
+
+    def close(self) -> None:
+        """End the transaction and give the locks back; may be called twice."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            self._watcher.stop()
+            with contextlib.suppress(Error):
+                self._connection.close()
+
+    def _open(self, cursor: Any) -> tuple[str, list[content.Table], str]:
+        name = content.single(cursor, "SELECT current_database()")
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                # Somebody changes tables just now: let them finish.
+                time.sleep(random.uniform(0.3, 1.0) * attempt)  # noqa: S311
+            self.check()
+            try:
+                opened = self._lock_and_export(cursor)
+            except Error as error:
+                self.check()
+                if sqlstate(error) not in TIMED_OUT | MOVED:
+                    raise SourceError(
+                        _("The database %(alias)s cannot be read: %(reason)s"),
+                        alias=self.alias,
+                        reason=reason(error),
+                    ) from error
+                opened = None
+            if opened is not None:
+                return name, *opened
+            cursor.execute("ROLLBACK")
+        raise SourceBusyError(
+            _("The tables of %(alias)s could not be locked in %(attempts)d attempts"),
+            hint=_("Something changes or locks tables; try again when it has ended."),
+            alias=self.alias,
+            attempts=ATTEMPTS,
+        )
+
+    def _lock_and_export(self, cursor: Any) -> tuple[list[content.Table], str] | None:
+        """Return the tables and the snapshot's id, None when a table came in between.
+
+        LOCK TABLE takes no snapshot. So the snapshot is younger than every lock: what was
+        truncated or rewritten before is seen as it became, and nothing can be after.
+        """
+        listed = _readable(content.tables(cursor), self.alias)
+        cursor.execute(f"BEGIN {READ_ONLY}")
+        if listed:
+            locked = ", ".join(f"ONLY {table.quoted}" for table in listed)
+            cursor.execute(f"LOCK TABLE {locked} IN ACCESS SHARE MODE")
+        snapshot = content.single(cursor, "SELECT pg_export_snapshot()")
+        present = _readable(content.tables(cursor), self.alias)
+        held = set(content.names(cursor, LOCKED_TABLES))
+        if any(table.oid not in held for table in present):
+            return None
+        return present, snapshot
+
+    def _dump(self) -> Reader:
+        self.check()
+        arguments = dump_arguments(
+            self._tool.path,
+            self._settings,
+            name=self.name,
+            snapshot=self._id,
+            lock_timeout=self._lock_timeout,
+            without_rows=[(table.schema, table.name) for table in self._without_rows],
+        )
+        return start_dump(
+            arguments, self._settings, application=self._application, on_exit=self._dump_ended
+        )
+
+    def _dump_ended(self, status: int, stderr: str) -> None:
+        self.check()
+        # The query is quoted in any language; who may not read a table was told before.
+        if status != 0 and "LOCK TABLE" in stderr:
+            raise self._busy(stderr)
+
+    def _gather(self) -> dict[str, Any]:
+        self.check()
+        counted = [table for table in self._tables if table not in self._without_rows]
+        try:
+            with self._connection.cursor() as cursor:
+                gathered = facts.gather(cursor, name=self.name, major=self._major, counted=counted)
+        except Error as error:
+            self.check()
+            raise SourceError(
+                _("Counting the rows of %(alias)s failed: %(reason)s"),
+                alias=self.alias,
+                reason=reason(error),
+            ) from error
+        return {**gathered, "client": self._tool.version}
+
+    def _busy(self, details: str = "") -> SourceBusyError:
+        return SourceBusyError(
+            _(
+                "Somebody waits for a table of %(alias)s behind this backup, which gave way. "
+                "%(details)s"
+            ),
+            hint=_("Try again when the change to the table (a migration?) has ended."),
+            alias=self.alias,
+            details=details,
+        )
+
+
+def _readable(tables: list[content.Table], alias: str) -> list[content.Table]:
+    """Return the tables without those of extensions that we may not read; refuse others."""
+    hidden = [table.label for table in tables if not table.readable and not table.of_extension]
+    if hidden:
+        raise SourceError(
+            _("The role of %(alias)s may not read %(tables)s"),
+            hint=_("Grant it SELECT on them (and USAGE on their schema), or pg_read_all_data."),
+            alias=alias,
+            tables=", ".join(hidden),
+        )
+    return [table for table in tables if table.readable]

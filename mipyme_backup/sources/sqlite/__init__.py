@@ -1,0 +1,9 @@
+"""SQLite: a consistent copy to save, and a restore into the live file that can be killed."""
+
+from __future__ import annotations
+
+from mipyme_backup.sources.sqlite.files import identity
+from mipyme_backup.sources.sqlite.snapshot import SQLiteSnapshot
+from mipyme_backup.sources.sqlite.target import SQLiteTarget
+
+__all__ = ["SQLiteSnapshot", "SQLiteTarget", "identity"]

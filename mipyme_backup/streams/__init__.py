@@ -1,0 +1,1 @@
+"""What happens to bytes between a source and a destination, encryption apart."""

@@ -1,0 +1,77 @@
+"""Fixtures for every test: real servers, real tools, private folders."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import services, settings
+
+
+def pytest_configure() -> None:
+    settings.WORK_DIR.mkdir(mode=0o700)
+    # Set here, before parallel workers start and inherit it, so that all of them agree.
+    os.environ.setdefault("TORTURE_SEED", str(secrets.randbits(32)))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(settings.WORK_DIR, ignore_errors=True)
+
+
+def pytest_report_header() -> str:
+    return f"torture: TORTURE_SEED={os.environ['TORTURE_SEED']}"
+
+
+@pytest.fixture(
+    scope="session",
+    params=services.postgresql_majors(),
+    ids=lambda major: f"postgresql{major or ''}",
+)
+def postgresql_server(request: pytest.FixtureRequest) -> Iterator[services.PostgreSQLServer]:
+    """A server of each major version at hand, one after the other."""
+    with services.postgresql(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_database(postgresql_server: services.PostgreSQLServer) -> Iterator[str]:
+    """The name of a new, empty database on `postgresql_server`."""
+    name = f"test_{secrets.token_hex(6)}"
+    postgresql_server.create_database(name)
+    yield name
+    postgresql_server.drop_database(name)
+
+
+@pytest.fixture
+def workdir() -> Iterator[Path]:
+    """A private folder with a short name: a gpg home's socket must fit in 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="mb_", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def gpg() -> Path:
+    """The gpg program; without it what matters most would go untested, so that is a failure."""
+    program = shutil.which("gpg")
+    if program is None:
+        pytest.fail("gpg is missing: sudo apt-get install -y gnupg")
+    return Path(program)
+
+
+@pytest.fixture
+def torture_random(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices that `TORTURE_SEED` (in the head of the report) repeats."""
+    return random.Random(f"{os.environ['TORTURE_SEED']}:{request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def torture_rounds() -> int:
+    """How often a trial is repeated; `make torture` asks for the full count."""
+    return int(os.environ.get("TORTURE_ROUNDS", "5"))

@@ -1,0 +1,8 @@
+"""The admin, which is all that the tests' project shows."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
