@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mipyme_backup.errors import BackupError, NoBackupError
-from mipyme_backup.manifest import Manifest
+from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import all_backups, choose
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found, check_stored, open_artifact
 from mipyme_backup.sources.content import check_content
+from mipyme_backup.sources.database import PREFIX
+from mipyme_backup.streams.digest import Measured
 
 Level = Literal["stored", "content"]
 
@@ -109,23 +112,18 @@ def _content_problems(
 ) -> list[str]:
     problems = []
     destination = project.destinations[found.destination]
-    for artifact in manifest.artifacts():
-        try:
-            reader = open_artifact(project, destination, manifest, artifact)
+    packs = SavedSource(name="packs", artifacts=manifest.packs)
+    for source in (*manifest.sources, packs):
+        for artifact in source.artifacts:
             try:
-                check_content(artifact.name, reader, _server_major(manifest, artifact.name))
-            finally:
-                reader.close()
-        except BackupError as error:
-            problems.append(f"{artifact.name}: {error}")
+                reader = open_artifact(project, destination, manifest, artifact)
+                with contextlib.closing(Measured(reader, hashing=False)) as measured:
+                    if source.name.startswith(PREFIX):
+                        project.databases.check_content(
+                            artifact.name, measured, source.facts[artifact.name]
+                        )
+                    else:
+                        check_content(artifact.name, measured)
+            except BackupError as error:
+                problems.append(f"{artifact.name}: {error}")
     return problems
-
-
-def _server_major(manifest: Manifest, artifact_name: str) -> int | None:
-    for source in manifest.sources:
-        facts = source.facts.get(artifact_name, {})
-        if "major" in facts:
-            return int(facts["major"])
-    return None
-
-

@@ -11,9 +11,12 @@ from django.db import connections
 
 from mipyme_backup.errors import ConfigurationError, RestoreError
 from mipyme_backup.messages import _
+from mipyme_backup.process import Reader
 from mipyme_backup.sources import postgresql, sqlite
 from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, Target, View
 from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
+from mipyme_backup.sources.postgresql.parse import check_dump
+from mipyme_backup.sources.sqlite.parse import check_file
 
 PREFIX = "database:"
 
@@ -148,7 +151,7 @@ class DatabaseSource(Source):
         if facts.get("engine") == "postgresql":
             check_dump(reader, int(facts["major"]), self._bin_dir)
         else:
-            sqlite.check_file(reader)
+            check_file(reader)
 
     def _identity(self, alias: str) -> tuple[Any, ...]:
         module = sqlite if self.vendor(alias) == "sqlite" else postgresql

@@ -8,6 +8,7 @@ never opened.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -138,8 +139,8 @@ class _Walk:
         """Yield what a link inside the media folder leads to, as if it were there itself."""
         try:
             target = os.path.realpath(self.inside + path, strict=True)
-        except OSError:
-            yield Entry(path, reason=Reason.LINK)
+        except OSError as error:
+            yield Entry(path, reason=Reason.LOOP if error.errno == errno.ELOOP else Reason.LINK)
             return
         parts = target.removeprefix(self.inside).split(b"/")
         if not target.startswith(self.inside) or any(p.startswith(OWN_PREFIX) for p in parts):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mipyme_backup.sources.postgresql.connection import identity
+from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.snapshot import PostgreSQLSnapshot, preflight
+from mipyme_backup.sources.postgresql.target import PostgreSQLTarget
 
-__all__ = ["PostgreSQLSnapshot", "identity", "preflight"]
+__all__ = ["PostgreSQLSnapshot", "PostgreSQLTarget", "check_dump", "identity", "preflight"]

@@ -210,7 +210,7 @@ def registered(alias: str, wrapper: BaseDatabaseWrapper) -> Iterator[str]:
     Only this thread's connection is set, not the settings that all threads share: another
     thread that walks over all aliases never sees it.
     """
-    connections[alias] = wrapper  # type: ignore[assignment]
+    connections[alias] = wrapper
     try:
         yield alias
     finally:

@@ -68,6 +68,7 @@ SEQUENCES = f"""
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
           AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
 """
+LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
 SCHEMAS = f"""
     SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {APPLICATION_SCHEMAS}
     AND {NOT_OF_EXTENSION.format(catalog="'pg_namespace'", oid="n.oid")} ORDER BY 1
@@ -145,7 +146,7 @@ def sequences_behind(cursor: Any) -> list[str]:
     return behind
 
 
-def names(cursor: Any, query: str) -> list[str]:
+def names(cursor: Any, query: str) -> list[Any]:
     """Return the first column of `query`."""
     cursor.execute(query)
     return [row[0] for row in cursor.fetchall()]

@@ -161,8 +161,6 @@ def gather(
         "sequences": content.single(cursor, content.SEQUENCES),
         "sequences_behind": content.sequences_behind(cursor),
         "not_valid": content.names(cursor, content.UNVALIDATED),
-        "large_objects": content.single(
-            cursor, "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
-        ),
+        "large_objects": content.single(cursor, content.LARGE_OBJECTS),
         "size": content.single(cursor, "SELECT pg_database_size(current_database())"),
     }

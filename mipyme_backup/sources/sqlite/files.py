@@ -16,6 +16,7 @@ from mipyme_backup.messages import _
 
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+HEADING = "*** in database main ***\n"
 SIDECARS = ("-wal", "-shm", "-journal")
 
 
@@ -145,6 +146,12 @@ def foreign_key_violations(connection: sqlite3.Connection) -> int | None:
         return sum(1 for _row in connection.execute("PRAGMA foreign_key_check"))
     except sqlite3.OperationalError:
         return None
+
+
+def damage(connection: sqlite3.Connection, check: str) -> list[str]:
+    """Return what ``quick_check`` or ``integrity_check`` finds wrong, at most ten things."""
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(10)")]
+    return [] if found == ["ok"] else [text.removeprefix(HEADING) for text in found]
 
 
 def quoted(name: str) -> str:

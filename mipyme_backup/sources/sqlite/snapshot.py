@@ -164,22 +164,23 @@ class SQLiteSnapshot:
                 emptied = [name for name in files.tables(connection) if name.lower() in wanted]
                 for name in emptied:
                     connection.execute(f"DELETE FROM {files.quoted(name)}")  # noqa: S608
-                problem = files.pragma(connection, "quick_check(1)")
+                problems = files.damage(connection, "quick_check")
             except sqlite3.DatabaseError as error:
                 if files.code_of(error) not in files.UNREADABLE:
                     raise
-                problem = str(error)
-            if problem != "ok":
+                problems = [str(error)]
+            if problems:
                 raise SourceError(
                     _("the database %(alias)s (%(database)s) is damaged: %(problem)s"),
                     hint=_("Restore a good backup, or save what `sqlite3 FILE .recover` can read."),
                     alias=self.alias,
                     database=self._facts["database"],
-                    problem=problem,
+                    problem=problems[0],
                 )
             self._facts |= {
                 "engine": "sqlite",
                 "version": sqlite3.sqlite_version,
+                "size": self._copy.stat().st_size,
                 "page_size": files.pragma(connection, "page_size"),
                 "encoding": files.pragma(connection, "encoding"),
                 "user_version": files.pragma(connection, "user_version"),

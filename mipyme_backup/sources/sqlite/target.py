@@ -18,7 +18,6 @@ from mipyme_backup.sources.sqlite import files
 from mipyme_backup.sources.sqlite.exchange import Exchange
 
 BUSY_TIMEOUT = 30.0
-PROBLEMS_SHOWN = 10
 
 
 class SQLiteTarget(Target):
@@ -222,10 +221,8 @@ class SQLiteTarget(Target):
 
 
 def _damage(side: sqlite3.Connection) -> list[Message]:
-    problems = [row[0] for row in side.execute(f"PRAGMA integrity_check({PROBLEMS_SHOWN})")]
-    if problems == ["ok"]:
-        return []
-    return [Message(_("SQLite finds damage: %(problem)s"), {"problem": p}) for p in problems]
+    text = _("SQLite finds damage: %(problem)s")
+    return [Message(text, {"problem": p}) for p in files.damage(side, "integrity_check")]
 
 
 def _violations(side: sqlite3.Connection, facts: Facts) -> list[Message]:

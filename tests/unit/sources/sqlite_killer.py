@@ -30,11 +30,10 @@ class Killer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(
-        self, target: SQLiteTarget, method: str, *, call: int = 0, delay: float = 0
-    ) -> str:
+    def run(self, target: SQLiteTarget, method: str, *, call: int = 0, delay: float = 0) -> str:
         assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps([target.state, method, call, delay]), file=self._process.stdin, flush=True)
+        self._process.stdin.write(f"{json.dumps([target.state, method, call, delay])}\n")
+        self._process.stdin.flush()
         return self._process.stdout.readline().strip()
 
 
@@ -83,4 +82,5 @@ def _kill_at(call: int) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(_carry_out(*json.loads(line)), flush=True)
+        sys.stdout.write(f"{_carry_out(*json.loads(line))}\n")
+        sys.stdout.flush()

@@ -1,0 +1,119 @@
+"""What every command shares: options, JSON, errors, progress. No decisions live here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from typing import Any, NoReturn
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import gettext
+from rich.console import Console
+
+from mipyme_backup.errors import BackupError
+from mipyme_backup.management.progress import TerminalProgress
+from mipyme_backup.messages import Message
+
+
+class BackupCommand(BaseCommand):
+    """A command that calls one function of the api and renders its result.
+
+    Our own checks run, and no others: a foreign one must not stop a restore.
+    """
+
+    requires_system_checks = ["mipyme_backup"]
+    requires_migrations_checks = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON document on stdout, nothing else"
+        )
+        parser.add_argument(
+            "--noinput",
+            "--no-input",
+            action="store_false",
+            dest="interactive",
+            help="never ask anything",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        _end_in_order()
+        self.as_json: bool = options["json"]
+        self.console = Console(
+            file=self.stdout._out,  # type: ignore[attr-defined]
+            no_color=options["no_color"] or None,
+            highlight=False,
+            soft_wrap=False,
+        )
+        errors = Console(file=self.stderr._out, no_color=options["no_color"] or None)  # type: ignore[attr-defined]
+        logging.getLogger("mipyme_backup").setLevel(
+            logging.WARNING if options["verbosity"] < 2 else logging.INFO  # noqa: PLR2004
+        )
+        self.progress = TerminalProgress(errors, quiet=options["verbosity"] == 0)
+        try:
+            with self.progress:
+                self.run(**options)
+        except BackupError as error:
+            self.fail(error)
+
+    def run(self, **options: Any) -> None:
+        """Call the api and render what it returns."""
+        raise NotImplementedError
+
+    def print_json(self, document: Any) -> None:
+        self.stdout.write(json.dumps(document, indent=2, default=str))
+
+    def fail(self, error: BackupError) -> NoReturn:
+        """Report `error` in the way asked for, and end with its exit status."""
+        message, hint = translated(error.message), translated(error.hint)
+        if self.as_json:
+            self.print_json({"error": {"code": error.code, "message": message, "hint": hint}})
+            raise SilentError(message, returncode=error.exit_status)
+        raise CommandError(f"{message}\n{hint}" if hint else message, returncode=error.exit_status)
+
+    def exit(self, status: int) -> None:
+        """End with an exit status that is no error of its own; 0 returns."""
+        if status:
+            raise SilentError("", returncode=status)
+
+    def confirm(self, question: str) -> bool:
+        """Ask on the terminal; anything but yes is no."""
+        self.progress.pause()
+        answer = input(f"{question} [y/N] ")
+        return answer.strip().lower() in {"y", "yes", "s", "si", "sí"}
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        try:
+            super().run_from_argv(argv)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except SilentError as error:
+            if self._called_from_command_line:
+                sys.exit(error.returncode)
+            raise
+
+
+class SilentError(CommandError):
+    """An exit status whose reason has been printed already."""
+
+
+def translated(message: Message) -> str:
+    """Return the text in the active language."""
+    text = gettext(message.text) if message.text else ""
+    return text % message.params if message.params else text
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM unwind the stack, so that temporary files and child processes go with us."""
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise SystemExit(143)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)

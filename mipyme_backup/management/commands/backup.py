@@ -1,0 +1,117 @@
+"""``manage.py backup``"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils.translation import gettext as _
+from rich.markup import escape
+
+from mipyme_backup import api
+from mipyme_backup.api import BackupResult
+from mipyme_backup.management import tables
+from mipyme_backup.management.base import BackupCommand
+
+PARTIAL = 3
+
+
+class Command(BackupCommand):
+    help = "Save the databases, fixtures and media as one encrypted, verified set."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--kind", choices=api.KINDS, default="manual", help="default: %(default)s"
+        )
+        parser.add_argument(
+            "--only",
+            action="append",
+            default=[],
+            metavar="SOURCE",
+            help="save only this source: database, database:ALIAS, fixtures, media (repeatable)",
+        )
+        parser.add_argument(
+            "--destination",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="save only to this destination (repeatable)",
+        )
+        parser.add_argument("--label", default="", help="a note that is kept with the backup")
+
+    def run(self, **options: Any) -> None:
+        result = api.backup(
+            kind=options["kind"],
+            only=options["only"],
+            destinations=options["destination"],
+            label=options["label"],
+            progress=self.progress,
+        )
+        if self.as_json:
+            self.print_json(result.to_dict())
+        else:
+            self.progress.pause()
+            self._summarise(result)
+        self.exit(PARTIAL if result.status == "partial" else 0)
+
+    def _summarise(self, result: BackupResult) -> None:
+        manifest = result.manifest
+        seconds = (manifest.finished_at - manifest.started_at).total_seconds()
+        self.console.print(
+            tables.facts_table(
+                [
+                    (_("Backup"), f"{escape(manifest.name)}  ({manifest.id})"),
+                    (_("Status"), tables.status(result.status)),
+                    *(
+                        (source.name, escape(_source_summary(source.facts)))
+                        for source in manifest.sources
+                    ),
+                    (
+                        _("Size"),
+                        f"{tables.size(manifest.raw_size)} → {tables.size(manifest.stored_size)} "
+                        + _("stored"),
+                    ),
+                    (_("Encryption"), escape(manifest.encryption or _("none"))),
+                    (_("Took"), tables.duration(seconds)),
+                    *(
+                        (
+                            _("Copy"),
+                            f"{escape(name)}: "
+                            + (f"[red]{escape(str(error))}[/]" if error else tables.status("complete")),
+                        )
+                        for name, error in result.copies.items()
+                    ),
+                ]
+            )
+        )
+        for warning in manifest.warnings:
+            self.console.print(f"[yellow]![/] {escape(warning)}")
+
+
+def _source_summary(facts: Any) -> str:
+    """Return what a source holds, in a few words."""
+    parts = []
+    for values in facts.values():
+        tables_ = values.get("tables")
+        if tables_ is not None:
+            parts.append(
+                _("%(tables)d tables, %(rows)s rows")
+                % {"tables": len(tables_), "rows": f"{sum(tables_.values()):,}"}
+            )
+        models = values.get("models")
+        if models is not None:
+            parts.append(
+                _("%(models)d models, %(rows)s rows")
+                % {"models": len(models), "rows": f"{sum(models.values()):,}"}
+            )
+        if "files" in values:
+            parts.append(
+                _("%(files)s files, %(size)s, %(new)s new")
+                % {
+                    "files": f"{values['files']:,}",
+                    "size": tables.size(values["bytes"]),
+                    "new": f"{values['new_files']:,}",
+                }
+            )
+    return "; ".join(parts)

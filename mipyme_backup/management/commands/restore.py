@@ -1,0 +1,152 @@
+"""``manage.py restore``"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
+from rich.markup import escape
+
+from mipyme_backup import api
+from mipyme_backup.api import RestoreResult
+from mipyme_backup.errors import NoBackupError, UsageError
+from mipyme_backup.management import tables
+from mipyme_backup.management.base import BackupCommand
+
+
+class Command(BackupCommand):
+    help = "Bring a backup back: loaded beside the live data, checked, then swapped in."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("id", nargs="?", help="id, unique beginning of one, or name")
+        parser.add_argument("--latest", action="store_true", help="the newest good backup")
+        parser.add_argument(
+            "--at", metavar="TIME", help='the newest at or before "2025-01-02 15:00" (TIME_ZONE)'
+        )
+        parser.add_argument("--from", dest="destination", metavar="DESTINATION")
+        parser.add_argument(
+            "--only",
+            action="append",
+            default=[],
+            metavar="SOURCE",
+            help="restore only this source: database, database:ALIAS, media, fixtures (repeatable)",
+        )
+        parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+        parser.add_argument("--undo", action="store_true", help="swap back the last restore")
+        parser.add_argument("--migrate", action="store_true", help="run migrate afterwards")
+        parser.add_argument(
+            "--no-safety-backup",
+            action="store_false",
+            dest="safety_backup",
+            help="do not save the live data first",
+        )
+        parser.add_argument(
+            "--to-database", metavar="NAME", help="load into a new database; live data stays"
+        )
+        parser.add_argument(
+            "--to-media", metavar="DIR", type=Path, help="load into an empty folder; live data stays"
+        )
+
+    def run(self, **options: Any) -> None:
+        if options["undo"]:
+            self._undo(interactive=options["interactive"])
+            return
+        asked = self._asked(options)
+        planned = api.restore(**asked, plan=True)
+        if options["plan"]:
+            self._show_plan(planned)
+            return
+        if options["interactive"] and not self.as_json:
+            self._show_plan(planned)
+            if not self.confirm(_("Restore this backup?")):
+                self.console.print(_("Nothing was changed."))
+                return
+        asked |= {"identifier": planned.backup_id, "latest": False, "at": None}
+        self._show_result(api.restore(**asked, progress=self.progress))
+
+    def _asked(self, options: dict[str, Any]) -> dict[str, Any]:
+        identifier = options["id"]
+        if not (identifier or options["latest"] or options["at"]):
+            identifier = self._ask_which(options)
+        return {
+            "identifier": identifier,
+            "latest": options["latest"],
+            "at": _moment(options["at"]) if options["at"] else None,
+            "destination": options["destination"],
+            "only": options["only"],
+            "migrate": options["migrate"],
+            "safety_backup": options["safety_backup"],
+            "to_database": options["to_database"],
+            "to_media": options["to_media"],
+        }
+
+    def _ask_which(self, options: dict[str, Any]) -> str:
+        if not options["interactive"] or self.as_json:
+            raise UsageError(
+                _("Say which backup to restore: an ID, or --latest, or --at."),
+                hint=_("list_backups shows those that there are."),
+            )
+        listed = [
+            item.row
+            for item in api.backups(destination=options["destination"])
+            if item.row["status"] in {"complete", "partial"}
+        ]
+        if not listed:
+            raise NoBackupError(_("There is no backup to restore."))
+        self.progress.pause()
+        self.console.print(tables.backups_table(listed))
+        answer = input(_("Which one (ID or name, empty for none)? ")).strip()
+        if not answer:
+            raise NoBackupError(_("No backup was chosen; nothing was changed."))
+        return answer
+
+    def _undo(self, *, interactive: bool) -> None:
+        if interactive and not self.as_json and not self.confirm(
+            _("Swap back what the last restore replaced? What it brought is discarded.")
+        ):
+            self.console.print(_("Nothing was changed."))
+            return
+        self._show_result(api.undo_restore(progress=self.progress))
+
+    def _show_plan(self, planned: RestoreResult) -> None:
+        if self.as_json:
+            self.print_json(planned.to_dict())
+            return
+        self.progress.pause()
+        self.console.print(f"[bold]{_('Plan')}[/]")
+        for line in planned.plan:
+            self.console.print(f"  • {escape(line)}")
+
+    def _show_result(self, result: RestoreResult) -> None:
+        if self.as_json:
+            self.print_json(result.to_dict())
+            return
+        self.progress.pause()
+        facts = [
+            (_("Restore"), result.id),
+            (_("Status"), tables.status(result.status)),
+            (_("Backup"), escape(result.backup_name or result.backup_id)),
+            (_("Safety backup"), escape(result.safety_backup or "-")),
+            *((_("Replaced"), f"{name} → {escape(str(kept))}") for name, kept in result.replaced.items()),
+            (_("Took"), tables.duration(result.seconds)),
+            (_("Downtime"), f"{result.downtime_seconds:.2f} s"),
+        ]
+        self.console.print(tables.facts_table(facts))
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = parse_datetime(text) or parse_datetime(f"{text} 23:59:59")
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise UsageError(
+            _("%(text)s is no moment."), hint=_('Write it as "2025-01-02 15:00".'), text=text
+        )
+    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)

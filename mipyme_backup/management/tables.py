@@ -1,0 +1,86 @@
+"""Tables and figures that a person likes to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+STATUS_STYLES = {
+    "complete": "green",
+    "partial": "yellow",
+    "failed": "red",
+    "abandoned": "red",
+    "running": "cyan",
+    "damaged": "red",
+    "missing": "yellow",
+    "pending": "cyan",
+}
+
+
+def size(count: int) -> str:
+    """Return a size in bytes for people."""
+    return filesizeformat(count).replace("\xa0", " ")
+
+
+def moment(text: str | None) -> str:
+    """Return an ISO time in the current time zone for people."""
+    if not text:
+        return "-"
+    return date_format(timezone.localtime(datetime.fromisoformat(text)), "Y-m-d H:i:s")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: tenths below a minute."""
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))  # noqa: PLR2004
+
+
+def status(text: str) -> str:
+    """Return a status with its colour, as rich markup."""
+    style = STATUS_STYLES.get(text, "")
+    return f"[{style}]{escape(_(text))}[/]" if style else escape(_(text))
+
+
+def backups_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the backups, a line each."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in (_("ID"), _("Name"), _("Kind"), _("Status"), _("Finished")):
+        table.add_column(title, overflow="fold", no_wrap=title == _("ID"))
+    for title in (_("Size"), _("Stored")):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column(_("Copies"), overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["id"][:8] or "-",
+            escape(row["name"] + (f" ({row['label']})" if row["label"] else "")),
+            escape(_(row["kind"])),
+            status(row["status"]),
+            moment(row["finished_at"]),
+            size(row["raw_size"]),
+            size(row["stored_size"]),
+            ", ".join(
+                f"{escape(copy['destination'])}"
+                + ("" if copy["status"] == "complete" else f" {status(copy['status'])}")
+                for copy in row["copies"]
+            )
+            or "-",
+        )
+    return table
+
+
+def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
+    """Return names and values, a line each; values may hold markup."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,190 @@
+"""One run over the media: the walk, merged with the last index, gives contents and an index."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mipyme_backup.errors import BackupError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.process import CHUNK
+from mipyme_backup.sources.base import View
+from mipyme_backup.sources.media.contents import (
+    SMALL_BYTES,
+    OpenFile,
+    hash_of,
+    open_entry,
+    read_chunks,
+    read_whole,
+)
+from mipyme_backup.sources.media.index import FileRecord, FolderRecord, Record, Spool, read_records
+from mipyme_backup.sources.media.left_out import LeftOut, Reason
+from mipyme_backup.sources.media.packs import Member
+from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
+from mipyme_backup.sources.media.walk import Entry, walk
+
+TRIES = 3
+KEPT_REASONS = (Reason.UNREADABLE, Reason.VANISHED, Reason.CHANGED)
+"""Why a file cannot be saved now, although it is (or was, a moment ago) there."""
+
+
+class Collection:
+    """Decides file by file what is stored, and writes the new index as it goes.
+
+    `members` yields what goes into packs, in order; after it came to its end, `index`,
+    `facts` and `warnings` are complete.
+    """
+
+    def __init__(self, root: Path | None, view: View) -> None:
+        self.index = Spool()
+        self._root = root
+        self._view = view
+        self._left_out = LeftOut()
+        self._left_out_count = 0
+        self._files = self._folders = self._bytes = self._new_files = self._new_bytes = 0
+        self._packs: set[str] = set()
+        self._previous = self._previous_records()
+        self._next = next(self._previous, None)
+        self._previous_error: BackupError | None = None
+        self._known = KnownContents(self._previous_records, view.known_packs)
+        self._expected = ExpectedFiles(view.expected_files, root)
+        self._last_file = b""
+        self._closed_folder: bytes | None = None
+
+    def members(self) -> Iterator[Member]:
+        """Yield each content that no pack holds yet; it is packed when the next is asked for."""
+        for entry in walk(self._root) if self._root is not None else ():
+            previous = self._last_known(entry.key)
+            if entry.is_folder:
+                self._write_folder(entry)
+            elif entry.reason is not None:
+                self._cannot_save(entry, entry.reason, previous)
+            else:
+                yield from self._file(entry, previous)
+        self._last_known(None)
+        self._missing = self._expected.missing
+        for path in self._expected.missing_names():
+            self._left_out.add(Reason.MISSING, path)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "files": self._files,
+            "directories": self._folders,
+            "bytes": self._bytes,
+            "new_files": self._new_files,
+            "new_bytes": self._new_bytes,
+            "packs": sorted(self._packs),
+            "left_out": self._left_out_count,
+            "missing": self._missing,
+        }
+
+    def warnings(self) -> list[Message]:
+        messages = self._left_out.messages()
+        if self._previous_error is not None:
+            text = _("The last media index could not be read, so all files were: %(reason)s")
+            messages.append(Message(text, {"reason": str(self._previous_error)}))
+        return messages
+
+    def close(self) -> None:
+        self._known.close()
+        self._expected.close()
+
+    # The last index, beside the walk
+
+    def _previous_records(self) -> Iterator[Record]:
+        try:
+            reader = self._view.previous_media()
+            if reader is not None:
+                yield from read_records(reader)
+        except BackupError as error:
+            self._previous_error = error
+
+    def _last_known(self, key: bytes | None) -> FileRecord | None:
+        """Move the last index up to `key` (None: to its end); return the file it has there."""
+        while (record := self._next) is not None and (key is None or record.key < key):
+            self._skipped(record)
+            self._next = next(self._previous, None)
+        if record is None or record.key != key:
+            return None
+        self._next = next(self._previous, None)
+        good = isinstance(record, FileRecord) and record.pack in self._view.known_packs
+        return record if good and isinstance(record, FileRecord) else None
+
+    def _skipped(self, record: Record) -> None:
+        """Keep a file that is gone, where a row still names it or its folder cannot be read."""
+        if not isinstance(record, FileRecord) or record.pack not in self._view.known_packs:
+            return
+        hidden = self._closed_folder is not None and record.key.startswith(self._closed_folder)
+        below_a_file = self._last_file and record.key.startswith(self._last_file)
+        if (hidden or record.path in self._expected) and not below_a_file:
+            self._write_file(record)
+
+    # One entry of the walk
+
+    def _file(self, entry: Entry, previous: FileRecord | None) -> Iterator[Member]:
+        status = entry.status
+        assert status is not None
+        if (
+            previous is not None
+            and not previous.recheck
+            and (previous.size, previous.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        ):
+            self._write_file(previous._replace(mode=status.st_mode))
+            return
+        try:
+            reason = yield from self._read(entry)
+        except FileNotFoundError:
+            reason = Reason.VANISHED
+        except OSError:
+            reason = Reason.UNREADABLE
+        if reason is not None:
+            self._cannot_save(entry, reason, previous)
+
+    def _read(self, entry: Entry) -> Iterator[Member]:  # returns Reason | None
+        """Save a file as it is now; return why not, where that cannot be."""
+        for attempt in range(TRIES):
+            with open_entry(entry) as file:
+                if file is None:
+                    return Reason.SPECIAL
+                if file.size <= SMALL_BYTES:
+                    done = yield from self._read_small(entry, file, last=attempt == TRIES - 1)
+                else:
+                    done = yield from self._read_large(entry, file)
+                if done:
+                    return None
+        return Reason.CHANGED
+
+    def _read_small(self, entry: Entry, file: OpenFile, *, last: bool) -> Iterator[Member]:
+        """Save a small file, as one read found it; the last try takes it even while it moves."""
+        content, still = read_whole(file)
+        if not still and not last:
+            return False
+        if not still:
+            self._left_out.add(Reason.MOVING, entry.path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        pack = self._known.pack_of(sha256)
+        if pack is None:
+            chunks = (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
+            member = Member(sha256, len(content), chunks)
+            yield member
+            pack = self._packed(member)
+        self._write_new(entry, file, len(content), sha256, pack)
+        return True
+
+    def _read_large(self, entry: Entry, file: OpenFile) -> Iterator[Member]:
+        """Save a large file: hash it, and emit it while hashing again; False when they differ."""
+        sha256 = hash_of(file)
+        if sha256 is None:
+            return False
+        pack = self._known.pack_of(sha256)
+        if pack is None:
+            member = Member(sha256, file.size, read_chunks(file))
+            yield member
+            if not member.intact:
+                return False
+            pack = self._packed(member)
+        self._write_new(entry, file, file.size, sha256, pack)
+        return True

@@ -1,0 +1,260 @@
+"""What a restore will do to a server and what stands in its way, known before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mipyme_backup.errors import RestoreError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql.connection import identifier
+from mipyme_backup.sources.postgresql.load import property_statements
+from mipyme_backup.sources.postgresql.server import Rights
+from mipyme_backup.sources.postgresql.swap import others_sessions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What the decisions rest on: the server, our role, the backup's facts, the live database.
+
+    `properties` are those that the restored database gets, `live` is None where nothing is
+    replaced, `missing` are extensions of the backup that our role can neither create nor take
+    over from template1.
+    """
+
+    major: int
+    rights: Rights
+    facts: Mapping[str, Any]
+    properties: Mapping[str, Any]
+    name: str
+    side: str
+    before: str
+    live: str | None
+    missing: frozenset[str]
+    from_template1: frozenset[str]
+
+
+def messages(situation: Situation, cursor: Any) -> list[Message]:
+    """Return the plan, first what is done, then what is lost or left to an administrator.
+
+    Raises RestoreError for the first thing that forbids the restore.
+    """
+    steps: tuple[Callable[[Situation, Any], Iterator[Message]], ...] = (
+        _version,
+        _may_create,
+        _steps,
+        _locale,
+        _extensions,
+        _roles,
+        _left_to_administrators,
+        _in_the_way,
+    )
+    return [message for step in steps for message in step(situation, cursor)]
+
+
+def _version(situation: Situation, cursor: Any) -> Iterator[Message]:
+    dumped = int(situation.facts.get("major") or 0)
+    if dumped > situation.major:
+        raise RestoreError(
+            _("The backup is of PostgreSQL %(dumped)d, the server is PostgreSQL %(major)d"),
+            hint=_("Restore to a server of version %(dumped)d or newer."),
+            dumped=dumped,
+            major=situation.major,
+        )
+    yield from ()
+
+
+def _may_create(situation: Situation, cursor: Any) -> Iterator[Message]:
+    rights = situation.rights
+    if not rights.createdb:
+        raise RestoreError(
+            _("The role %(role)s may not create databases, so nothing can be loaded beside"),
+            hint=_(
+                "As administrator: ALTER ROLE %(quoted)s CREATEDB; "
+                "(a restore in place is not available yet)."
+            ),
+            role=rights.role,
+            quoted=identifier(rights.role),
+        )
+    if situation.live is not None:
+        cursor.execute(
+            "SELECT pg_catalog.pg_get_userbyid(datdba), pg_has_role(datdba, 'USAGE') "
+            "FROM pg_catalog.pg_database WHERE datname = %s",
+            [situation.live],
+        )
+        owner, is_ours = cursor.fetchone()
+        if not is_ours:
+            raise RestoreError(
+                _("The role %(role)s cannot rename %(live)s, which belongs to %(owner)s"),
+                hint=_("As administrator: ALTER DATABASE %(quoted)s OWNER TO %(new_owner)s;"),
+                role=rights.role,
+                live=situation.live,
+                owner=owner,
+                quoted=identifier(situation.live),
+                new_owner=identifier(rights.role),
+            )
+    yield from ()
+
+
+def _steps(situation: Situation, cursor: Any) -> Iterator[Message]:
+    yield Message(
+        _("%(side)s is created and loaded; it takes about %(size)d MB on the database server"),
+        {
+            "side": situation.side,
+            "size": max(1, round(int(situation.facts.get("size") or 0) / 1e6)),
+        },
+    )
+    if situation.live is None:
+        yield Message(_("%(side)s becomes %(name)s, which does not exist now"), _names(situation))
+    else:
+        yield Message(
+            _("%(name)s becomes %(before)s, %(side)s becomes %(name)s; all sessions are ended"),
+            _names(situation),
+        )
+
+
+def _locale(situation: Situation, cursor: Any) -> Iterator[Message]:
+    encoding = str(situation.properties.get("encoding") or "UTF8")
+    cursor.execute("SELECT pg_catalog.pg_char_to_encoding(%s)", [encoding])
+    if cursor.fetchone()[0] < 0:
+        raise RestoreError(
+            _("The server does not know the encoding %(encoding)s"), encoding=encoding
+        )
+    dumped = situation.facts.get("encoding")
+    if dumped and dumped != encoding:
+        yield Message(
+            _("The backup's encoding is %(dumped)s, the restored database's will be %(encoding)s"),
+            {"dumped": dumped, "encoding": encoding},
+        )
+    locale = situation.properties.get("collate")
+    if situation.live is None and situation.properties.get("locale_provider") == "libc" and locale:
+        known = content.names(
+            cursor, "SELECT collcollate FROM pg_catalog.pg_collation WHERE collprovider = 'c'"
+        )
+        if _plain(locale) not in {"c", "posix", *map(_plain, known)}:
+            yield Message(
+                _("The server may lack the locale %(locale)s; install it there if loading fails"),
+                {"locale": locale},
+            )
+
+
+def _extensions(situation: Situation, cursor: Any) -> Iterator[Message]:
+    used = set(situation.facts.get("extensions_used") or ())
+    for name in sorted(situation.missing):
+        available = name in situation.rights.available
+        if name in used and not available:
+            raise RestoreError(
+                _("The backup needs the extension %(extension)s, which the server lacks"),
+                hint=_("Install its package on the database server."),
+                extension=name,
+            )
+        if name in used:
+            raise RestoreError(
+                _("The backup needs the extension %(extension)s, which %(role)s may not create"),
+                hint=_(
+                    "As administrator, connected to template1: CREATE EXTENSION %(quoted)s; "
+                    "the restored database is then made from that."
+                ),
+                extension=name,
+                quoted=identifier(name),
+                role=situation.rights.role,
+            )
+        yield Message(
+            _(
+                "The extension %(extension)s is left out: nothing in the backup is built on it. "
+                "An administrator can add it: CREATE EXTENSION %(quoted)s;"
+            ),
+            {"extension": name, "quoted": identifier(name)},
+        )
+    for name in sorted(situation.from_template1):
+        yield Message(_("The extension %(extension)s comes from template1"), {"extension": name})
+
+
+def _roles(situation: Situation, cursor: Any) -> Iterator[Message]:
+    rights = situation.rights
+    missing = sorted(set(situation.facts.get("roles") or ()) - rights.roles)
+    owners = {name for name in situation.facts.get("owners") or () if not name.startswith("pg_")}
+    if missing:
+        yield Message(
+            _(
+                "The roles %(roles)s are not on this server: owners and privileges are not "
+                "restored. To keep them, an administrator first creates the roles: %(sql)s"
+            ),
+            {
+                "roles": ", ".join(missing),
+                "sql": " ".join(f"CREATE ROLE {identifier(name)};" for name in missing),
+            },
+        )
+    if (missing or not rights.superuser) and owners - {rights.role}:
+        yield Message(
+            _("Everything will belong to %(role)s; in the backup it belongs to %(owners)s"),
+            {"role": situation.properties.get("owner"), "owners": ", ".join(sorted(owners))},
+        )
+
+
+def _left_to_administrators(situation: Situation, cursor: Any) -> Iterator[Message]:
+    rights = situation.rights
+    _ours, theirs = property_statements(situation.name, situation.properties, rights)
+    for statement in theirs:
+        yield Message(
+            _("Only an administrator can do this, afterwards: %(sql)s"), {"sql": statement}
+        )
+    if situation.live is None:
+        for role, parameter in situation.facts.get("settings_withheld") or ():
+            yield Message(
+                _("%(parameter)s was set for the database%(role)s; its value is not in the backup"),
+                {"parameter": parameter, "role": f" ({role})" if role else ""},
+            )
+    if not rights.superuser:
+        for name in situation.facts.get("event_triggers") or ():
+            yield Message(
+                _("The event trigger %(name)s is left out: only a superuser can create it"),
+                {"name": name},
+            )
+
+
+def _in_the_way(situation: Situation, cursor: Any) -> Iterator[Message]:
+    if situation.live is None:
+        return
+    cursor.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [situation.live])
+    if prepared := [row[0] for row in cursor.fetchall()]:
+        raise RestoreError(
+            _("%(live)s has prepared transactions (%(names)s), and cannot be renamed"),
+            hint=_("Finish them with COMMIT PREPARED or ROLLBACK PREPARED."),
+            live=situation.live,
+            names=", ".join(prepared),
+        )
+    if sessions := others_sessions(cursor, situation.live):
+        yield Message(
+            _(
+                "%(role)s may not end the sessions of %(sessions)s: stop them before, or, as "
+                "administrator: GRANT pg_signal_backend TO %(quoted)s;"
+            ),
+            {
+                "role": situation.rights.role,
+                "quoted": identifier(situation.rights.role),
+                "sessions": ", ".join(sessions),
+            },
+        )
+    cursor.execute(
+        "SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = %s",
+        [situation.live],
+    )
+    if slots := [row[0] for row in cursor.fetchall()]:
+        yield Message(
+            _(
+                "The logical replication slots %(slots)s stay with the replaced database: what "
+                "reads them must start anew"
+            ),
+            {"slots": ", ".join(slots)},
+        )
+
+
+def _names(situation: Situation) -> dict[str, object]:
+    return {"name": situation.name, "side": situation.side, "before": situation.before}
+
+
+def _plain(locale: str) -> str:
+    return locale.lower().replace("-", "")

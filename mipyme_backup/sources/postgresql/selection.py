@@ -1,0 +1,66 @@
+"""Chooses what of a dump's table of contents a role can restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mipyme_backup.sources.postgresql.archive import Entry
+from mipyme_backup.sources.postgresql.connection import identifier
+from mipyme_backup.sources.postgresql.server import Rights
+
+SUPERUSER_KINDS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER", "SUBSCRIPTION"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is restored, in the dump's order, and what is left out."""
+
+    kept: tuple[Entry, ...]
+    left_out: tuple[Entry, ...]
+
+    def use_list(self) -> bytes:
+        """Return it as ``pg_restore --use-list`` reads it: the number at the head of a line."""
+        return "".join(f"{entry.id};\n" for entry in self.kept).encode()
+
+
+def select(entries: Iterable[Entry], rights: Rights, installed: frozenset[str]) -> Selection:
+    """Return the selection for a role with `rights`; `installed` are extensions already there."""
+    kept: list[Entry] = []
+    left_out: list[Entry] = []
+    for entry in entries:
+        (kept if may_restore(entry, rights, installed) else left_out).append(entry)
+    return Selection(kept=tuple(kept), left_out=tuple(left_out))
+
+
+def may_restore(entry: Entry, rights: Rights, installed: frozenset[str]) -> bool:
+    """Tell whether the role can restore `entry` into a database that it owns."""
+    if rights.superuser:
+        return True
+    match entry.kind:
+        case "EXTENSION":
+            return entry.tag not in installed and rights.may_create_extension(entry.tag)
+        case "COMMENT":
+            return not _comments_on_foreign(entry.tag, rights, installed)
+        case "ACL":
+            # Of the system's own objects, and what others than the owner granted.
+            return entry.schema != "pg_catalog" and "SET SESSION AUTHORIZATION" not in (
+                entry.definition
+            )
+        case "DEFAULT ACL":
+            return entry.owner == rights.role
+        case "PUBLICATION":
+            return "FOR ALL TABLES" not in entry.definition
+        case "PUBLICATION TABLES IN SCHEMA":
+            return False
+        case kind:
+            return kind not in SUPERUSER_KINDS
+
+
+def _comments_on_foreign(tag: str, rights: Rights, installed: frozenset[str]) -> bool:
+    kind, _space, name = tag.partition(" ")
+    if kind == "EXTENSION":
+        foreign = installed | {"plpgsql"}
+        foreign |= {known for known in rights.available if not rights.may_create_extension(known)}
+        return any(name in {known, identifier(known)} for known in foreign)
+    return any(tag.startswith(f"{kind} ") for kind in SUPERUSER_KINDS)

@@ -1,0 +1,393 @@
+"""Restores a PostgreSQL database: beside the live one, checked, then swapped in by renaming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from mipyme_backup.errors import RestoreError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.base import Facts, Target
+from mipyme_backup.sources.postgresql import content, plan
+from mipyme_backup.sources.postgresql import facts as facts_of
+from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
+from mipyme_backup.sources.postgresql.load import (
+    closed_statements,
+    create_statement,
+    load_dump,
+    opening_statements,
+    property_statements,
+)
+from mipyme_backup.sources.postgresql.server import (
+    Rights,
+    beside,
+    databases,
+    explained,
+    maintenance,
+    rights,
+)
+from mipyme_backup.sources.postgresql.swap import exchange
+from mipyme_backup.sources.postgresql.tools import find_tool
+
+# What later steps need of the manifest's facts; the rest (row counts) would bloat the journal.
+KEPT_FACTS = (
+    "major",
+    "owner",
+    "encoding",
+    "collate",
+    "ctype",
+    "locale_provider",
+    "icu_locale",
+    "icu_rules",
+    "builtin_locale",
+    "connection_limit",
+    "acl",
+    "settings",
+    "settings_withheld",
+    "comment",
+    "extensions",
+    "extensions_used",
+    "event_triggers",
+    "owners",
+    "roles",
+    "size",
+)
+
+
+class PostgreSQLTarget(Target):
+    """See `Target`. `state` holds the names of the databases and what facts are needed again.
+
+    `model` is the database whose properties (owner, locale, privileges, settings) the restored
+    one gets while it exists, `name` the one that it will be; they differ for a copy.
+    """
+
+    def __init__(
+        self,
+        state: dict[str, Any],
+        settings_dict: Mapping[str, Any],
+        bin_dir: Path | None = None,
+    ) -> None:
+        self.state = state
+        self._settings = settings_dict
+        self._bin_dir = bin_dir
+        self._alias: str = state["alias"]
+        self._name: str = state["live"]
+        self._side: str = state["side"]
+        self._before: str = state["before"]
+        self._parked: str = state["parked"]
+        self._facts: Facts = state["facts"]
+
+    @classmethod
+    def prepare(
+        cls,
+        *,
+        alias: str,
+        settings_dict: Mapping[str, Any],
+        restore_id: str,
+        facts: Facts,
+        to_database: str | None = None,
+        bin_dir: Path | None = None,
+    ) -> Self:
+        """Return the target of a new restore; nothing is changed on the server.
+
+        `to_database` makes a copy of that name, which must not exist, and replaces nothing.
+        """
+        model = str(settings_dict.get("NAME") or "") or _name_by_service(alias, settings_dict)
+        name = to_database or model
+        with (
+            maintenance(alias, settings_dict, apart_from={name}) as connection,
+            connection.cursor() as cursor,
+        ):
+            exists = name in databases(cursor)
+        if to_database and exists:
+            raise RestoreError(
+                _("The database %(name)s exists already"),
+                hint=_("Give another name, or drop it first."),
+                name=name,
+            )
+        return cls(
+            {
+                "type": "postgresql",
+                "alias": alias,
+                "restore_id": restore_id,
+                "model": model,
+                "live": name,
+                "replaces": exists,
+                "side": beside(name, "restoring", restore_id),
+                "before": beside(name, "before", restore_id),
+                "parked": beside(name, "swapping", restore_id),
+                "facts": {key: facts[key] for key in KEPT_FACTS if key in facts},
+            },
+            settings_dict,
+            bin_dir,
+        )
+
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Any], settings_dict: Mapping[str, Any], bin_dir: Path | None = None
+    ) -> Self:
+        """Return the target that a journal's `state` describes."""
+        return cls(state, settings_dict, bin_dir)
+
+    def plan(self) -> list[Message]:
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            major = server_major(connection)
+            find_tool("pg_restore", major, self._bin_dir)
+            allowed = rights(cursor, major)
+            properties = self._properties(cursor, major)
+            foreign = self._foreign_extensions(allowed)
+            from_template1 = foreign & self._template1(properties, foreign)
+            return plan.messages(
+                plan.Situation(
+                    major=major,
+                    rights=allowed,
+                    facts=self._facts,
+                    properties={**properties, "owner": self._owner(properties, allowed)},
+                    name=self._name,
+                    side=self._side,
+                    before=self._before,
+                    live=self._name if self.state["replaces"] else None,
+                    missing=foreign - from_template1,
+                    from_template1=from_template1,
+                ),
+                cursor,
+            )
+
+    def has_live(self) -> bool:
+        return bool(self.state["replaces"])
+
+    def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
+        opening = artifacts[f"database.{quote(self._alias, safe='')}.dump"]
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            major = server_major(connection)
+            program = find_tool("pg_restore", major, self._bin_dir).path
+            allowed = rights(cursor, major)
+            properties = self._properties(cursor, major)
+            owner = self._owner(properties, allowed)
+            self._create(cursor, properties, allowed, owner)
+        with self._connected() as connection, connection.cursor() as cursor:
+            installed = frozenset(content.extensions(cursor))
+        options = self._settings.get("OPTIONS") or {}
+        role = options.get("assume_role") if allowed.superuser else owner
+        dump = opening()
+        try:
+            load_dump(
+                dump,
+                self._settings,
+                program=program,
+                name=self._side,
+                role=None if role == self._settings.get("USER") else role,
+                rights=allowed,
+                installed=installed,
+                dump_roles=self._facts.get("roles") or (),
+            )
+        finally:
+            dump.close()
+        with explained(_("%(name)s could not be finished"), name=self._side):
+            with self._connected() as connection, connection.cursor() as cursor:
+                cursor.execute("ANALYZE")
+            with self._maintenance() as connection, connection.cursor() as cursor:
+                for statement in property_statements(self._side, properties, allowed)[0]:
+                    cursor.execute(statement)
+
+    def check(self, facts: Facts) -> list[Message]:
+        with (
+            explained(_("%(name)s could not be checked"), name=self._side),
+            self._connected() as connection,
+            connection.cursor() as cursor,
+        ):
+            return [*_rows_differ(cursor, facts), *_objects_differ(cursor, facts)]
+
+    def side_settings(self) -> dict[str, Any]:
+        options = dict(self._settings.get("OPTIONS") or {})
+        options.pop("pool", None)
+        return {**self._settings, "NAME": self._side, "OPTIONS": options, "CONN_MAX_AGE": 0}
+
+    def swap(self) -> float:
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            names = databases(cursor)
+            if self._side not in names and self._name in names:
+                return 0.0  # done before
+            if self._side not in names:
+                raise _nothing_to_swap(self._side)
+            major = server_major(connection)
+            present = self._name in names
+            if present and not self.state["replaces"]:
+                raise RestoreError(
+                    _("%(name)s has come into being since the restore began"),
+                    hint=_("Rename or drop it, and run the same command again."),
+                    name=self._name,
+                )
+            properties = self._properties(cursor, major)
+            with explained(_("%(name)s could not be opened"), name=self._side):
+                for statement in opening_statements(
+                    self._side, properties, rights(cursor, major).roles
+                ):
+                    cursor.execute(statement)
+        return self._exchange(self._side, self._before if present else None)
+
+    def undo(self) -> None:
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            names = databases(cursor)
+        if self._side in names:
+            return  # undone before, or never swapped
+        if not self.state["replaces"]:
+            self._rename_away()
+        elif self._before in names:
+            self._exchange(self._before, self._side if self._name in names else None)
+        else:
+            raise _nothing_to_swap(self._before)
+
+    def discard(self) -> None:
+        self._drop(self._side)
+
+    def remove_replaced(self) -> None:
+        self._drop(self._before)
+
+    def _exchange(self, incoming: str, outgoing: str | None) -> float:
+        return exchange(
+            self._alias,
+            self._settings,
+            live=self._name,
+            incoming=incoming,
+            outgoing=outgoing,
+            parked=self._parked,
+        )
+
+    def _rename_away(self) -> None:
+        exchange(
+            self._alias,
+            self._settings,
+            live=self._side,
+            incoming=self._name,
+            outgoing=None,
+            parked=self._parked,
+        )
+
+    def _drop(self, name: str) -> None:
+        with (
+            explained(_("%(name)s could not be dropped"), name=name),
+            self._maintenance() as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+
+    def _create(
+        self, cursor: Any, properties: Mapping[str, Any], allowed: Rights, owner: str
+    ) -> None:
+        foreign = self._foreign_extensions(allowed)
+        statement = create_statement(
+            self._side,
+            properties,
+            owner=owner,
+            tablespace=_tablespace(properties, allowed),
+            template="template1" if self._template1(properties, foreign) else "template0",
+        )
+        with explained(_("%(name)s could not be created"), name=self._side):
+            cursor.execute(f"DROP DATABASE IF EXISTS {identifier(self._side)} WITH (FORCE)")
+            cursor.execute(statement)
+            for closing in closed_statements(self._side):
+                cursor.execute(closing)
+
+    def _template1(self, properties: Mapping[str, Any], wanted: frozenset[str]) -> frozenset[str]:
+        """Return which extensions an administrator has put into template1 for us to take over.
+
+        None when it is of another encoding or locale: a copy of it could not be ours.
+        """
+        if not wanted:
+            return frozenset()
+        with (
+            connected(self._alias, self._settings, name="template1") as connection,
+            connection.cursor() as cursor,
+        ):
+            held = frozenset(wanted & set(content.extensions(cursor)))
+            template = facts_of.database_properties(cursor, "template1", server_major(connection))
+        same = ("encoding", "collate", "ctype", "locale_provider", "icu_locale", "builtin_locale")
+        if template is None or any(template[key] != properties.get(key) for key in same):
+            return frozenset()
+        return held
+
+    def _foreign_extensions(self, allowed: Rights) -> frozenset[str]:
+        """Return the backup's extensions that our role cannot create."""
+        names = set(self._facts.get("extensions") or ()) - {"plpgsql"}
+        return frozenset(name for name in names if not allowed.may_create_extension(name))
+
+    def _properties(self, cursor: Any, major: int) -> dict[str, Any]:
+        """Return the properties of the live database, else those that the manifest tells."""
+        live = facts_of.database_properties(cursor, self.state["model"], major)
+        return live if live is not None else dict(self._facts)
+
+    def _owner(self, properties: Mapping[str, Any], allowed: Rights) -> str:
+        owner = str(properties.get("owner") or "")
+        return owner if owner in allowed.assumable else allowed.role
+
+    def _maintenance(self) -> Any:
+        names = {self._name, self._side, self._before, self._parked}
+        return maintenance(self._alias, self._settings, apart_from=names)
+
+    def _connected(self) -> Any:
+        return connected(self._alias, self._settings, name=self._side)
+
+
+def _rows_differ(cursor: Any, facts: Facts) -> list[Message]:
+    expected = facts.get("tables") or {}
+    here = [table for table in content.tables(cursor) if table.label in expected]
+    counts = content.row_counts(cursor, here)
+    return [
+        Message(
+            _("%(table)s has %(found)s rows, the backup says %(expected)d"),
+            {"table": table, "found": counts.get(table, "-"), "expected": rows},
+        )
+        for table, rows in expected.items()
+        if counts.get(table) != rows
+    ]
+
+
+def _objects_differ(cursor: Any, facts: Facts) -> list[Message]:
+    behind = set(content.sequences_behind(cursor)) - set(facts.get("sequences_behind") or ())
+    not_valid = set(content.names(cursor, content.UNVALIDATED)) - set(facts.get("not_valid") or ())
+    found = [
+        Message(text, {"name": name})
+        for text, names in (
+            (_("The index %(name)s is not valid"), content.names(cursor, content.INVALID_INDEXES)),
+            (_("The constraint %(name)s is not valid"), sorted(not_valid)),
+            (_("The sequence %(name)s is behind its column"), sorted(behind)),
+        )
+        for name in names
+    ]
+    for what, query in (
+        ("sequences", content.SEQUENCES),
+        ("large_objects", content.LARGE_OBJECTS),
+    ):
+        count = content.single(cursor, query)
+        if what in facts and count != facts[what]:
+            found.append(
+                Message(
+                    _("There are %(found)d %(what)s, the backup says %(expected)d"),
+                    {"found": count, "what": what, "expected": facts[what]},
+                )
+            )
+    return found
+
+
+def _tablespace(properties: Mapping[str, Any], allowed: Rights) -> str | None:
+    tablespace = properties.get("tablespace")
+    if tablespace in {None, "pg_default"} or tablespace not in allowed.tablespaces:
+        return None
+    return str(tablespace)
+
+
+def _name_by_service(alias: str, settings_dict: Mapping[str, Any]) -> str:
+    with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+        return str(content.single(cursor, "SELECT current_database()"))
+
+
+def _nothing_to_swap(name: str) -> RestoreError:
+    return RestoreError(
+        _("The database %(name)s is not there"),
+        hint=_("Start the restore anew."),
+        name=name,
+    )
