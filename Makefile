@@ -53,10 +53,10 @@ clean: ## remove .venv and what tools leave
 # Debian and Ubuntu split these off; one line brings them all.
 check:
 	@missing=; \
-	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing $(PYTHON)-with-venv"; \
-	command -v gpg >/dev/null || missing="$$missing gpg"; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing Python with venv (as $(PYTHON));"; \
+	command -v gpg >/dev/null || missing="$$missing gpg;"; \
 	if [ -n "$$missing" ]; then \
-		echo "Missing:$$missing. Install with:" >&2; \
+		echo "Missing:$${missing%;}. Install with:" >&2; \
 		echo "  sudo apt-get install -y make python3-venv gnupg" >&2; \
 		exit 1; \
 	fi; \

@@ -7,11 +7,11 @@ returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All error
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils.module_loading import import_string
 
@@ -33,7 +33,9 @@ from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
+from mipyme_backup.sources.media import MediaSource
 
+S = TypeVar("S", DatabaseSource, MediaSource)
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 
 __all__ = ["BackupResult", "Listed", "RestoreResult", "Verified", "backup", "backups", "restore",
@@ -201,10 +203,6 @@ def build_project() -> Project:
     configured: dict[str, Source] = {
         name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
     }
-    databases = next(
-        (source for source in configured.values() if isinstance(source, DatabaseSource)),
-        DatabaseSource(),
-    )
     encryption = (
         _build(settings.encryption, Encryption, "ENCRYPTION") if settings.encryption else None
     )
@@ -216,7 +214,8 @@ def build_project() -> Project:
         name=settings.project,
         state_dir=settings.state_dir,
         sources={s.name: s for source in configured.values() for s in source.split()},
-        databases=databases,
+        databases=_first(configured, DatabaseSource),
+        media=_first(configured, MediaSource),
         destinations={
             name: _build(part, Destination, f"DESTINATIONS.{name}")
             for name, part in settings.destinations.items()
@@ -229,6 +228,11 @@ def build_project() -> Project:
         keep_replaced=settings.keep_replaced,
         catalog=Catalog(),
     )
+
+
+def _first(configured: Mapping[str, Source], kind: type[S]) -> S:
+    """Return the configured source of this kind, or one with its defaults."""
+    return next((source for source in configured.values() if isinstance(source, kind)), kind())
 
 
 def _build(part: conf.Part, kind: type[Any], key: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 import random
 import re
@@ -16,8 +17,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import django
-from django.apps import apps
-from django.db import DatabaseError, connections
+from django.conf import settings
+from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
 
 import mipyme_backup
@@ -150,7 +151,7 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
             signals.backup_failed.send_robust(sender=take, error=error)
             raise
     copies = {name: writer.failures.get(name) for name in destinations}
-    result = BackupResult(manifest=manifest, sha256=_sha256(data), copies=copies)
+    result = BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
     project.catalog.finish(manifest, result.sha256, copies)
     signals.backup_finished.send_robust(sender=take, result=result)
     return result
@@ -176,8 +177,6 @@ def choose_sources(project: Project, only: Sequence[str]) -> list[Source]:
 def backup_name(request: Request, now: datetime) -> str:
     """Return the folder's name: UTC, save that a monthly one is named by its local month."""
     if request.kind == "monthly":
-        from django.conf import settings
-
         month = (request.slot or now).astimezone(ZoneInfo(settings.TIME_ZONE))
         return f"monthly/mipyme_backup_{month:%Y%m}"
     prefix = {
@@ -241,7 +240,7 @@ class _Run:
             for alias, snapshot in snapshots.items():
                 migrations[alias] = _applied_migrations(snapshot)
             if any(source.name == "media" for source in self._sources):
-                expected = _expected_files(snapshots)
+                expected = _expected_files(snapshots, self._project.media.storage)
         known = self._known_packs()
         view = View(
             previous_media=self._previous_media,
@@ -384,15 +383,11 @@ def _applied_migrations(snapshot: Snapshot) -> list[str]:
         return sorted(".".join(key) for key in recorder.applied_migrations())
 
 
-def _expected_files(snapshots: Mapping[str, Snapshot]) -> list[str]:
+def _expected_files(snapshots: Mapping[str, Snapshot], storage: str) -> list[str]:
     names: list[str] = []
     for snapshot in snapshots.values():
-        with snapshot.reading() as using, contextlib.suppress(DatabaseError):
-            names += file_names(using)
+        with snapshot.reading() as using:
+            names += file_names(using, storage=storage)
     return names
 
 
-def _sha256(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()

@@ -20,6 +20,7 @@ from mipyme_backup.lock import project_lock
 from mipyme_backup.messages import Message
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
+from mipyme_backup.sources.media import MediaSource
 
 
 class Progress(Protocol):
@@ -42,6 +43,7 @@ class Project:
     state_dir: Path
     sources: Mapping[str, Source]
     databases: DatabaseSource
+    media: MediaSource
     destinations: Mapping[str, Destination]
     encryption: Encryption | None
     signing_key: tuple[str, bytes] | None

@@ -242,14 +242,26 @@ def _target(project: Project, request: Request, source: SavedSource, restore_id:
             source.name.removeprefix(PREFIX),
             restore_id=restore_id,
             facts=facts,
+            raw_size=source.artifacts[0].raw_size,
             to_database=request.to_database,
         )
     if source.name == "media":
-        location = project.sources["media"].location()  # type: ignore[attr-defined]
         return MediaTarget.prepare(
-            location=location, restore_id=restore_id, to_directory=request.to_media
+            location=_media_root(project, request),
+            restore_id=restore_id,
+            to_directory=request.to_media,
         )
     return FixturesTarget.prepare(alias="default")
+
+
+def _media_root(project: Project, request: Request) -> Path:
+    location = request.to_media or project.media.location
+    if location is None:
+        raise RestoreError(
+            _("The backup holds media, and the settings have no MEDIA_ROOT."),
+            hint=_("Set it, or name a folder with --to-media."),
+        )
+    return location
 
 
 def _plan(

@@ -97,8 +97,19 @@ class DatabaseSource(Source):
             alias, self.settings(alias), without_rows=without_rows, bin_dir=self._bin_dir
         )
 
-    def target(self, alias: str, *, restore_id: str, facts: Facts, to_database: str | None) -> Target:
-        """Return where a backup of `alias` is restored to; RestoreError for another engine."""
+    def target(
+        self,
+        alias: str,
+        *,
+        restore_id: str,
+        facts: Facts,
+        raw_size: int,
+        to_database: str | None,
+    ) -> Target:
+        """Return where a backup of `alias` is restored to; RestoreError for another engine.
+
+        `facts` and `raw_size` (bytes) are those of its artifact.
+        """
         if alias not in connections.settings:
             raise RestoreError(
                 _("The backup holds the database %(alias)s, which is not in DATABASES."),
@@ -120,6 +131,7 @@ class DatabaseSource(Source):
                 settings_dict=self.settings(alias),
                 restore_id=restore_id,
                 to_database=to_database,
+                raw_size=raw_size,
             )
         return postgresql.PostgreSQLTarget.prepare(
             alias=alias,

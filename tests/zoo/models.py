@@ -220,7 +220,7 @@ class Everything(models.Model):
     """One row is one set of values at the edge of what its columns can hold."""
 
     text = models.TextField()
-    short = models.CharField(max_length=40, null=True)
+    short = models.CharField(max_length=40, null=True)  # noqa: DJ001 - NULL and '' must stay apart
     tiny = models.SmallIntegerField(null=True)
     whole = models.IntegerField(null=True)
     big = models.BigIntegerField(null=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import uuid
@@ -23,8 +24,8 @@ from tests.zoo.models import (
     Club,
     Country,
     Document,
-    Emptied,
     Employee,
+    Emptied,
     Everything,
     Ledger,
     Membership,
@@ -51,7 +52,7 @@ SCRIPTS = (
     "plain",
     "",
     " leading and trailing ",
-    "It's a \"quote\"; \\N \\. \\ % %s {x} <b>&amp;</b> $1 -- /* */",
+    'It\'s a "quote"; \\N \\. \\ % %s {x} <b>&amp;</b> $1 -- /* */',
     "tab\tnewline\ncarriage\rreturn\r\nescape\x1b bell\x07 unit\x1f delete\x7f next\x85 end",
     "ñandú Ñ ß ẞ İı Ǆ ﬁ",
     "e\u0301 and \u00e9, A\u030a and \u00c5 and \u212b",
@@ -133,7 +134,7 @@ def _geography(using: str, chance: random.Random) -> None:
         country.save(using=using)
     # Each row's manager is the next one: the rows cannot be loaded in the order of their keys.
     staff = _fill(using, [Employee(id=n, name=f"employee {n}") for n in range(-5, ROWS) if n])
-    for employee, manager in zip(staff, staff[1:], strict=False):
+    for employee, manager in itertools.pairwise(staff):
         employee.manager = manager
     Employee.objects.using(using).bulk_update(staff, ["manager"], batch_size=200)
     Employee.objects.using(using).create(id=32767, name="the last small number")
@@ -187,14 +188,13 @@ def _texts(using: str, chance: random.Random) -> None:
     Article.objects.using(using).update(changed=EPOCH)
     for article in articles[:100]:
         article.tags.add(*chance.sample(tags, 4))
-    kinds = [
-        ContentType.objects.db_manager(using).get_for_model(model) for model in (Article, Country)
-    ]
+    types = ContentType.objects.db_manager(using)
+    targets = [(types.get_for_model(Article), "1"), (types.get_for_model(Country), "AB")]
     _fill(
         using,
         [
-            Note(content_type=kinds[n % 2], object_id=["AB", str(n + 1)][n % 2], text=_words(chance))
-            for n in range(ROWS)
+            Note(content_type=kind, object_id=key, text=_words(chance))
+            for kind, key in targets * (ROWS // 2)
         ],
     )
     _fill(using, [Message(text=_words(chance), deleted=n % 3 == 0) for n in range(ROWS)])
@@ -307,7 +307,7 @@ def _accounts(using: str, chance: random.Random) -> None:
 
 def _users(using: str) -> None:
     group = Group.objects.using(using).create(name="editors")
-    users = [User(username=f"user{n}", password="!", date_joined=EPOCH) for n in range(10)]  # noqa: S106
+    users = [User(username=f"user{n}", password="!", date_joined=EPOCH) for n in range(10)]
     for user in _fill(using, users):
         user.groups.add(group)
 

@@ -17,35 +17,45 @@ from tests.zoo.populate import EPOCH, ROWS, SCRIPTS
 from tests.zoo_postgresql.models import Booking, Lists, Spans
 
 STATEMENTS = (
-    "INSERT INTO annex.thing (mood, price, place, reach, name, bits, money, net, mac, doc, path)"
-    " SELECT (enum_range(NULL::annex.mood))[1 + n % 4], 0.01 + n, (n, -n, 'a,\"b')::annex.point3,"
-    " annex.span(n, n + 0.5), 'thing ' || n, (n % 8)::bit(3), n::text::money,"
-    " ('10.0.0.' || n % 256)::inet, '08:00:2b:01:02:03', '<a>ñ</a>', NULL"
-    " FROM generate_series(1, {rows}) AS n",
+    (
+        "INSERT INTO annex.thing (mood, price, place, reach, name, bits, money, net, mac, doc, path)"
+        " SELECT (enum_range(NULL::annex.mood))[1 + n % 4], 0.01 + n, (n, -n, 'a,\"b')::annex.point3,"
+        " annex.span(n, n + 0.5), 'thing ' || n, (n % 8)::bit(3), n::text::money,"
+        " ('10.0.0.' || n % 256)::inet, '08:00:2b:01:02:03', '<a>ñ</a>', NULL"
+        " FROM generate_series(1, {rows}) AS n"
+    ),
     # A row whose key was given, so that key and sequence are apart.
     "INSERT INTO annex.thing (id, name) OVERRIDING SYSTEM VALUE VALUES (5, 'given')",
     'INSERT INTO "Annex One"."T able" SELECT n, md5(n::text), 5 FROM generate_series(1, 50) AS n',
     "INSERT INTO annex.nothing DEFAULT VALUES",
     "INSERT INTO annex.nothing DEFAULT VALUES",
-    "INSERT INTO annex.keyless VALUES"
-    " ('infinity', 'infinity', '1 mon -1 day 0.000001 s', '24:00:00+13:59:59', 'NaN', 'NaN',"
-    "  'Infinity', '', '{{\"b\": 1,  \"a\": 1, \"a\": 2}}', 'null'),"
-    " ('-infinity', '-infinity', '-178000000 years', '00:00-12', '-0.00000000000000000001',"
-    "  '1e-45', '-0', '\\x00ff', 'null', '{{\"n\": 1e300, \"s\": \"\\u00f1\"}}'),"
-    " ('4713-01-01 00:00:00+00 BC', '5874897-12-31', '0', '12:00:00.123456+00', 1e1000,"
-    "  '3.4028235e38', '5e-324', NULL, NULL, NULL)",
+    (
+        "INSERT INTO annex.keyless VALUES"
+        " ('infinity', 'infinity', '1 mon -1 day 0.000001 s', '24:00:00+13:59:59', 'NaN', 'NaN',"
+        "  'Infinity', '', '{{\"b\": 1,  \"a\": 1, \"a\": 2}}', 'null'),"
+        " ('-infinity', '-infinity', '-178000000 years', '00:00-12', '-0.00000000000000000001',"
+        "  '1e-45', '-0', '\\x00ff', 'null', '{{\"n\": 1e300, \"s\": \"\\u00f1\"}}'),"
+        " ('4713-01-01 00:00:00+00 BC', '5874897-12-31', '0', '12:00:00.123456+00', 1e1000,"
+        "  '3.4028235e38', '5e-324', NULL, NULL, NULL)"
+    ),
     "INSERT INTO annex.keyless (number) SELECT 1.5 FROM generate_series(1, 3)",
     "INSERT INTO annex.scratch SELECT generate_series(1, 20)",
     "INSERT INTO annex.parent SELECT generate_series(1, 20)",
     "INSERT INTO annex.child SELECT n, n FROM generate_series(1, 20) AS n",
-    "INSERT INTO annex.event SELECT date '2023-06-01' + n, (ARRAY['eu', 'us'])[1 + n % 2],"
-    " md5(n::text) FROM generate_series(1, {rows} * 3) AS n",
-    "INSERT INTO annex.secret (owner, value) SELECT 'nobody', md5(n::text)"
-    " FROM generate_series(1, 20) AS n",
+    (
+        "INSERT INTO annex.event SELECT date '2023-06-01' + n, (ARRAY['eu', 'us'])[1 + n % 2],"
+        " md5(n::text) FROM generate_series(1, {rows} * 3) AS n"
+    ),
+    (
+        "INSERT INTO annex.secret (owner, value) SELECT 'nobody', md5(n::text)"
+        " FROM generate_series(1, 20) AS n"
+    ),
     "SELECT nextval('annex.ticket') FROM generate_series(1, 3)",
     "REFRESH MATERIALIZED VIEW annex.summary",
-    "SELECT lo_from_bytea(0, decode(repeat(md5(n::text), 3000 * n), 'hex'))"
-    " FROM generate_series(0, 3) AS n",
+    (
+        "SELECT lo_from_bytea(0, decode(repeat(md5(n::text), 3000 * n), 'hex'))"
+        " FROM generate_series(0, 3) AS n"
+    ),
     "SELECT lo_from_bytea(4711000, '')",
     "COMMENT ON LARGE OBJECT 4711000 IS 'empty'",
     "GRANT SELECT ON LARGE OBJECT 4711000 TO PUBLIC",

@@ -1,4 +1,4 @@
-"""The media files of a project: whole files, stored once by content, in packs that backups share."""
+"""The media files of a project: stored once by content, in packs that backups share."""
 
 from mipyme_backup.sources.media.source import MediaSource
 from mipyme_backup.sources.media.target import MediaTarget

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +42,26 @@ class Collection:
         self._root = root
         self._view = view
         self._left_out = LeftOut()
-        self._left_out_count = 0
+        self._left_out_count = self._missing = 0
         self._files = self._folders = self._bytes = self._new_files = self._new_bytes = 0
         self._packs: set[str] = set()
+        self._previous_error: BackupError | OSError | None = None
         self._previous = self._previous_records()
         self._next = next(self._previous, None)
-        self._previous_error: BackupError | None = None
         self._known = KnownContents(self._previous_records, view.known_packs)
         self._expected = ExpectedFiles(view.expected_files, root)
         self._last_file = b""
         self._closed_folder: bytes | None = None
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Generator[Member, None, None]:
         """Yield each content that no pack holds yet; it is packed when the next is asked for."""
         for entry in walk(self._root) if self._root is not None else ():
             previous = self._last_known(entry.key)
             if entry.is_folder:
                 self._write_folder(entry)
-            elif entry.reason is not None:
+            if entry.reason is not None:
                 self._cannot_save(entry, entry.reason, previous)
-            else:
+            elif not entry.is_folder:
                 yield from self._file(entry, previous)
         self._last_known(None)
         self._missing = self._expected.missing
@@ -99,7 +98,7 @@ class Collection:
             reader = self._view.previous_media()
             if reader is not None:
                 yield from read_records(reader)
-        except BackupError as error:
+        except (BackupError, OSError) as error:
             self._previous_error = error
 
     def _last_known(self, key: bytes | None) -> FileRecord | None:
@@ -110,8 +109,9 @@ class Collection:
         if record is None or record.key != key:
             return None
         self._next = next(self._previous, None)
-        good = isinstance(record, FileRecord) and record.pack in self._view.known_packs
-        return record if good and isinstance(record, FileRecord) else None
+        if isinstance(record, FileRecord) and record.pack in self._view.known_packs:
+            return record
+        return None
 
     def _skipped(self, record: Record) -> None:
         """Keep a file that is gone, where a row still names it or its folder cannot be read."""
@@ -143,7 +143,7 @@ class Collection:
         if reason is not None:
             self._cannot_save(entry, reason, previous)
 
-    def _read(self, entry: Entry) -> Iterator[Member]:  # returns Reason | None
+    def _read(self, entry: Entry) -> Generator[Member, None, Reason | None]:
         """Save a file as it is now; return why not, where that cannot be."""
         for attempt in range(TRIES):
             with open_entry(entry) as file:
@@ -157,7 +157,9 @@ class Collection:
                     return None
         return Reason.CHANGED
 
-    def _read_small(self, entry: Entry, file: OpenFile, *, last: bool) -> Iterator[Member]:
+    def _read_small(
+        self, entry: Entry, file: OpenFile, *, last: bool
+    ) -> Generator[Member, None, bool]:
         """Save a small file, as one read found it; the last try takes it even while it moves."""
         content, still = read_whole(file)
         if not still and not last:
@@ -174,7 +176,7 @@ class Collection:
         self._write_new(entry, file, len(content), sha256, pack)
         return True
 
-    def _read_large(self, entry: Entry, file: OpenFile) -> Iterator[Member]:
+    def _read_large(self, entry: Entry, file: OpenFile) -> Generator[Member, None, bool]:
         """Save a large file: hash it, and emit it while hashing again; False when they differ."""
         sha256 = hash_of(file)
         if sha256 is None:
@@ -188,3 +190,40 @@ class Collection:
             pack = self._packed(member)
         self._write_new(entry, file, file.size, sha256, pack)
         return True
+
+    def _cannot_save(self, entry: Entry, reason: Reason, previous: FileRecord | None) -> None:
+        """Keep the file of the last index where that is better than nothing; warn either way."""
+        self._left_out.add(reason, entry.path)
+        if reason is Reason.UNREADABLE:
+            self._closed_folder = entry.key + b"\0"
+        if previous is not None and (reason in KEPT_REASONS or entry.path in self._expected):
+            self._write_file(previous)
+        else:
+            self._left_out_count += 1
+
+    # The new index
+
+    def _packed(self, member: Member) -> str:
+        assert member.pack is not None
+        self._known.add(member.sha256, member.pack)
+        self._new_files += 1
+        self._new_bytes += member.size
+        return member.pack
+
+    def _write_new(self, entry: Entry, file: OpenFile, size: int, sha256: str, pack: str) -> None:
+        self._write_file(
+            FileRecord(entry.path, size, file.mtime_ns, file.mode, sha256, pack, file.recheck)
+        )
+
+    def _write_file(self, record: FileRecord) -> None:
+        self.index.write(record.line())
+        self._files += 1
+        self._bytes += record.size
+        self._packs.add(record.pack)
+        self._expected.found(record.path)
+        self._last_file = record.key + b"\0"
+
+    def _write_folder(self, entry: Entry) -> None:
+        assert entry.status is not None
+        self.index.write(FolderRecord(entry.path, entry.status.st_mode).line())
+        self._folders += 1

@@ -19,7 +19,7 @@ from mipyme_backup.sources.media.names import from_text, sort_key, to_text
 
 INDEX_NAME = "media.index.jsonl"
 MAX_LINE_BYTES = 1024 * 1024
-HASH_LENGTH = 64
+HASH_BYTES = 32
 LARGEST = 2**63 - 1
 
 
@@ -43,7 +43,7 @@ class FileRecord(NamedTuple):
             "path": to_text(self.path),
             "size": self.size,
             "mtime_ns": self.mtime_ns,
-            "mode": self.mode,
+            "mode": self.mode & 0o777,
             "sha256": self.sha256,
             "pack": self.pack,
         }
@@ -63,7 +63,7 @@ class FolderRecord(NamedTuple):
         return sort_key(self.path)
 
     def line(self) -> bytes:
-        fields = {"path": to_text(self.path) + "/", "mode": self.mode}
+        fields = {"path": to_text(self.path) + "/", "mode": self.mode & 0o777}
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
@@ -93,15 +93,15 @@ def _parse(line: bytes) -> Record:
         mode = _whole(fields["mode"]) & 0o777
         if text.endswith("/"):
             return FolderRecord(from_text(text[:-1]), mode)
-        sha256, pack = fields["sha256"], fields["pack"]
-        if not isinstance(pack, str) or len(sha256) != HASH_LENGTH:
+        digest, pack = bytes.fromhex(fields["sha256"]), fields["pack"]
+        if not isinstance(pack, str) or len(digest) != HASH_BYTES:
             raise ValueError
         return FileRecord(
             path=from_text(text),
             size=_whole(fields["size"]),
             mtime_ns=_whole(fields["mtime_ns"], least=-LARGEST),
             mode=mode,
-            sha256=bytes.fromhex(sha256).hex(),
+            sha256=digest.hex(),
             pack=pack,
             recheck=bool(fields.get("recheck", False)),
         )

@@ -45,6 +45,7 @@ class Entry(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
+        """Whether this is a folder, be it one that cannot be read."""
         return self.status is not None and stat.S_ISDIR(self.status.st_mode)
 
 
@@ -107,6 +108,7 @@ class _Walk:
 
     def _entry(self, level: _Level, name: bytes) -> Iterator[Entry]:
         path = level.prefix + name
+        status = None
         try:
             status = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
@@ -116,7 +118,7 @@ class _Walk:
         except FileNotFoundError:
             yield Entry(path, reason=Reason.VANISHED)
         except OSError:
-            yield Entry(path, reason=Reason.UNREADABLE)
+            yield Entry(path, status, reason=Reason.UNREADABLE)
 
     def _visit(
         self, path: bytes, folder: int, name: bytes, status: os.stat_result, links: int

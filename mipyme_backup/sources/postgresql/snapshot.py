@@ -32,7 +32,7 @@ from mipyme_backup.sources.postgresql.dump import dump_arguments, start_dump
 from mipyme_backup.sources.postgresql.tools import find_tool
 from mipyme_backup.sources.postgresql.watch import Watcher
 
-ATTEMPTS = 6
+ATTEMPTS = 5
 READ_ONLY = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 LOCKED_TABLES = """
     SELECT relation FROM pg_catalog.pg_locks
@@ -163,7 +163,7 @@ class PostgreSQLSnapshot:
         for attempt in range(ATTEMPTS):
             if attempt:
                 # Somebody changes tables just now: let them finish.
-                time.sleep(random.uniform(0.3, 1.0) * attempt)  # noqa: S311
+                time.sleep(random.uniform(0.1, 0.5) * attempt)  # noqa: S311
             self.check()
             try:
                 opened = self._lock_and_export(cursor)

@@ -20,8 +20,8 @@ from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql.connection import identifier, reason, sqlstate
 from mipyme_backup.sources.postgresql.server import maintenance
 
-ATTEMPTS = 5
-LIVE_SECONDS = 2.0
+ATTEMPTS = 4
+LIVE_SECONDS = 1.0
 BESIDE_SECONDS = 20.0
 # object_in_use, query_canceled (by the timeout), lock_not_available, deadlock_detected
 IN_USE = frozenset({"55006", "57014", "55P03", "40P01"})
@@ -70,15 +70,18 @@ def exchange(
         maintenance(alias, settings_dict, apart_from=names) as ender,
     ):
         for attempt in range(ATTEMPTS):
-            time.sleep(attempt)
+            time.sleep(attempt / 2)
+            with ender.cursor() as cursor:
+                staying = others_sessions(cursor, live) if outgoing else []
+            if staying:
+                failure = _("it is in use")  # known before: an attempt would only hurt
+                continue
             try:
                 return _exchange_once(mover, ender, live, incoming, outgoing, parked)
             except Error as error:
                 failure = reason(error)
                 if sqlstate(error) not in IN_USE:
                     break
-        with ender.cursor() as cursor:
-            staying = others_sessions(cursor, live) if outgoing else []
     raise RestoreError(
         _("%(incoming)s could not be put in the place of %(live)s: %(reason)s"),
         hint=_("Stop what is connected (%(sessions)s) and run the same command again."),

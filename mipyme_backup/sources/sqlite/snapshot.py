@@ -24,6 +24,7 @@ from mipyme_backup.sources.sqlite import files
 BUSY_TIMEOUT = 30.0
 STEP_PAGES = 4000
 PAUSE_SECONDS = 0.005
+POLL_SECONDS = 0.001
 RESTARTS = 3
 
 
@@ -113,8 +114,9 @@ class SQLiteSnapshot:
         try:
             with closing(files.connect(live, timeout=busy_timeout)) as source:
                 self._facts["journal_mode"] = files.pragma(source, "journal_mode")
-                # Only now: before this, SQLite waits; from here on, `_Pace` does.
-                source.execute("PRAGMA busy_timeout = 250")
+                # From here on it is `_Pace` that waits: SQLite itself asks so seldom that a busy
+                # writer starves it.
+                source.execute("PRAGMA busy_timeout = 0")
                 self._copy_pages(source, _Pace(live, busy_timeout))
         except sqlite3.Error as error:
             if files.code_of(error) == sqlite3.SQLITE_FULL:
@@ -132,10 +134,10 @@ class SQLiteSnapshot:
             target.execute("PRAGMA synchronous = OFF")
             if self._facts["journal_mode"] != "wal":
                 with contextlib.suppress(_StartedOverError):
-                    source.backup(target, pages=STEP_PAGES, progress=pace)
+                    source.backup(target, pages=STEP_PAGES, progress=pace, sleep=POLL_SECONDS)
                     return
             pace.may_start_over = True
-            source.backup(target, progress=pace)
+            source.backup(target, progress=pace, sleep=POLL_SECONDS)
 
     def _copy_memory(self) -> None:
         """Copy a database without a file through the connection that this thread has to it.

@@ -31,7 +31,7 @@ class SQLiteTarget(Target):
         self.state = state
         self._live = Path(state["live"])
         self._side = files.sidecar(self._live, f".restoring_{state['restore_id']}")
-        self._before = files.sidecar(self._live, f".before_{state['restore_id']}")
+        self._before = Path(state["before"])
         self._undone = files.sidecar(self._live, f".undone_{state['restore_id']}")
 
     @classmethod
@@ -64,6 +64,7 @@ class SQLiteTarget(Target):
                 "engine": settings_dict["ENGINE"],
                 "time_zone": settings_dict.get("TIME_ZONE"),
                 "live": str(live),
+                "before": str(files.sidecar(live, f".before_{restore_id}")),
                 "new_file": to_database is not None,
                 "restore_id": restore_id,
                 "raw_size": raw_size,
@@ -114,6 +115,12 @@ class SQLiteTarget(Target):
                 },
             )
         ]
+
+    def has_live(self) -> bool:
+        return self._live.exists()
+
+    def has_live(self) -> bool:
+        return self._live.exists() and self._live.stat().st_size > 0
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
         name = artifact_name(self.state["alias"], "sqlite3")

@@ -1,0 +1,62 @@
+"""What Python does not offer of the kernel; each says by its result where there is no such call."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100  # fcntl.h
+FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two paths of one file system change places in one atomic step; False where it cannot."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    status = call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    if status == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(one), None, os.fspath(other))
+
+
+def clone(source: int, target: int) -> bool:
+    """Let the file `target` share the blocks of `source` until either is written to."""
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def sync_file_system(folder: int) -> None:
+    """Make all that was written to the file system of `folder` last; raises what failed."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        os.sync()
+    elif call(folder) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def mount_points() -> frozenset[bytes]:
+    """Return the paths on which something is mounted, also parts of the same file system."""
+    try:
+        lines = MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(_unescaped(line.split(b" ")[4]) for line in lines)
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Undo the octal escapes (blank, tab, newline, backslash) of a mountinfo field."""
+    first, *others = field.split(b"\\")
+    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in others)

@@ -1,0 +1,104 @@
+"""Saves the files of a Django file storage that keeps them in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
+
+from mipyme_backup.errors import ConfigurationError, PreflightError, SourceError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.base import Artifact, Source, View
+from mipyme_backup.sources.media.collection import Collection
+from mipyme_backup.sources.media.index import INDEX_NAME
+from mipyme_backup.sources.media.packs import Packer
+
+PACK_SIZE = 512 * 1024 * 1024
+PACK_NAME = "files.tar"
+
+
+class MediaSource(Source):
+    """The files of the storage `storage`, in packs of about `pack_size` bytes.
+
+    Yields the packs that are new in this run, then the index of all files.
+    """
+
+    name = "media"
+
+    def __init__(self, storage: str = "default", pack_size: int = PACK_SIZE) -> None:
+        self.storage = storage
+        self.pack_size = pack_size
+
+    @property
+    def location(self) -> Path | None:
+        """The folder of the files; None where the project has not set any.
+
+        Raises ConfigurationError, or PreflightError for a storage that is no folder.
+        """
+        try:
+            storage = storages[self.storage]
+        except InvalidStorageError as error:
+            raise ConfigurationError(
+                _("The media source names the storage %(alias)s, which STORAGES does not have"),
+                hint=_("Set its OPTIONS to an alias of STORAGES."),
+                alias=self.storage,
+            ) from error
+        if not isinstance(storage, FileSystemStorage):
+            raise PreflightError(
+                _("The storage %(alias)s keeps its files elsewhere than in a local folder"),
+                hint=_(
+                    "Media in other storages is not supported yet: take the media source out of"
+                    " SOURCES, and rely on the versioning of that storage."
+                ),
+                alias=self.storage,
+            )
+        # Without MEDIA_ROOT, Django takes the working directory: that is not media.
+        if os.fspath(storage.base_location) in ("", "."):
+            return None
+        return Path(storage.location)
+
+    def preflight(self) -> Iterator[Message]:
+        location = self.location
+        if location is not None and location.exists():
+            if not location.is_dir():
+                raise PreflightError(
+                    _("The media folder %(folder)s is no folder"), folder=str(location)
+                )
+            if not os.access(location, os.R_OK | os.X_OK):
+                raise PreflightError(
+                    _("The media folder %(folder)s cannot be read"),
+                    hint=_("Run the backup as a user who may read it."),
+                    folder=str(location),
+                )
+        return iter(())
+
+    def artifacts(self, view: View) -> Iterator[Artifact]:
+        location = self.location
+        collection = Collection(location, view)
+        members = collection.members()
+        try:
+            packer = Packer(members, self.pack_size)
+            for pack, reader in packer.packs():
+                yield Artifact(name=PACK_NAME, pool=pack, open=_opener(reader))
+            yield Artifact(
+                name=INDEX_NAME,
+                open=collection.index.open,
+                facts=collection.facts,
+                warnings=collection.warnings,
+            )
+        except OSError as error:
+            raise SourceError(
+                _("The media folder %(folder)s cannot be read: %(reason)s"),
+                folder=str(location),
+                reason=error.strerror,
+            ) from error
+        finally:
+            members.close()
+            collection.close()
+
+
+def _opener(reader: Reader) -> Callable[[], Reader]:
+    return lambda: reader

@@ -1,0 +1,135 @@
+"""What is to be restored: the index as a table, on disk, for it may name a million files."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from mipyme_backup.errors import DamagedError
+from mipyme_backup.messages import _
+from mipyme_backup.sources.media.index import FileRecord, Record
+from mipyme_backup.sources.media.names import checked, shown
+
+IMPLIED_MODE = 0o755
+"""Mode of a folder that no line of the index describes, though files lie in it."""
+
+SCHEMA = """
+    CREATE TABLE file (
+        path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, mode INTEGER, sha256 BLOB, pack TEXT
+    );
+    CREATE TABLE folder (path BLOB PRIMARY KEY, mode INTEGER, implied INTEGER) WITHOUT ROWID;
+"""
+COLUMNS = "rowid, path, size, mtime_ns, mode, sha256, pack"
+
+
+class WantedFile(NamedTuple):
+    """A file that is to be written, with the number of its row."""
+
+    number: int
+    path: bytes
+    size: int
+    mtime_ns: int
+    mode: int
+    sha256: bytes
+    pack: str
+
+
+class Wanted:
+    """The files that are still to be written, and the folders with their modes.
+
+    The table lies in a file in `folder` that has no name any more: it goes with the process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = os.fsencode(folder) + b"/.mipyme_backup_index"
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+        try:
+            # Nobody else opens it, so it needs no locks, which some network folders lack.
+            uri = f"file:{quote(path)}?vfs=unix-none"
+            self._table = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False
+            )
+            self._table.execute("PRAGMA journal_mode = OFF")
+            self._table.execute("PRAGMA synchronous = OFF")
+            self._table.execute("PRAGMA temp_store = MEMORY")
+            self._table.executescript(SCHEMA)
+        finally:
+            os.unlink(path)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take the whole index; DamagedError where a path is not allowed or named twice."""
+        self._table.execute("BEGIN")
+        last_parent = b""
+        for record in records:
+            path = checked(record.path)
+            parent = path.rpartition(b"/")[0]
+            if parent != last_parent:
+                self._imply(parent)
+                last_parent = parent
+            if isinstance(record, FileRecord):
+                sha256 = bytes.fromhex(record.sha256)
+                row = (path, record.size, record.mtime_ns, record.mode, sha256, record.pack)
+                self._table.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", row)
+            else:
+                self._table.execute(
+                    "INSERT INTO folder VALUES (?, ?, 0)"
+                    " ON CONFLICT (path) DO UPDATE SET mode = excluded.mode, implied = 0",
+                    [path, record.mode],
+                )
+        self._table.execute("CREATE INDEX by_content ON file (sha256)")
+        self._table.execute("CREATE INDEX by_pack ON file (pack)")
+        self._table.execute("COMMIT")
+
+    def _imply(self, folder: bytes) -> None:
+        while folder:
+            added = self._table.execute(
+                "INSERT OR IGNORE INTO folder VALUES (?, ?, 1)", [folder, IMPLIED_MODE]
+            ).rowcount
+            if not added:
+                return
+            folder = folder.rpartition(b"/")[0]
+
+    def folders(self, *, deepest_first: bool = False) -> Iterator[tuple[bytes, int]]:
+        """Yield path and mode of each folder, those above others first."""
+        order = "DESC" if deepest_first else "ASC"
+        yield from self._table.execute(f"SELECT path, mode FROM folder ORDER BY path {order}")
+
+    def files(self) -> Iterator[WantedFile]:
+        """Yield the files that are still to be written, in order of the index."""
+        last = 0
+        query = f"SELECT {COLUMNS} FROM file WHERE rowid > ? ORDER BY rowid LIMIT 1000"
+        while rows := self._table.execute(query, [last]).fetchall():
+            yield from map(WantedFile._make, rows)
+            last = rows[-1][0]
+
+    def packs(self) -> list[str]:
+        """Return the packs out of which files are still to be written."""
+        return [row[0] for row in self._table.execute("SELECT DISTINCT pack FROM file")]
+
+    def with_content(self, sha256: bytes) -> list[WantedFile]:
+        """Return the files with this content that are still to be written."""
+        query = f"SELECT {COLUMNS} FROM file WHERE sha256 = ? ORDER BY rowid"
+        return list(map(WantedFile._make, self._table.execute(query, [sha256])))
+
+    def written(self, file: WantedFile) -> None:
+        self._table.execute("DELETE FROM file WHERE rowid = ?", [file.number])
+
+    def count(self) -> int:
+        """Return how many files are still to be written."""
+        return int(self._table.execute("SELECT count(*) FROM file").fetchone()[0])
+
+    def close(self) -> None:
+        self._table.close()
+
+
+def contradiction(path: bytes) -> DamagedError:
+    """Return the error for a path that cannot be what the index says it is."""
+    return DamagedError(
+        _("The media index contradicts itself at %(path)s"),
+        hint=_("Restore another backup."),
+        path=shown(path),
+    )
