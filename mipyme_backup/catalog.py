@@ -65,7 +65,7 @@ class Catalog:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "The catalog cannot be written (%s); run migrate, then list_backups --sync.",
+                "Going on without the catalog (%s): after migrate, list_backups --sync catches up.",
                 str(error).partition("\n")[0],
             )
 

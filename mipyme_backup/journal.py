@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 
-Phase = Literal["loading", "swapping", "done", "undoing"]
+Phase = Literal["loading", "swapping", "done", "undoing", "undone"]
 
 
 class Entry(TypedDict):
@@ -71,11 +71,12 @@ class Journal:
 
     def unfinished(self) -> list[Entry]:
         """Return the restores that a process left in the middle."""
-        return [entry for entry in self.entries() if entry["phase"] != "done"]
+        return [entry for entry in self.entries() if entry["finished_at"] is None]
 
     def newest_done(self) -> Entry | None:
         """Return the last restore that was finished, None where there is none to undo."""
-        return next(iter(reversed([e for e in self.entries() if e["phase"] == "done"])), None)
+        done = [entry for entry in self.entries() if entry["phase"] == "done"]
+        return done[-1] if done else None
 
     def _path(self, restore_id: str) -> Path:
         return self._folder / f"{restore_id}.json"

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from mipyme_backup.errors import LockedError
+from mipyme_backup.errors import LockedError, PreflightError
 from mipyme_backup.messages import _
 
 POLL_SECONDS = 1.0
@@ -38,7 +38,8 @@ def project_lock(
 ) -> Iterator[None]:
     """Hold the lock of `project` while the block runs.
 
-    Raises LockedError, naming the holder, when another run holds it and `wait` is False.
+    Raises LockedError, naming the holder, when another run holds it and `wait` is False, and
+    PreflightError when `state_dir` cannot be written to.
     """
     ours = f"mipyme_backup {operation} {socket.gethostname()}:{os.getpid()}"
     key = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big", signed=True)
@@ -51,9 +52,7 @@ def project_lock(
 
 @contextlib.contextmanager
 def _file_lock(path: Path, operation: str, *, wait: bool) -> Iterator[None]:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "r+") as file:
+    with os.fdopen(_open(path), "r+") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,8 +63,23 @@ def _file_lock(path: Path, operation: str, *, wait: bool) -> Iterator[None]:
                 time.sleep(POLL_SECONDS)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         _write(file, json.dumps({"pid": os.getpid(), "operation": operation, "since": since}))
-        yield
-        _write(file, "")
+        try:
+            yield
+        finally:
+            _write(file, "")
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise PreflightError(
+            _("The lock %(path)s cannot be opened: %(reason)s"),
+            hint=_("STATE_DIR must be a folder that this user can write to."),
+            path=path,
+            reason=error.strerror,
+        ) from error
 
 
 def _enter_server_lock(
@@ -93,7 +107,7 @@ def _locked(holder: str) -> LockedError:
 
 def _holder(file: IO[str]) -> str:
     file.seek(0)
-    with contextlib.suppress(ValueError, KeyError):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         held = json.loads(file.read())
         return f"{held['operation']} (process {held['pid']}, since {held['since']})"
     return "-"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mipyme_backup.errors import DamagedError, KeyMissingError
+from mipyme_backup.errors import BackupError, DamagedError, KeyMissingError
 from mipyme_backup.messages import _
 
 FORMAT = 1
@@ -27,6 +27,22 @@ MARKER = b',\n "authentication": '
 HMAC = "HMAC-SHA256"
 CHECKSUM = "SHA-256"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SHAPES = {
+    "id": str,
+    "name": str,
+    "kind": str,
+    "project": str,
+    "sequence": int,
+    "whole": bool,
+    "label": str,
+    "host": str,
+    "versions": dict,
+    "migrations": dict,
+    "warnings": list,
+    "encryption": str | None,
+    "key_fingerprint": str | None,
+}
 
 DeriveKey = Callable[[bytes, bytes], bytes]
 """From (secret, salt) to the key of the HMAC."""
@@ -116,11 +132,19 @@ class Manifest:
 def dump(manifest: Manifest, *, key: tuple[str, bytes] | None, derive_key: DeriveKey) -> bytes:
     """Return the file's bytes, authenticated by `key` (fingerprint, secret).
 
-    Without a key it carries a checksum, which finds damage but proves no author.
+    Without a key it carries a checksum, which finds damage but proves no author. Raises
+    BackupError for one that is too large to be read again.
     """
     text = json.dumps(dataclasses.asdict(manifest), indent=1, default=_encode)
     body = text.encode().removesuffix(b"\n}")
-    return body + MARKER + json.dumps(_authenticate(body, manifest.project, key, derive_key)).encode() + b"\n}\n"
+    data = body + MARKER + _ending(_authenticate(body, manifest.project, key, derive_key))
+    if len(data) > MAX_BYTES:
+        raise BackupError(
+            _("The manifest would be larger than the %(limit)d bytes that can be read again."),
+            hint=_("Make VOLUME_SIZE larger, so that there are fewer volumes to list."),
+            limit=MAX_BYTES,
+        )
+    return data
 
 
 def load(
@@ -137,17 +161,29 @@ def load(
     body, marker, tail = data.rpartition(MARKER)
     try:
         authentication = json.loads(tail.removesuffix(b"\n}\n")) if marker else None
-    except ValueError:
+    except (ValueError, RecursionError):
         authentication = None
     if not isinstance(authentication, dict):
         raise DamagedError(_("The manifest is cut off or damaged."))
-    _verify(body, authentication, secrets_by_key, derive_key, trust_needed)
+    expected = _expected(body, authentication, secrets_by_key, derive_key, trust_needed)
+    # All of the ending is compared, so that no byte of the file can change unseen.
+    if not hmac.compare_digest(_ending(expected), tail):
+        raise DamagedError(
+            _("The manifest is not authentic: it was changed after it was written."),
+            hint=_("Use another copy of this backup, or another backup."),
+        )
     try:
         return _parse(json.loads(body + b"\n}"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise DamagedError(
             _("The manifest cannot be understood: %(reason)s"), reason=error
         ) from error
+    except RecursionError:
+        raise DamagedError(_("The manifest cannot be understood: it is nested too deep.")) from None
+
+
+def _ending(authentication: Mapping[str, str]) -> bytes:
+    return json.dumps(authentication).encode() + b"\n}\n"
 
 
 def _authenticate(
@@ -157,26 +193,33 @@ def _authenticate(
         return {"algorithm": CHECKSUM, "digest": hashlib.sha256(body).hexdigest()}
     # One salt a project: a thousand manifests then cost one scrypt to read, not a thousand.
     salt = hashlib.sha256(b"mipyme_backup manifest of " + project.encode()).digest()[:16]
+    return _signed(body, key, salt, derive_key)
+
+
+def _signed(
+    body: bytes, key: tuple[str, bytes], salt: bytes, derive_key: DeriveKey
+) -> dict[str, str]:
     digest = hmac.digest(derive_key(key[1], salt), body, "sha256").hex()
     return {"algorithm": HMAC, "key": key[0], "salt": salt.hex(), "digest": digest}
 
 
-def _verify(
+def _expected(
     body: bytes,
     authentication: Mapping[str, Any],
     secrets_by_key: Mapping[str, bytes],
     derive_key: DeriveKey,
     trust_needed: bool,
-) -> None:
-    algorithm, digest = authentication.get("algorithm"), str(authentication.get("digest"))
+) -> dict[str, str]:
+    """Return the authentication that `body` must carry; raise for what cannot be trusted."""
+    algorithm = authentication.get("algorithm")
     if algorithm == CHECKSUM:
         if trust_needed:
             raise DamagedError(
-                _("The manifest is not signed, and the settings ask for encryption or a signature."),
+                _("The manifest is not signed, and the settings need it to be (ENCRYPTION)."),
                 hint=_("It was made without encryption, or by somebody else."),
             )
-        expected = hashlib.sha256(body).hexdigest()
-    elif algorithm == HMAC:
+        return {"algorithm": CHECKSUM, "digest": hashlib.sha256(body).hexdigest()}
+    if algorithm == HMAC:
         key = str(authentication.get("key"))
         if key not in secrets_by_key:
             raise KeyMissingError(
@@ -188,14 +231,8 @@ def _verify(
             salt = bytes.fromhex(str(authentication.get("salt")))
         except ValueError:
             salt = b""
-        expected = hmac.digest(derive_key(secrets_by_key[key], salt), body, "sha256").hex()
-    else:
-        raise DamagedError(_("The manifest names an unknown way of authentication."))
-    if not hmac.compare_digest(expected.encode(), digest.encode()):
-        raise DamagedError(
-            _("The manifest is not authentic: it was changed after it was written."),
-            hint=_("Use another copy of this backup, or another backup."),
-        )
+        return _signed(body, (key, secrets_by_key[key]), salt, derive_key)
+    raise DamagedError(_("The manifest names an unknown way of authentication."))
 
 
 def _encode(value: object) -> str:
@@ -204,7 +241,7 @@ def _encode(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no place in a manifest")
 
 
-def _parse(document: dict[str, Any]) -> Manifest:
+def _parse(document: Any) -> Manifest:
     if document.get("format") != FORMAT:
         raise DamagedError(
             _("The manifest has format %(format)s; this version reads format %(known)d."),
@@ -214,9 +251,12 @@ def _parse(document: dict[str, Any]) -> Manifest:
         )
     known = {item.name for item in dataclasses.fields(Manifest)}
     values = {name: value for name, value in document.items() if name in known}
+    for name, shape in SHAPES.items():
+        if not isinstance(values[name], shape):
+            raise TypeError(f"{name} is {values[name]!r}")
     for name in ("started_at", "snapshot_at", "finished_at"):
-        values[name] = datetime.fromisoformat(values[name])
-    values["slot"] = datetime.fromisoformat(values["slot"]) if values.get("slot") else None
+        values[name] = _moment(values[name])
+    values["slot"] = _moment(values["slot"]) if values.get("slot") else None
     values["sources"] = tuple(
         SavedSource(
             name=source["name"],
@@ -231,10 +271,23 @@ def _parse(document: dict[str, Any]) -> Manifest:
     return Manifest(**values)
 
 
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return moment.astimezone(UTC)
+
+
 def _parse_artifact(document: dict[str, Any]) -> StoredArtifact:
-    volumes = tuple(Volume(size=int(v["size"]), sha256=v["sha256"]) for v in document["volumes"])
+    volumes = tuple(Volume(size=v["size"], sha256=v["sha256"]) for v in document["volumes"])
     artifact = StoredArtifact(**{**document, "volumes": volumes})
     _check_path(artifact.path)
+    for item in (artifact, *volumes):
+        if not SHA256.fullmatch(item.sha256):
+            raise ValueError(f"{item.sha256!r} is no SHA-256")
+    for size in (artifact.raw_size, artifact.stored_size, *(volume.size for volume in volumes)):
+        if type(size) is not int or size < 0:
+            raise ValueError(f"{size!r} is no size")
     if sum(volume.size for volume in volumes) != artifact.stored_size:
         raise ValueError("the volumes do not add up to the artifact")
     return artifact

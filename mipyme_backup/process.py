@@ -15,9 +15,10 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, NoReturn, Protocol
 
 from mipyme_backup.errors import PreflightError, ProcessError
 from mipyme_backup.messages import _
@@ -25,13 +26,15 @@ from mipyme_backup.messages import _
 CHUNK = 256 * 1024
 STDERR_BYTES = 4096
 GRACE_SECONDS = 5
+BRIEF_SECONDS = 1
+POLL_SECONDS = 0.01
 
 
 class Reader(Protocol):
     """A stream of bytes that is pulled: the one shape that sources, stages and volumes share.
 
     `read` returns at most `size` bytes and ``b""`` at the end. A reader that cannot vouch for
-    having reached the true end raises instead of returning ``b""``.
+    having reached the true end raises instead of returning ``b""``. `close` may be called again.
     """
 
     def read(self, size: int, /) -> bytes: ...
@@ -45,6 +48,9 @@ class Child:
     At the end of stdout the exit status is checked: what stopped the feeder is raised first
     (it is the root cause), then `ProcessError` with the tail of stderr. `on_exit` may look at
     the captured stderr and raise a better error; it is called with (exit status, stderr).
+    `stdin` belongs to the child from this call on, even when it cannot be started: it is
+    closed with it. Nothing written to stdout, or no exit after its end, for `idle_timeout`
+    seconds ends the whole process group.
     """
 
     def __init__(
@@ -63,8 +69,14 @@ class Child:
         self._upstream = stdin
         self._upstream_error: BaseException | None = None
         self._finished = False
+        self._failure: BaseException | None = None
         self._stderr = b""
-        self._process = _popen(argv, stdin=stdin is not None, env=env, pass_fds=pass_fds)
+        try:
+            self._process = _popen(argv, stdin=stdin is not None, env=env, pass_fds=pass_fds)
+        except BaseException:
+            if stdin is not None:
+                stdin.close()
+            raise
         self._threads = [threading.Thread(target=self._drain, daemon=True)]
         if stdin is not None:
             self._threads.append(threading.Thread(target=self._feed, daemon=True))
@@ -82,18 +94,15 @@ class Child:
 
     def read(self, size: int, /) -> bytes:
         if self._finished:
+            self.wait()
             return b""
         stdout = self._process.stdout
         assert stdout is not None
         if self.idle_timeout is not None:
-            ready, _w, _x = select.select([stdout], [], [], self.idle_timeout)
-            if not ready:
-                self.close()
-                raise ProcessError(
-                    _("%(tool)s produced nothing for %(seconds)d seconds and was ended"),
-                    tool=self.tool,
-                    seconds=self.idle_timeout,
-                )
+            poll = select.poll()  # unlike select, it takes descriptors above 1023
+            poll.register(stdout, select.POLLIN)
+            if not poll.poll(self.idle_timeout * 1000):
+                self._end_idle()
         data = os.read(stdout.fileno(), size)
         if not data:
             self.wait()
@@ -104,12 +113,48 @@ class Child:
         return os.path.basename(self.argv[0])
 
     def wait(self) -> None:
-        """Wait for the end and check it; raises the root cause of a failure."""
-        if self._finished:
-            return
-        status = self._process.wait()
-        self._finished = True
+        """Wait for the end and check it; raises the root cause of a failure, on every call."""
+        if not self._finished:
+            try:
+                status = self._process.wait(self.idle_timeout)
+            except subprocess.TimeoutExpired:
+                self._end_idle()
+            self._finished = True
+            self._join()
+            try:
+                self._check(status)
+            except BaseException as error:
+                self._failure = error
+                raise
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End the process group if it still runs, and everything upstream of it."""
+        if not self._finished:
+            self._finished = True
+            self._failure = ProcessError(
+                _("%(tool)s was ended before it was done"), tool=self.tool
+            )
+            _end_group(self._process)
+        if self._upstream is not None:
+            # The feeder stops at its next write. Only one that hangs in its upstream is
+            # disturbed there: a descriptor closed under a reader may be another file's soon.
+            self._threads[-1].join(BRIEF_SECONDS)
+            self._upstream.close()
         self._join()
+
+    def _end_idle(self) -> NoReturn:
+        self.close()
+        self._failure = ProcessError(
+            _("%(tool)s produced nothing for %(seconds)d seconds and was ended: %(stderr)s"),
+            tool=self.tool,
+            seconds=self.idle_timeout,
+            stderr=self.stderr or "-",
+        )
+        raise self._failure
+
+    def _check(self, status: int) -> None:
         if self._upstream_error is not None:
             raise self._upstream_error
         if self._on_exit is not None:
@@ -121,15 +166,6 @@ class Child:
                 status=_describe(status),
                 stderr=self.stderr or "-",
             )
-
-    def close(self) -> None:
-        """End the process group if it still runs, and everything upstream of it."""
-        if not self._finished:
-            self._finished = True
-            _end_group(self._process)
-        if self._upstream is not None:
-            self._upstream.close()
-        self._join()
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -151,15 +187,14 @@ class Child:
         assert stdin is not None and self._upstream is not None
         try:
             while data := self._upstream.read(CHUNK):
-                view = memoryview(data)
-                while view:
-                    view = view[stdin.write(view) :]
-            stdin.close()
-        except (BrokenPipeError, ValueError):
-            pass  # the process went away; its exit status and stderr tell why
+                if not _write(stdin, data):
+                    break  # the process went away; its exit status and stderr tell why
         except BaseException as error:  # noqa: BLE001 - carried to the reading thread
+            # Ended before its stdin is: it must not take a broken stream for a whole one.
             self._upstream_error = error
             _end_group(self._process)
+        with contextlib.suppress(OSError):
+            stdin.close()
 
 
 def run(
@@ -235,13 +270,24 @@ def _popen(
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
         raise PreflightError(
             _("%(tool)s cannot be run: %(reason)s"),
             hint=_("Install it, or put it on PATH."),
             tool=argv[0],
-            reason=error.strerror,
+            reason=error.strerror or error,
         ) from error
+
+
+def _write(pipe: IO[bytes], data: bytes) -> bool:
+    """Write all of `data`; return False where nobody reads it any more."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[pipe.write(view) :]
+    except (BrokenPipeError, ValueError):
+        return False
+    return True
 
 
 def _inherited() -> dict[str, str]:
@@ -251,16 +297,33 @@ def _inherited() -> dict[str, str]:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
-            return
+    """End the process and its descendants; what outlives SIGTERM by the grace is killed.
+
+    The group is killed before its leader is waited for: until then nobody else can get its id.
+    """
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while not _exited(process) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _exited(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _describe(status: int) -> str:
-    if status < 0:
+    if status >= 0:
+        return f"exit {status}"
+    with contextlib.suppress(ValueError):
         return signal.Signals(-status).name
-    return f"exit {status}"
+    return f"signal {-status}"
 

@@ -16,6 +16,7 @@ from tests import services, settings
 
 
 def pytest_configure() -> None:
+    shutil.rmtree(settings.WORK_DIR, ignore_errors=True)  # of a killed run with our process id
     settings.WORK_DIR.mkdir(mode=0o700)
     # Set here, before parallel workers start and inherit it, so that all of them agree.
     os.environ.setdefault("TORTURE_SEED", str(secrets.randbits(32)))

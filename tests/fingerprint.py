@@ -25,7 +25,6 @@ SESSION = {
     "intervalstyle": "'postgres'",
     "bytea_output": "'hex'",
     "extra_float_digits": "3",
-    "xmloption": "'content'",
 }
 
 
@@ -174,9 +173,9 @@ _KIND_OF_RELATION = (
 # Kind of thing -> SQL that gives its name and what it is.
 _DEFINITIONS = {
     "database": f"""
-        SELECT 'settings', concat_ws(' ', 'owner=' || pg_get_userbyid(datdba),
-            pg_encoding_to_char(encoding), datcollate, datctype, 'limit=' || datconnlimit,
-            'acl=' || {_acl("datacl", "'d'", "datdba")},
+        SELECT 'settings', concat_ws(' ', 'owner', pg_get_userbyid(datdba),
+            pg_encoding_to_char(encoding), datcollate, datctype, 'limit', datconnlimit,
+            'acl', {_acl("datacl", "'d'", "datdba")},
             (SELECT string_agg(pg_get_userbyid(setrole) || array_to_string(setconfig, ','), ';'
                 ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid))
         FROM pg_database d WHERE datname = current_database()""",
@@ -187,23 +186,23 @@ _DEFINITIONS = {
     "extension": """
         SELECT extname, extversion || ' in ' || extnamespace::regnamespace FROM pg_extension""",
     "relation": f"""
-        SELECT {_NAME}, concat_ws(' ', {_KIND_OF_RELATION}, 'owner=' || pg_get_userbyid(relowner),
-            'persistence=' || relpersistence, 'rls=' || relrowsecurity || relforcerowsecurity,
-            'replica identity=' || relreplident, 'options=' || reloptions::text,
-            'partition=' || pg_get_expr(relpartbound, c.oid),
-            'by=' || pg_get_partkeydef(c.oid),
-            'parents=' || (SELECT string_agg(inhparent::regclass::text, ',' ORDER BY inhseqno)
+        SELECT {_NAME}, concat_ws(' ', {_KIND_OF_RELATION}, 'owner', pg_get_userbyid(relowner),
+            'persistence', relpersistence, 'row security', relrowsecurity, relforcerowsecurity,
+            'replica identity', relreplident, 'options', reloptions::text,
+            'partition', pg_get_expr(relpartbound, c.oid),
+            'by', pg_get_partkeydef(c.oid),
+            'parents', (SELECT string_agg(inhparent::regclass::text, ',' ORDER BY inhseqno)
                 FROM pg_inherits WHERE inhrelid = c.oid),
-            'acl=' || {_acl("relacl", _ACL_KIND, "relowner")})
+            'acl', {_acl("relacl", _ACL_KIND, "relowner")})
         {_RELATION} WHERE relkind NOT IN ('i', 'I', 't') AND {_filter("pg_class", "c.oid", "c")}""",
     "column": f"""
         SELECT {_NAME} || '.' || quote_ident(attname), concat_ws(' ',
             row_number() OVER (PARTITION BY c.oid ORDER BY attnum),
             format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'not null' END,
-            'collate=' || nullif(attcollation, 0)::regcollation,
-            'identity=' || nullif(attidentity, ''), 'generated=' || nullif(attgenerated, ''),
-            'default=' || pg_get_expr(adbin, adrelid), 'storage=' || attstorage,
-            'statistics=' || nullif(attstattarget, -1), 'acl=' || attacl::text)
+            'collate', nullif(attcollation, 0)::regcollation,
+            'identity', nullif(attidentity, ''), 'generated', nullif(attgenerated, ''),
+            'default', pg_get_expr(adbin, adrelid), 'storage', attstorage,
+            'statistics', nullif(attstattarget, -1), 'acl', attacl::text)
         {_RELATION} JOIN pg_attribute a ON a.attrelid = c.oid
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
         WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND attnum > 0 AND NOT attisdropped
@@ -212,18 +211,20 @@ _DEFINITIONS = {
         SELECT {_NAME}, pg_get_viewdef(c.oid) {_RELATION}
         WHERE relkind IN ('v', 'm') AND {_filter("pg_class", "c.oid", "c")}""",
     "index": f"""
-        SELECT format('%I.%I', n.nspname, i.relname), pg_get_indexdef(i.oid) || ' valid='
-            || indisvalid || ' clustered=' || indisclustered || ' identity=' || indisreplident
+        SELECT format('%I.%I', n.nspname, i.relname), concat_ws(' ',
+            pg_get_indexdef(i.oid), 'valid', indisvalid, 'clustered', indisclustered,
+            'replica identity', indisreplident)
         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = indrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_filter("pg_class", "c.oid", "c")}""",
     "constraint": f"""
-        SELECT {_NAME} || ' ' || quote_ident(conname), pg_get_constraintdef(k.oid)
-            || ' validated=' || convalidated || ' inherited=' || coninhcount
+        SELECT {_NAME} || ' ' || quote_ident(conname), concat_ws(' ',
+            pg_get_constraintdef(k.oid), 'validated', convalidated, 'inherited', coninhcount)
         FROM pg_constraint k JOIN pg_class c ON c.oid = conrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_filter("pg_class", "c.oid", "c")}""",
     "trigger": f"""
-        SELECT {_NAME} || ' ' || quote_ident(tgname), pg_get_triggerdef(t.oid) || ' enabled='
-            || tgenabled
+        SELECT {_NAME} || ' ' || quote_ident(tgname), concat_ws(' ',
+            concat_ws(' ',
+            pg_get_triggerdef(t.oid), 'enabled', tgenabled))
         FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
         JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE NOT tgisinternal AND {_filter("pg_class", "c.oid", "c")}""",

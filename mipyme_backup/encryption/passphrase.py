@@ -22,7 +22,8 @@ def read_secret(path: Path) -> bytes:
 
     Raises EncryptionError when the file is missing, empty or too long, is a link, belongs to
     another user than us or root, or can be read or written by group or others; and when the
-    secret holds a control character (CVE-2019-6690 smuggled commands behind a newline).
+    secret holds a control character: CVE-2019-6690 smuggled commands behind a newline, and
+    gpg would take the carriage return of a Windows line end as part of the passphrase.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -52,10 +53,13 @@ def read_secret(path: Path) -> bytes:
 
 
 def _checked(content: bytes, path: Path) -> bytes:
-    secret = content.removesuffix(b"\n").removesuffix(b"\r")
+    secret = content.removesuffix(b"\n")
     if not secret or len(content) > MAX_BYTES or any(byte < 0x20 for byte in secret):
         raise EncryptionError(
-            _("The passphrase file %(path)s must hold one line of 1 to %(limit)d bytes."),
+            _(
+                "The passphrase file %(path)s must hold one line of 1 to %(limit)d bytes,"
+                " without control characters."
+            ),
             hint=_("Make one with: (umask 077; openssl rand -base64 32 > %(path)s)"),
             path=path,
             limit=MAX_BYTES,

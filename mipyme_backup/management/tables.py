@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+WIDE = 110
 STATUS_STYLES = {
     "complete": "green",
     "partial": "yellow",
@@ -35,7 +36,7 @@ def moment(text: str | None) -> str:
     """Return an ISO time in the current time zone for people."""
     if not text:
         return "-"
-    return date_format(timezone.localtime(datetime.fromisoformat(text)), "Y-m-d H:i:s")
+    return date_format(timezone.localtime(datetime.fromisoformat(text)), "Y-m-d H:i")
 
 
 def duration(seconds: float) -> str:
@@ -49,31 +50,40 @@ def status(text: str) -> str:
     return f"[{style}]{escape(_(text))}[/]" if style else escape(_(text))
 
 
-def backups_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the backups, a line each."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in (_("ID"), _("Name"), _("Kind"), _("Status"), _("Finished")):
-        table.add_column(title, overflow="fold", no_wrap=title == _("ID"))
+def backups_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
+    """Return the backups, a line each; the folder's name where `width` columns have room for it."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    with_name = width >= WIDE
+    table.add_column(_("ID"), no_wrap=True)
+    for title in (_("Kind"), _("Status"), _("Finished")):
+        table.add_column(title, no_wrap=True)
     for title in (_("Size"), _("Stored")):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column(_("Copies"), overflow="fold")
+    if with_name:
+        table.add_column(_("Name"), overflow="fold")
     for row in rows:
+        name = [escape(row["name"])] if with_name else []
         table.add_row(
-            row["id"][:8] or "-",
-            escape(row["name"] + (f" ({row['label']})" if row["label"] else "")),
+            row["id"][:8] or escape(row["name"]),
             escape(_(row["kind"])),
             status(row["status"]),
             moment(row["finished_at"]),
             size(row["raw_size"]),
             size(row["stored_size"]),
-            ", ".join(
-                f"{escape(copy['destination'])}"
-                + ("" if copy["status"] == "complete" else f" {status(copy['status'])}")
-                for copy in row["copies"]
-            )
-            or "-",
+            _copies(row),
+            *name,
         )
     return table
+
+
+def _copies(row: Mapping[str, Any]) -> str:
+    copies = [
+        escape(copy["destination"])
+        + ("" if copy["status"] == "complete" else f" {status(copy['status'])}")
+        for copy in row["copies"]
+    ]
+    return ", ".join(copies) or "-"
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:

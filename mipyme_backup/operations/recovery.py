@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mipyme_backup.journal import Entry
+from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.operations.project import Project
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.media import MediaTarget
@@ -31,35 +32,41 @@ def recover(project: Project) -> None:
             project.catalog.end_restore(entry["id"], "complete")
             logger.warning("The interrupted restore %s was finished.", entry["id"])
         else:
-            undo_targets(project, entry)
+            undo_targets(project, entry, targets)
             logger.warning("The interrupted undo of restore %s was finished.", entry["id"])
 
 
 def mark_done(project: Project, entry: Entry) -> None:
     """Note that everything was swapped; from now on it can be undone."""
-    entry["phase"] = "done"
-    entry["finished_at"] = datetime.now(UTC).isoformat()
-    project.journal.write(entry)
+    _end(project, entry, "done")
 
 
-def undo_targets(project: Project, entry: Entry) -> None:
+def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
     """Swap everything that was replaced back in, in the reverse order."""
-    for state in reversed(entry["targets"]):
-        target_of(project, state).undo()
-    project.journal.remove(entry)
+    for target in reversed(targets):
+        target.undo()
+    _end(project, entry, "undone")
     project.catalog.end_restore(entry["id"], "undone")
 
 
 def remove_expired(project: Project) -> None:
-    """Remove what restores replaced longer ago than `KEEP_REPLACED_HOURS`."""
+    """Remove what restores and undos replaced longer ago than `KEEP_REPLACED_HOURS`."""
     for entry in project.journal.entries():
-        finished_at = entry["finished_at"]
-        if entry["phase"] != "done" or finished_at is None:
+        if entry["finished_at"] is None:
             continue
-        if datetime.now(UTC) - datetime.fromisoformat(finished_at) >= project.keep_replaced:
+        age = datetime.now(UTC) - datetime.fromisoformat(entry["finished_at"])
+        if age >= project.keep_replaced:
             for state in entry["targets"]:
-                target_of(project, state).remove_replaced()
+                target = target_of(project, state)
+                target.remove_replaced()
+                target.discard()
             project.journal.remove(entry)
+
+
+def _end(project: Project, entry: Entry, phase: Phase) -> None:
+    entry["phase"] = phase
+    entry["finished_at"] = datetime.now(UTC).isoformat()
+    project.journal.write(entry)
 
 
 def target_of(project: Project, state: dict[str, Any]) -> Target:

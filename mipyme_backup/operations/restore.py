@@ -31,7 +31,7 @@ from mipyme_backup.operations import backup
 from mipyme_backup.operations.choosing import Choice, all_backups, choose, selected
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import open_artifact
-from mipyme_backup.operations.recovery import mark_done, recover, remove_expired, undo_targets
+from mipyme_backup.operations.recovery import mark_done, recover, remove_expired, target_of, undo_targets
 from mipyme_backup.operations.writing import new_id, sweep_unfinished
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Target
@@ -117,8 +117,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         signals.pre_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
         project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
         entry = _entry(restore_id, manifest, targets)
-        if not request.elsewhere:
-            project.journal.write(entry)
+        project.journal.write(entry)
         try:
             _load(project, choice, targets, progress)
             _check(manifest, targets, progress)
@@ -131,9 +130,11 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             project.journal.remove(entry)
             project.catalog.end_restore(restore_id, "failed", str(error))
             raise
-        downtime = 0.0
-        if not request.elsewhere:
-            downtime = _swap(project, entry, targets, progress)
+        downtime = _swap(project, entry, targets, progress)
+        if request.elsewhere:
+            for _source, target in targets:
+                target.remove_replaced()
+            project.journal.remove(entry)
         if request.migrate and not request.elsewhere:
             progress.step(Message(_("Running migrate")))
             call_command("migrate", interactive=False, verbosity=0)
@@ -148,8 +149,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         backup_name=manifest.name,
         plan=tuple(str(line) for line in lines),
         safety_backup=entry["safety_backup"],
-        replaced={source.name: target.state["before"] for source, target in targets
-                  if not request.elsewhere and "before" in target.state},
+        replaced={} if request.elsewhere else _replaced_names(targets),
         seconds=time.monotonic() - started,
         downtime_seconds=downtime,
     )
@@ -169,9 +169,9 @@ def undo(project: Project, progress: Progress) -> RestoreResult:
             )
         progress.step(Message(_("Swapping back what the restore %(id)s replaced"), {"id": entry["id"]}))
         connections.close_all()
-        entry["phase"] = "undoing"
+        entry["phase"], entry["finished_at"] = "undoing", None
         project.journal.write(entry)
-        undo_targets(project, entry)
+        undo_targets(project, entry, [target_of(project, state) for state in entry["targets"]])
     return RestoreResult(
         id=entry["id"],
         status="undone",
@@ -299,7 +299,8 @@ def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[
     """Refuse a database newer than the code; name `migrate` where it is older."""
     if not any(source.name.startswith(PREFIX) for source, _target in targets):
         return []
-    loader = MigrationLoader(None, ignore_no_initial=True)
+    loader = MigrationLoader(None, load=False)
+    loader.load_disk()
     on_disk: dict[str, set[str]] = {}
     for app, name in loader.disk_migrations:
         on_disk.setdefault(app, set()).add(name)
@@ -316,7 +317,7 @@ def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[
         f"{app}.{name}"
         for app, names in sorted(on_disk.items())
         for name in sorted(names)
-        if manifest.migrations and f"{app}.{name}" not in applied and not _replaced(loader, app, name)
+        if manifest.migrations and f"{app}.{name}" not in applied and not _is_squash(loader, app, name)
     ]
     if not pending:
         return []
@@ -328,7 +329,7 @@ def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[
     return [Message(text, {"count": len(pending)})]
 
 
-def _replaced(loader: MigrationLoader, app: str, name: str) -> bool:
+def _is_squash(loader: MigrationLoader, app: str, name: str) -> bool:
     return bool(loader.disk_migrations[app, name].replaces)
 
 
@@ -449,6 +450,15 @@ def _registered(settings: dict[str, Any]) -> Iterator[str]:
         connections[alias].close()
         del connections[alias]
         del connections.settings[alias]
+
+
+def _replaced_names(targets: Targets) -> dict[str, str]:
+    """Return where the replaced data of each source is kept, fixtures apart: they are merged."""
+    return {
+        source.name: str(target.state.get("before") or target.state["replaced"])
+        for source, target in targets
+        if not isinstance(target, FixturesTarget)
+    }
 
 
 def _swap(project: Project, entry: Entry, targets: Targets, progress: Progress) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mipyme_backup.errors import PreflightError
+from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 
 
@@ -30,7 +33,8 @@ def cut(reader: Reader, *, spool: Path, volume_size: int) -> Iterator[SpooledVol
     """Write `reader` to files of at most `volume_size` bytes in the folder `spool`.
 
     Each file is private (0600), synced when it is yielded, and removed once the caller asks
-    for the next. An empty stream makes one empty volume.
+    for the next. An empty stream makes one empty volume. Raises PreflightError when the spool
+    cannot be written to.
     """
     index = 0
     data = reader.read(CHUNK)
@@ -50,17 +54,42 @@ def _write_one(
     """Fill one volume beginning with `data`; return its size, its hash and what is left over."""
     digest = hashlib.sha256()
     size = 0
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as output:
+    with _writing(file):
+        # What a killed run left there may be linked into a destination: never written over.
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
         while data and size < volume_size:
             piece, data = data[: volume_size - size], data[volume_size - size :]
-            output.write(piece)
+            with _writing(file):
+                _write_whole(descriptor, piece)
             digest.update(piece)
             size += len(piece)
             data = data or reader.read(CHUNK)
-        output.flush()
-        os.fsync(output.fileno())
+        with _writing(file):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     return size, digest.hexdigest(), data
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PreflightError(
+            _("Cannot write the volume %(file)s: %(reason)s"),
+            hint=_("STATE_DIR needs room for a volume (VOLUME_SIZE), and must be ours to write."),
+            file=file,
+            reason=error.strerror or error,
+        ) from error
 
 
 class Joined:

@@ -135,8 +135,9 @@ def test_a_table_that_changes_while_we_wait_for_it_is_whole_in_the_dump(
         with in_thread(commit_later), opened(postgresql_server, settings_dict) as snapshot:
             artifact = snapshot.artifact()
             dump = read_all(artifact.open())
+            facts = artifact.facts()
 
-    assert artifact.facts()["tables"] == {"public.ledger": 1000}
+    assert facts["tables"] == {"public.ledger": 1000}
     with restored(postgresql_server, dump) as copy:
         assert postgresql_server.execute("SELECT count(*) FROM ledger", copy) == [(1000,)]
 
@@ -158,9 +159,20 @@ def test_a_table_that_appears_while_we_wait_is_in_the_dump(
                 another.execute(b"SET lock_timeout = '200ms'")
                 with pytest.raises(Exception, match="lock timeout"):
                     another.execute(b"TRUNCATE late")
-            read_all((artifact := snapshot.artifact()).open())
+            facts = snapshot.facts()
 
-    assert artifact.facts()["tables"] == {"public.late": 1, "public.ledger": 1000}
+    assert facts["tables"] == {"public.late": 1, "public.ledger": 1000}
+
+
+def test_a_closed_snapshot_reads_nothing_more(
+    postgresql_server: PostgreSQLServer, settings_dict: dict[str, Any]
+) -> None:
+    with opened(postgresql_server, settings_dict) as snapshot:
+        pass
+    with pytest.raises(SourceError, match="is closed"):
+        snapshot.facts()
+    with pytest.raises(SourceError, match="is closed"):
+        snapshot.artifact().open()
 
 
 def test_a_migration_waits_no_longer_than_our_patience(
@@ -457,7 +469,7 @@ def test_a_dump_cut_anywhere_is_not_whole(
 ) -> None:
     postgresql_server.execute(
         "CREATE TABLE a1 AS SELECT 1 AS id; CREATE TABLE zz AS SELECT 1 AS id;"
-        "SELECT lo_from_bytes(0, '\\x00000000000000000000')",
+        "SELECT lo_from_bytes(0, decode(repeat('00', 30), 'hex'))",
         settings_dict["NAME"],
     )
     with opened(postgresql_server, settings_dict) as snapshot:

@@ -33,6 +33,6 @@ class Command(BackupCommand):
             self.print_json(rows)
         elif rows:
             self.progress.pause()
-            self.console.print(tables.backups_table(rows))
+            self.console.print(tables.backups_table(rows, width=self.console.width))
         else:
             self.console.print(_("There is no backup yet. Take one: manage.py backup"))

@@ -100,7 +100,7 @@ class Command(BackupCommand):
         if not listed:
             raise NoBackupError(_("There is no backup to restore."))
         self.progress.pause()
-        self.console.print(tables.backups_table(listed))
+        self.console.print(tables.backups_table(listed, width=self.console.width))
         answer = input(_("Which one (ID or name, empty for none)? ")).strip()
         if not answer:
             raise NoBackupError(_("No backup was chosen; nothing was changed."))
@@ -108,7 +108,7 @@ class Command(BackupCommand):
 
     def _undo(self, *, interactive: bool) -> None:
         if interactive and not self.as_json and not self.confirm(
-            _("Swap back what the last restore replaced? What it brought is discarded.")
+            _("Swap back what the last restore replaced? What it brought is kept aside for a while.")
         ):
             self.console.print(_("Nothing was changed."))
             return
@@ -120,8 +120,7 @@ class Command(BackupCommand):
             return
         self.progress.pause()
         self.console.print(f"[bold]{_('Plan')}[/]")
-        for line in planned.plan:
-            self.console.print(f"  • {escape(line)}")
+        self.console.print(tables.facts_table([("•", escape(line)) for line in planned.plan]))
 
     def _show_result(self, result: RestoreResult) -> None:
         if self.as_json:

@@ -11,17 +11,13 @@ from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
 class Reason(Enum):
     """Why a file is not saved as it is now; the value is the warning."""
 
-    LINK = _(
-        "%(count)d links lead out of the media folder or nowhere, and are left out: %(names)s"
-    )
+    LINK = _("%(count)d links lead out of the media folder or nowhere, and are left out: %(names)s")
     LOOP = _("%(count)d links lead in a circle, and are left out: %(names)s")
     SPECIAL = _("%(count)d media entries are no files (pipes, sockets, devices): %(names)s")
     UNREADABLE = _("%(count)d media files could not be read: %(names)s")
     VANISHED = _("%(count)d media files vanished while they were read: %(names)s")
     CHANGED = _("%(count)d media files changed each time they were read: %(names)s")
-    MOVING = _(
-        "%(count)d media files changed while they were read, and may be torn: %(names)s"
-    )
+    MOVING = _("%(count)d media files changed while they were read, and may be torn: %(names)s")
     TOO_DEEP = _("%(count)d media folders are nested too deeply, and are left out: %(names)s")
     MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
 

@@ -1,0 +1,294 @@
+"""Restores media: loaded beside the live folder, checked, then swapped in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mipyme_backup.errors import DamagedError, PreflightError, RestoreError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.base import Facts, Target
+from mipyme_backup.sources.media.entry_swap import EntrySwap
+from mipyme_backup.sources.media.extract import Extraction
+from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
+from mipyme_backup.sources.media.index import INDEX_NAME, read_records
+from mipyme_backup.sources.media.kernel import mount_points, sync_file_system
+from mipyme_backup.sources.media.left_out import listed
+from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
+from mipyme_backup.sources.media.swap import OWN, FolderSwap, Swap
+from mipyme_backup.sources.media.walk import walk
+from mipyme_backup.sources.media.wanted import Wanted
+
+RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class MediaTarget(Target):
+    """The media folder of a restore: `prepare` a new one, or take one up `from_state`.
+
+    `state`: ``type`` ("media"), ``restore_id``, ``location`` (the live folder, links resolved),
+    ``inside`` (whether it cannot be renamed, so that all happens inside it), ``side`` and
+    ``replaced`` (where the restored and the replaced files lie meanwhile), ``to_directory``
+    (None, or the folder that is restored to instead).
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+        self._live = Path(state["location"])
+        restore_id = state["restore_id"]
+        self._swap = _swap_of(self._live, restore_id, inside=state["inside"])
+        to_directory = state["to_directory"]
+        self._to_directory = None if to_directory is None else Path(to_directory)
+        self._unfinished = f"{OWN}unfinished_{restore_id}"
+
+    @classmethod
+    def prepare(
+        cls,
+        *,
+        location: Path,
+        restore_id: str,
+        to_directory: Path | None = None,
+        inside: bool | None = None,
+    ) -> MediaTarget:
+        """Return the target of a new restore; `inside` None finds out by itself."""
+        if not RESTORE_ID.fullmatch(restore_id):
+            raise RestoreError(_("%(id)s cannot be the id of a restore"), id=restore_id)
+        live = Path(os.path.realpath(location))
+        if inside is None:
+            inside = to_directory is None and not _can_be_renamed(live)
+        swap = _swap_of(live, restore_id, inside=inside)
+        directory = None if to_directory is None else os.path.abspath(to_directory)
+        return cls(
+            {
+                "type": "media",
+                "restore_id": restore_id,
+                "location": os.fspath(live),
+                "inside": inside,
+                "side": directory or os.fspath(swap.side),
+                "replaced": os.fspath(swap.before),
+                "to_directory": directory,
+            }
+        )
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> MediaTarget:
+        """Return the target that `state` was taken from."""
+        return cls(dict(state))
+
+    def plan(self) -> list[Message]:
+        if self._to_directory is not None:
+            self._require_free(self._to_directory)
+            text = _("Media is restored to %(folder)s; the live media folder stays as it is.")
+            return [Message(text, {"folder": str(self._to_directory)})]
+        self._require_writable()
+        params = {"folder": str(self._live), "replaced": self.state["replaced"]}
+        text = _("Media is swapped into %(folder)s; what is there now is kept at %(replaced)s.")
+        messages = [Message(text, params)]
+        if self.state["inside"]:
+            text = _(
+                "%(folder)s cannot be renamed (it is a mount point, or its parent is not ours):"
+                " the swap goes entry by entry, and a request in between may miss a file."
+            )
+            messages.append(Message(text, params))
+        else:
+            top = os.fsencode(self._live) + b"/"
+            for path in sorted(mount_points()):
+                if path.startswith(top):
+                    text = _("%(path)s is a mount point: it goes along with what is replaced.")
+                    messages.append(Message(text, {"path": shown(path)}))
+        return messages
+
+    def has_live(self) -> bool:
+        return self._live.is_dir()
+
+    def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
+        if self._to_directory is None and (self._swap.begun or self._swap.loaded):
+            return
+        side = Path(self.state["side"])
+        try:
+            self._start_over(side)
+            with opened(side) as root:
+                self._load(artifacts, side, root)
+                sync_file_system(root)
+            if self._to_directory is None:
+                self._swap.mark(side)
+                sync_folder(side.parent)
+            else:
+                os.unlink(side / self._unfinished)
+        except (OSError, sqlite3.Error) as error:
+            raise RestoreError(
+                _("Media cannot be written to %(folder)s: %(reason)s"),
+                hint=_("See that there is space, and that this user may write there."),
+                folder=str(side),
+                reason=getattr(error, "strerror", None) or str(error),
+            ) from error
+
+    def _load(self, artifacts: Mapping[str, Callable[[], Reader]], side: Path, root: int) -> None:
+        if INDEX_NAME not in artifacts:
+            raise RestoreError(_("The backup has no media index (%(name)s)"), name=INDEX_NAME)
+        wanted = Wanted(side)
+        try:
+            wanted.add(read_records(artifacts[INDEX_NAME]()))
+            with Extraction(wanted, root, self._owner()) as extraction:
+                extraction.make_folders()
+                with contextlib.suppress(FileNotFoundError), opened(self._live) as live:
+                    extraction.reuse(live)
+                for pack in wanted.packs():
+                    if (opener := artifacts.get(f"pool/{pack}")) is not None:
+                        extraction.unpack(opener())
+                _require_all(wanted, extraction.mismatched)
+                extraction.finish()
+        finally:
+            wanted.close()
+
+    def check(self, facts: Facts) -> list[Message]:
+        if self._to_directory is None and self._swap.begun:
+            return []
+        found = {"files": 0, "bytes": 0}
+        for entry in walk(Path(self.state["side"])):
+            if entry.status is None or entry.reason is not None:
+                continue
+            if not entry.is_folder:
+                found["files"] += 1
+                found["bytes"] += entry.status.st_size
+        texts = {
+            "files": _("%(found)d media files were restored, the backup has %(expected)d"),
+            "bytes": _("%(found)d bytes of media were restored, the backup has %(expected)d"),
+        }
+        return [
+            Message(texts[what], {"found": found[what], "expected": facts[what]})
+            for what in texts
+            if found[what] != facts[what]
+        ]
+
+    def swap(self) -> float:
+        if self._to_directory is not None:
+            return 0.0  # what was loaded is in its place already
+        return self._swap.swap()
+
+    def discard(self) -> None:
+        if self._to_directory is None:
+            self._swap.discard()
+        elif os.path.lexists(self._to_directory / self._unfinished):
+            remove_tree(self._to_directory)
+
+    def undo(self) -> None:
+        self._require_live()
+        self._swap.undo()
+
+    def remove_replaced(self) -> None:
+        if self._to_directory is None:
+            self._swap.remove_replaced()
+
+    def _require_live(self) -> None:
+        if self._to_directory is not None:
+            raise RestoreError(
+                _("Media was restored to %(folder)s, beside the live folder: nothing is swapped"),
+                folder=str(self._to_directory),
+            )
+
+    def _require_free(self, folder: Path) -> None:
+        unfinished = os.path.lexists(folder / self._unfinished)
+        if unfinished or not os.path.lexists(folder):
+            return
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise RestoreError(
+                _("%(folder)s is there already, and is a target that exists"),
+                hint=_("Name a folder that does not exist, or an empty one."),
+                folder=str(folder),
+            )
+
+    def _require_writable(self) -> None:
+        if os.path.lexists(self._live) and not self._live.is_dir():
+            raise PreflightError(
+                _("The media folder %(folder)s is no folder"), folder=str(self._live)
+            )
+        folder = self._swap.beside
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PreflightError(
+                _("The folder %(folder)s cannot be written to"),
+                hint=_("Run the restore as the user who owns the media."),
+                folder=str(folder),
+            )
+
+    def _start_over(self, side: Path) -> None:
+        """Make the side an empty folder that only we may enter."""
+        if self._to_directory is None:
+            remove_tree(side)
+            side.parent.mkdir(parents=True, exist_ok=True)
+            side.mkdir(0o700)
+            return
+        if os.path.lexists(side / self._unfinished):
+            for name in os.listdir(side):
+                if name != self._unfinished:
+                    _remove(side / name)
+            return
+        self._require_free(side)
+        side.mkdir(0o700, parents=True, exist_ok=True)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+        os.close(os.open(side / self._unfinished, flags, 0o600))
+
+    def _owner(self) -> tuple[int, int] | None:
+        """Return whom the files are to belong to, None where that is us or not ours to choose."""
+        if os.geteuid() != 0 or not self._live.is_dir():
+            return None
+        status = self._live.stat()
+        return status.st_uid, status.st_gid
+
+
+def _swap_of(live: Path, restore_id: str, *, inside: bool) -> Swap:
+    return EntrySwap(live, restore_id) if inside else FolderSwap(live, restore_id)
+
+
+def _require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
+    """Raise where files of the index are in none of the packs."""
+    count = wanted.count()
+    if not count:
+        return
+    names: list[str] = []
+    damaged = False
+    for file in wanted.files():
+        damaged = damaged or file.sha256 in mismatched
+        if len(names) < SHOWN_NAMES:
+            names.append(shown(file.path))
+    if damaged:
+        raise DamagedError(
+            _("The content of media files is not what was backed up; %(count)d lack: %(names)s"),
+            hint=_("Restore from another destination, or another backup."),
+            count=count,
+            names=listed(names, count),
+        )
+    raise RestoreError(
+        _("%(count)d media files of the backup are in none of its packs: %(names)s"),
+        hint=_("Restore from another destination, or another backup."),
+        count=count,
+        names=listed(names, count),
+    )
+
+
+def _can_be_renamed(live: Path) -> bool:
+    """Return whether a folder, or one yet to be made, can be renamed within its parent."""
+    if os.path.ismount(live) or os.fsencode(live) in mount_points():
+        return False
+    if not os.path.lexists(live):
+        return True
+    parent = live.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return False
+    above, own = parent.stat(), live.stat()
+    sticky = bool(above.st_mode & 0o1000)
+    return not sticky or os.geteuid() in (0, above.st_uid, own.st_uid)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink()

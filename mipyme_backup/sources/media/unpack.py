@@ -71,20 +71,21 @@ def _content(stream: _Stream, header: bytes) -> PackedContent:
 class _Stream:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._rest = b""
+        self._data = b""
+        self._position = 0
 
     def exactly(self, size: int) -> bytes:
         """Return the next `size` bytes; DamagedError where the stream ends before."""
-        parts = [self._rest[:size]]
-        self._rest = self._rest[size:]
+        parts = [self._data[self._position : self._position + size]]
+        self._position += len(parts[0])
         missing = size - len(parts[0])
         while missing:
-            data = self._reader.read(CHUNK)
-            if not data:
+            self._data = self._reader.read(CHUNK)
+            if not self._data:
                 raise _damaged()
-            parts.append(data[:missing])
-            self._rest = data[missing:]
-            missing -= len(parts[-1])
+            parts.append(self._data[:missing])
+            self._position = len(parts[-1])
+            missing -= self._position
         return b"".join(parts)
 
 

@@ -7,7 +7,6 @@ never opened.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -64,6 +63,11 @@ class _Level:
         return self.status.st_dev, self.status.st_ino
 
 
+def is_lost_and_found(name: bytes, status: os.stat_result) -> bool:
+    """Return whether this top entry of a volume belongs to its file system, not to the media."""
+    return name == LOST_AND_FOUND and stat.S_ISDIR(status.st_mode) and status.st_uid == 0
+
+
 def walk(root: Path) -> Iterator[Entry]:
     """Yield the entries of the media folder `root`; nothing where there is no such folder.
 
@@ -101,10 +105,11 @@ class _Walk:
             return True
         if level.prefix or name != LOST_AND_FOUND:
             return False
-        with contextlib.suppress(OSError):  # the file system's own, at the root of a volume
+        try:
             status = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
-            return stat.S_ISDIR(status.st_mode) and status.st_uid == 0
-        return False
+        except OSError:
+            return False
+        return is_lost_and_found(name, status)
 
     def _entry(self, level: _Level, name: bytes) -> Iterator[Entry]:
         path = level.prefix + name

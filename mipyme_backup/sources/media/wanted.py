@@ -23,7 +23,6 @@ SCHEMA = """
     );
     CREATE TABLE folder (path BLOB PRIMARY KEY, mode INTEGER, implied INTEGER) WITHOUT ROWID;
 """
-COLUMNS = "rowid, path, size, mtime_ns, mode, sha256, pack"
 
 
 class WantedFile(NamedTuple):
@@ -95,13 +94,14 @@ class Wanted:
 
     def folders(self, *, deepest_first: bool = False) -> Iterator[tuple[bytes, int]]:
         """Yield path and mode of each folder, those above others first."""
-        order = "DESC" if deepest_first else "ASC"
-        yield from self._table.execute(f"SELECT path, mode FROM folder ORDER BY path {order}")
+        upwards = "SELECT path, mode FROM folder ORDER BY path DESC"
+        downwards = "SELECT path, mode FROM folder ORDER BY path"
+        yield from self._table.execute(upwards if deepest_first else downwards)
 
     def files(self) -> Iterator[WantedFile]:
         """Yield the files that are still to be written, in order of the index."""
         last = 0
-        query = f"SELECT {COLUMNS} FROM file WHERE rowid > ? ORDER BY rowid LIMIT 1000"
+        query = "SELECT rowid, * FROM file WHERE rowid > ? ORDER BY rowid LIMIT 1000"
         while rows := self._table.execute(query, [last]).fetchall():
             yield from map(WantedFile._make, rows)
             last = rows[-1][0]
@@ -112,7 +112,7 @@ class Wanted:
 
     def with_content(self, sha256: bytes) -> list[WantedFile]:
         """Return the files with this content that are still to be written."""
-        query = f"SELECT {COLUMNS} FROM file WHERE sha256 = ? ORDER BY rowid"
+        query = "SELECT rowid, * FROM file WHERE sha256 = ? ORDER BY rowid"
         return list(map(WantedFile._make, self._table.execute(query, [sha256])))
 
     def written(self, file: WantedFile) -> None:

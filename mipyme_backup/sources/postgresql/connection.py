@@ -156,7 +156,7 @@ def connect(
     wrapper: BaseDatabaseWrapper = load_backend(own["ENGINE"]).DatabaseWrapper(own, alias)
     wrapper.inc_thread_sharing()
     try:
-        wrapper.connect()
+        wrapper.ensure_connection()
         with wrapper.cursor() as cursor:
             for setting, value in session_settings(server_major(wrapper), lock_timeout).items():
                 cursor.execute(f"SET {setting} = {value}")

@@ -140,6 +140,9 @@ class PostgreSQLSnapshot:
     def check(self) -> None:
         if self._watcher.lost.is_set():
             raise self._busy()
+        if self._closed:
+            # Django would connect anew, and read another moment.
+            raise SourceError(_("The snapshot of %(alias)s is closed"), alias=self.alias)
 
     def facts(self) -> Facts:
         """Return what the manifest says of the database, counted under the snapshot."""

@@ -32,6 +32,8 @@ from mipyme_backup.messages import _
 from mipyme_backup.sources.sqlite import files
 
 STEP_PAGES = 4000
+POLL_SECONDS = 0.001
+"""A writer that is always busy leaves short gaps; SQLite's own waiting asks too seldom."""
 FIRST_ATTEMPT = 0.25
 LONGEST_ATTEMPT = 4.0
 """Seconds. Who waits for EXCLUSIVE keeps new readers out: stay below Django's 5 s timeout."""
@@ -76,7 +78,7 @@ class Exchange:
             ) from error
 
     def _is_committed(self) -> bool:
-        if not self.live.exists():
+        if not self.live.exists() or files.is_garbage(self.live):
             return False
         try:
             with closing(files.connect(self.live, timeout=self.busy_timeout)) as connection:
@@ -117,7 +119,7 @@ class Exchange:
             connection.execute(f"CREATE TABLE IF NOT EXISTS {files.quoted(self.marker)} (at TEXT)")
 
     def _fixed_page_size(self) -> int | None:
-        if not self.live.exists():
+        if not self.live.exists() or files.is_garbage(self.live):
             return None
         try:
             with closing(files.connect(self.live, timeout=self.busy_timeout)) as connection:
@@ -135,6 +137,9 @@ class Exchange:
                 files.sidecar(self.live, suffix).unlink(missing_ok=True)
             self._begin_outgoing().close()
             self._end_outgoing()
+            return self._put_in_place()
+        if files.is_garbage(self.live):
+            self._set_aside()
             return self._put_in_place()
         try:
             with closing(files.connect(self.live, timeout=self.busy_timeout)) as live:
@@ -155,6 +160,7 @@ class Exchange:
         self._end_outgoing()
         with closing(files.connect(self.incoming, timeout=self.busy_timeout)) as incoming:
             incoming.backup(live, progress=_refuse_busy)
+        live.execute("PRAGMA locking_mode = NORMAL")  # from the end of the next transaction on
         self._remove_traces(live)
         live.close()
         return time.monotonic() - started
@@ -162,24 +168,31 @@ class Exchange:
     def _lock(self, live: sqlite3.Connection) -> None:
         """Take the EXCLUSIVE lock and keep it until the connection is closed.
 
-        In attempts with pauses: each one holds new readers off while it waits for the old.
+        First writers are kept out, by asking often; then the readers are waited for, in attempts
+        with pauses, because each attempt holds off new ones.
         """
         deadline = time.monotonic() + self.busy_timeout
         attempt = FIRST_ATTEMPT
         while True:
-            live.execute(f"PRAGMA busy_timeout = {int(attempt * 1000)}")
             try:
-                live.execute("BEGIN EXCLUSIVE")
+                live.execute("PRAGMA busy_timeout = 0")
+                live.execute("BEGIN IMMEDIATE")
+                live.execute(f"PRAGMA busy_timeout = {int(attempt * 1000)}")
+                live.execute("PRAGMA locking_mode = EXCLUSIVE")
+                live.execute("COMMIT")
                 break
             except sqlite3.OperationalError as error:
                 if files.code_of(error) not in files.BUSY:
                     raise
                 if time.monotonic() > deadline:
                     raise self._blocked() from error
-            time.sleep(attempt / 2)
-            attempt = min(2 * attempt, LONGEST_ATTEMPT)
-        live.execute("PRAGMA locking_mode = EXCLUSIVE")
-        live.execute("COMMIT")
+            if live.in_transaction:
+                live.execute("PRAGMA locking_mode = NORMAL")
+                live.execute("ROLLBACK")
+                time.sleep(attempt / 2)
+                attempt = min(2 * attempt, LONGEST_ATTEMPT)
+            else:
+                time.sleep(POLL_SECONDS)
         if files.pragma(live, "journal_mode") == "wal":
             raise RestoreError(
                 _("%(path)s was switched to WAL mode just now"),
@@ -189,7 +202,7 @@ class Exchange:
             )
 
     def _through_wal(self, live: sqlite3.Connection) -> float:
-        live.execute("PRAGMA busy_timeout = 250")
+        live.execute("PRAGMA busy_timeout = 0")
         deadline = time.monotonic() + self.busy_timeout
         started = 0.0
 
@@ -211,7 +224,7 @@ class Exchange:
             # The first step must end before the last page, which commits. The marker makes sure
             # that there are two pages at least.
             pages = min(STEP_PAGES, files.pragma(incoming, "page_count") // 2)
-            incoming.backup(live, pages=pages, progress=keep_outgoing)
+            incoming.backup(live, pages=pages, progress=keep_outgoing, sleep=POLL_SECONDS)
         seconds = time.monotonic() - started
         live.execute(f"PRAGMA busy_timeout = {int(self.busy_timeout * 1000)}")
         self._remove_traces(live)

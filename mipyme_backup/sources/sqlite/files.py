@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -74,6 +75,20 @@ def django_entry(engine: str, name: str, time_zone: str | None) -> dict[str, Any
         "TEST": {"CHARSET": None, "COLLATION": None, "MIGRATE": True, "MIRROR": None, "NAME": None},
         "USER": "",
     }
+
+
+def is_garbage(path: Path) -> bool:
+    """Tell whether a file that exists is no database, without touching its journals.
+
+    To open it the usual way would make SQLite remove them.
+    """
+    uri = f"{path.as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            return code_of(error) == sqlite3.SQLITE_NOTADB
+    return False
 
 
 def connect_as_django(engine: str, path: Path) -> sqlite3.Connection:
@@ -150,7 +165,14 @@ def foreign_key_violations(connection: sqlite3.Connection) -> int | None:
 
 def damage(connection: sqlite3.Connection, check: str) -> list[str]:
     """Return what ``quick_check`` or ``integrity_check`` finds wrong, at most ten things."""
-    found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(10)")]
+    found = []
+    try:
+        for (text,) in connection.execute(f"PRAGMA {check}(10)"):
+            found.append(str(text))
+    except sqlite3.DatabaseError as error:
+        if code_of(error) not in UNREADABLE:
+            raise
+        found.append(str(error))
     return [] if found == ["ok"] else [text.removeprefix(HEADING) for text in found]
 
 

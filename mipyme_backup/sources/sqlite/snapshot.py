@@ -160,17 +160,8 @@ class SQLiteSnapshot:
         """Make the copy one file that is whole, empty the tables, check it, and count it."""
         wanted = {name.lower() for name in without_rows}
         with closing(files.connect_as_django(self._engine, self._copy)) as connection:
-            try:
-                connection.execute("PRAGMA journal_mode = DELETE")
-                connection.execute("PRAGMA secure_delete = ON")
-                emptied = [name for name in files.tables(connection) if name.lower() in wanted]
-                for name in emptied:
-                    connection.execute(f"DELETE FROM {files.quoted(name)}")  # noqa: S608
-                problems = files.damage(connection, "quick_check")
-            except sqlite3.DatabaseError as error:
-                if files.code_of(error) not in files.UNREADABLE:
-                    raise
-                problems = [str(error)]
+            connection.execute("PRAGMA journal_mode = DELETE")
+            problems = files.damage(connection, "quick_check")
             if problems:
                 raise SourceError(
                     _("the database %(alias)s (%(database)s) is damaged: %(problem)s"),
@@ -179,6 +170,10 @@ class SQLiteSnapshot:
                     database=self._facts["database"],
                     problem=problems[0],
                 )
+            connection.execute("PRAGMA secure_delete = ON")
+            emptied = [name for name in files.tables(connection) if name.lower() in wanted]
+            for name in emptied:
+                connection.execute(f"DELETE FROM {files.quoted(name)}")  # noqa: S608
             self._facts |= {
                 "engine": "sqlite",
                 "version": sqlite3.sqlite_version,

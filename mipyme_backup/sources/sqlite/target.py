@@ -117,9 +117,6 @@ class SQLiteTarget(Target):
         ]
 
     def has_live(self) -> bool:
-        return self._live.exists()
-
-    def has_live(self) -> bool:
         return self._live.exists() and self._live.stat().st_size > 0
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
@@ -154,7 +151,10 @@ class SQLiteTarget(Target):
         self.state["wal"] = facts.get("journal_mode") == "wal"
         try:
             with closing(files.connect_as_django(self.state["engine"], self._side)) as side:
-                return [*_damage(side), *_violations(side, facts), *_differences(side, facts)]
+                if problems := files.damage(side, "integrity_check"):
+                    text = _("SQLite finds damage: %(problem)s")
+                    return [Message(text, {"problem": problem}) for problem in problems]
+                return [*_violations(side, facts), *_differences(side, facts)]
         except sqlite3.Error as error:
             raise files.explained(error, self._side, RestoreError) from error
 
@@ -225,11 +225,6 @@ class SQLiteTarget(Target):
         with closing(files.connect(self._side, timeout=0)) as side:
             side.execute("PRAGMA journal_mode = DELETE")
             files.tables(side)
-
-
-def _damage(side: sqlite3.Connection) -> list[Message]:
-    text = _("SQLite finds damage: %(problem)s")
-    return [Message(text, {"problem": p}) for p in files.damage(side, "integrity_check")]
 
 
 def _violations(side: sqlite3.Connection, facts: Facts) -> list[Message]:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 WRITER = """
-import sqlite3, sys
+import sqlite3, sys, time
 path, log = sys.argv[1:]
 with open(log, "a", buffering=1) as acknowledged:
     while True:
@@ -29,6 +29,7 @@ with open(log, "a", buffering=1) as acknowledged:
                 connection.execute("UPDATE total SET count = count + 1")
                 connection.execute("COMMIT")
                 acknowledged.write(f"{word} {count + 1}\\n")
+                time.sleep(0.0005)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in (5, 6):
                 raise

@@ -30,7 +30,7 @@ STATEMENTS = (
         name text COLLATE "C" NOT NULL,
         dropped text,
         upper_name text GENERATED ALWAYS AS (upper(name)) STORED,
-        bits bit varying(12), money money, net inet, mac macaddr, doc xml,
+        bits bit varying(12), money money, net inet, mac macaddr,
         CONSTRAINT named CHECK (name <> '') NO INHERIT
     )""",
     "ALTER TABLE annex.thing DROP COLUMN dropped",
@@ -90,6 +90,7 @@ STATEMENTS = (
     "CREATE PROCEDURE annex.nop() LANGUAGE plpgsql AS 'BEGIN NULL; END'",
     "CREATE AGGREGATE annex.total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0')",
     "CREATE RULE quiet AS ON DELETE TO annex.log WHERE OLD.id < 0 DO INSTEAD NOTHING",
+    "CREATE PUBLICATION zoo_publication FOR TABLE annex.parent WITH (publish = 'insert')",
     # Row-level security that the owner passes, and rights for others.
     "CREATE TABLE annex.secret (owner name DEFAULT current_user, value text)",
     "ALTER TABLE annex.secret ENABLE ROW LEVEL SECURITY",
@@ -101,7 +102,13 @@ STATEMENTS = (
     "ALTER DEFAULT PRIVILEGES IN SCHEMA annex GRANT SELECT ON TABLES TO PUBLIC",
 )
 
-# Extension, then what uses it; only those which this server has are made.
+# The extensions that this server has and that our role may create.
+MAY_CREATE = """
+    SELECT name FROM pg_available_extension_versions
+    WHERE trusted OR NOT superuser OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+"""
+
+# Extension, then what uses it.
 EXTENSIONS = {
     "citext": (
         "CREATE TABLE annex.with_citext (value citext UNIQUE)",
@@ -132,7 +139,7 @@ def create(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     for statement in STATEMENTS:
         schema_editor.execute(statement, params=None)
     with schema_editor.connection.cursor() as cursor:
-        cursor.execute("SELECT name FROM pg_available_extensions")
+        cursor.execute(MAY_CREATE)
         available = {name for (name,) in cursor.fetchall()}
     for extension, statements in EXTENSIONS.items():
         if extension in available:

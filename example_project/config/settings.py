@@ -1,0 +1,111 @@
+"""Settings of the example shop; whatever differs between machines comes from the environment.
+
+DJANGO_SECRET_KEY              needed where more than one process serves the site
+DJANGO_SECRET_KEY_FILE         the same, from a file
+DJANGO_DEBUG                   1 turns it on
+DJANGO_ALLOWED_HOSTS           names, by commas
+DJANGO_CSRF_TRUSTED_ORIGINS    origins, by commas
+DJANGO_LANGUAGE_CODE           es-ar
+DATABASE_URL                   SQLite beside this project, when not given
+DATABASE_PASSWORD_FILE         the database's password, when not in the URL
+MEDIA_ROOT, STATIC_ROOT        folders
+BACKUP_DIR                     the folder of the local backups
+BACKUP_PASSPHRASE_FILE         one line, in a file of mode 0600
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from django.core.management.utils import get_random_secret_key
+
+from config.database_url import database_from_url
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def _path(name: str, default: str) -> Path:
+    return Path(os.environ.get(name) or BASE_DIR / default).absolute()
+
+
+def _words(name: str, default: str = "") -> list[str]:
+    return [word for word in os.environ.get(name, default).split(",") if word]
+
+
+def _secret(name: str) -> str:
+    file = os.environ.get(f"{name}_FILE")
+    return Path(file).read_text().strip() if file else os.environ.get(name, "")
+
+
+# Without a key of its own a process makes one up: sessions then end when it does.
+SECRET_KEY = _secret("DJANGO_SECRET_KEY") or get_random_secret_key()
+DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
+ALLOWED_HOSTS = _words("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = _words("DJANGO_CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "mipyme_backup",
+    "shop",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {
+    "default": database_from_url(
+        os.environ.get("DATABASE_URL") or f"sqlite:///{BASE_DIR / 'shop.sqlite3'}",
+        password=_secret("DATABASE_PASSWORD"),
+    )
+}
+
+LANGUAGE_CODE = os.environ.get("DJANGO_LANGUAGE_CODE", "es-ar")
+LANGUAGES = [("es-ar", "Español"), ("en", "English")]
+TIME_ZONE = "America/Argentina/Buenos_Aires"
+
+MEDIA_ROOT = _path("MEDIA_ROOT", "media")
+MEDIA_URL = "/media/"
+STATIC_ROOT = _path("STATIC_ROOT", "static")
+STATIC_URL = "/static/"
+
+MIPYME_BACKUP = {
+    "PROJECT": "example_shop",
+    "DESTINATIONS": {
+        "local": {
+            "BACKEND": "mipyme_backup.destinations.LocalDestination",
+            "OPTIONS": {"location": _path("BACKUP_DIR", "backups")},
+        },
+    },
+    "ENCRYPTION": {
+        "BACKEND": "mipyme_backup.encryption.GPG",
+        "OPTIONS": {"passphrase_file": _path("BACKUP_PASSPHRASE_FILE", "backup.passphrase")},
+    },
+}

@@ -1,0 +1,1 @@
+"""Models that are hard to write to a fixture, and databases to try them on."""
