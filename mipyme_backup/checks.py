@@ -23,7 +23,7 @@ TAG = "mipyme_backup"
 def check_settings(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E001: a setting is unknown or malformed. E002: a destination lies inside public files."""
+    """E001: a setting is unknown or malformed. E002: backups or state lie in public files."""
     problems = conf.problems()
     if problems:
         return [_error(problem) for problem in problems]
@@ -31,7 +31,7 @@ def check_settings(
         settings = conf.load()
     except ConfigurationError as error:
         return [_error(error)]
-    return list(_public_destinations(settings))
+    return list(_public_places(settings))
 
 
 @register(Tags.security, deploy=True)
@@ -39,9 +39,11 @@ def check_deployment(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """W001: backups are not encrypted."""
-    if conf.problems():
-        return []
-    if conf.load().encryption is None:
+    try:
+        encryption = conf.load().encryption
+    except ConfigurationError:
+        return []  # `check_settings` tells
+    if encryption is None:
         return [
             Warning(
                 "Backups are not encrypted.",
@@ -56,20 +58,21 @@ def _error(problem: ConfigurationError) -> CheckMessage:
     return Error(str(problem), hint=str(problem.hint) or None, id="mipyme_backup.E001")
 
 
-def _public_destinations(settings: conf.Settings) -> Iterator[CheckMessage]:
+def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
+    places: dict[str, Any] = {
+        f"The destination {name}": part.options.get("location")
+        for name, part in settings.destinations.items()
+    }
+    places["STATE_DIR"] = settings.state_dir
     for key in ("MEDIA_ROOT", "STATIC_ROOT"):
         public = getattr(django_settings, key, None)
-        if not public:
-            continue
-        root = Path(public).resolve()
-        for name, part in settings.destinations.items():
-            location = part.options.get("location")
-            if location is None:
+        for what, location in places.items():
+            if not public or not isinstance(location, str | Path):
                 continue
-            place = Path(location).resolve()
+            place, root = Path(location).resolve(), Path(public).resolve()
             if root == place or root in place.parents:
                 yield Error(
-                    f"The destination {name} ({place}) lies inside {key}, which is public.",
-                    hint="Set its location to a folder outside.",
+                    f"{what} ({place}) lies inside {key}, which is public.",
+                    hint="Set it to a folder outside.",
                     id="mipyme_backup.E002",
                 )

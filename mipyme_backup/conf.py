@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cronsim import CronSim, CronSimError
 from django.conf import settings as django_settings
 
 from mipyme_backup.errors import ConfigurationError
@@ -52,6 +53,9 @@ DEFAULT_SOURCES = {
     "fixtures": {"BACKEND": "mipyme_backup.sources.FixturesSource"},
     "media": {"BACKEND": "mipyme_backup.sources.MediaSource"},
 }
+
+Parse = Callable[[str], Callable[[Any], Any]]
+"""From an entry's dotted place in the settings to its parser, which names that place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,13 +162,18 @@ def _base_dir(key: str) -> Path:
 
 
 def _state_dir(destinations: Mapping[str, Part]) -> Path:
-    for part in destinations.values():
+    for name, part in destinations.items():
         if part.backend == "mipyme_backup.destinations.LocalDestination":
-            return Path(part.options["location"]) / ".state"
+            location = part.options.get("location")
+            if not isinstance(location, str | Path):
+                raise _bad(f"DESTINATIONS.{name}.OPTIONS.location", "a path")
+            return Path(location) / ".state"
     return _base_dir("STATE_DIR") / ".mipyme_backup"
 
 
-def _unknown(key: str, known: Mapping[str, object] | set[str], inside: str = "") -> Any:
+def _unknown(
+    key: str, known: Mapping[str, object] | set[str], inside: str = ""
+) -> ConfigurationError:
     return ConfigurationError(
         _("%(place)s is not a setting of mipyme_backup."),
         hint=_("Known keys here: %(known)s"),
@@ -181,7 +190,7 @@ def _bad(key: str, expected: str) -> ConfigurationError:
 
 def _of(key: str, types: type | tuple[type, ...], expected: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
-        if not isinstance(value, types) or isinstance(value, bool) and types is int:
+        if not isinstance(value, types):
             raise _bad(key, expected)
         return value
 
@@ -197,6 +206,57 @@ def _at_least(key: str, least: int) -> Callable[[Any], int]:
     return parse
 
 
+def _name(key: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise _bad(key, "a name")
+        return value
+
+    return parse
+
+
+def _duration(key: str) -> Callable[[Any], timedelta]:
+    def parse(value: Any) -> timedelta:
+        if not isinstance(value, timedelta) or value <= timedelta(0):
+            raise _bad(key, "a timedelta above zero")
+        return value
+
+    return parse
+
+
+def _share(key: str) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise _bad(key, "a number from 0 to 1")
+        return value
+
+    return parse
+
+
+def _texts(key: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise _bad(key, "a list of texts")
+        return value
+
+    return parse
+
+
+def _cron(key: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        try:
+            CronSim(value, datetime(2000, 1, 1))  # noqa: DTZ001 - only its grammar is looked at
+        except (CronSimError, TypeError, AttributeError):
+            raise _bad(key, "a cron expression or None") from None
+        return str(value)
+
+    return parse
+
+
+def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else parse(value)
+
+
 def _path(key: str) -> Callable[[Any], Path | None]:
     def parse(value: Any) -> Path | None:
         if value is None:
@@ -208,60 +268,83 @@ def _path(key: str) -> Callable[[Any], Path | None]:
     return parse
 
 
-def _merged(key: str, defaults: Mapping[str, Any]) -> Callable[[Any], Mapping[str, Any]]:
+def _entries(key: str, known: Mapping[str, Parse]) -> Callable[[Any], Mapping[str, Any]]:
+    """Return the parser of a dict whose entries are parsed one by one."""
+
     def parse(value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
             raise _bad(key, "a dict")
         for name in value:
-            if name not in defaults:
-                raise _unknown(name, defaults, f"[{key!r}]")
-        return value
+            if name not in known:
+                raise _unknown(name, known, f"[{key!r}]")
+        return {name: known[name](f"{key}.{name}")(entry) for name, entry in value.items()}
 
     return parse
 
 
-def _part(key: str, value: Any, extra_keys: set[str]) -> Part:
+def _part(key: str, value: Any, extra_keys: Mapping[str, Parse]) -> Part:
     if not isinstance(value, Mapping) or not isinstance(value.get("BACKEND"), str):
         raise _bad(key, "a dict with BACKEND (a dotted path) and OPTIONS (a dict)")
-    known = {"BACKEND", "OPTIONS"} | extra_keys
+    known = {"BACKEND", "OPTIONS", *extra_keys}
     for name in value:
         if name not in known:
             raise _unknown(name, known, f"[{key!r}]")
     options = value.get("OPTIONS", {})
     if not isinstance(options, Mapping):
         raise _bad(f"{key}.OPTIONS", "a dict")
-    extra = {name: value[name] for name in extra_keys if name in value}
+    extra = {
+        name: parse(f"{key}.{name}")(value[name])
+        for name, parse in extra_keys.items()
+        if name in value
+    }
     return Part(backend=value["BACKEND"], options=options, extra=extra)
 
 
-_SOURCE_KEYS: set[str] = set()
-_DESTINATION_KEYS = {"RETENTION", "BANDWIDTH", "RETRY_FOR"}
-
-
-def _parts(extra_keys: set[str]) -> Callable[[str, Any], dict[str, Part]]:
+def _parts(extra_keys: Mapping[str, Parse]) -> Callable[[str, Any], dict[str, Part]]:
     def parse(key: str, value: Any) -> dict[str, Part]:
         if not isinstance(value, Mapping) or not value:
             raise _bad(key, "a dict of back ends by name, with at least one")
+        for name in value:
+            if not isinstance(name, str) or not name:
+                raise _bad(key, "a dict of back ends by name; a name is a text")
         return {name: _part(f"{key}.{name}", part, extra_keys) for name, part in value.items()}
 
     return parse
 
 
 def _encryption(value: Any) -> Part | None:
-    return None if value is None else _part("ENCRYPTION", value, set())
+    return None if value is None else _part("ENCRYPTION", value, {})
 
 
+_RETENTION: dict[str, Parse] = {name: lambda key: _at_least(key, 1) for name in DEFAULT_RETENTION}
+_SCHEDULE: dict[str, Parse] = {name: lambda key: _or_none(_cron(key)) for name in DEFAULT_SCHEDULE}
+_ALERTS: dict[str, Parse] = {
+    "recipients": lambda key: _or_none(_texts(key)),
+    "webhooks": _texts,
+    "heartbeat_url": lambda key: _or_none(_of(key, str, "a URL or None")),
+    "max_age": _duration,
+    "min_size": lambda key: _at_least(key, 0),
+    "min_free_disk": _share,
+    "max_shrink": _share,
+    "digest": lambda key: _or_none(_name(key)),
+}
+_SOURCE_KEYS: dict[str, Parse] = {}
+_DESTINATION_KEYS: dict[str, Parse] = {
+    "RETENTION": lambda key: _entries(key, _RETENTION),
+    "BANDWIDTH": lambda key: _or_none(_at_least(key, 1)),
+    "RETRY_FOR": lambda key: _at_least(key, 0),
+}
 _KEYS: dict[str, Callable[[Any], Any]] = {
-    "PROJECT": _of("PROJECT", str, "a name"),
+    "PROJECT": _name("PROJECT"),
     "SOURCES": lambda value: _parts(_SOURCE_KEYS)("SOURCES", value),
     "DESTINATIONS": lambda value: _parts(_DESTINATION_KEYS)("DESTINATIONS", value),
-    "RETENTION": _merged("RETENTION", DEFAULT_RETENTION),
+    "RETENTION": _entries("RETENTION", _RETENTION),
     "ENCRYPTION": _encryption,
     "SIGNING_KEY_FILE": _path("SIGNING_KEY_FILE"),
-    "RPO": _of("RPO", timedelta, "a timedelta"),
-    "RTO": _of("RTO", timedelta, "a timedelta"),
-    "SCHEDULE": _merged("SCHEDULE", DEFAULT_SCHEDULE),
-    "ALERTS": _merged("ALERTS", DEFAULT_ALERTS),
+    "RPO": _duration("RPO"),
+    "RTO": _duration("RTO"),
+    "SCHEDULE": _entries("SCHEDULE", _SCHEDULE),
+    "ALERTS": _entries("ALERTS", _ALERTS),
     "STATE_DIR": _path("STATE_DIR"),
     "KEEP_REPLACED_HOURS": _at_least("KEEP_REPLACED_HOURS", 0),
     "VOLUME_SIZE": _at_least("VOLUME_SIZE", SMALLEST_VOLUME),

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
@@ -20,11 +20,15 @@ Phase = Literal["loading", "swapping", "done", "undoing", "undone"]
 
 
 class Entry(TypedDict):
-    """One restore. `targets` are the states of its targets, `finished_at` an ISO time in UTC."""
+    """One restore. `targets` are the states of its targets, `finished_at` an ISO time in UTC.
+
+    `elsewhere` says that it replaces nothing.
+    """
 
     id: str
     backup: str
     phase: Phase
+    elsewhere: bool
     targets: list[dict[str, Any]]
     safety_backup: str | None
     finished_at: str | None
@@ -37,17 +41,20 @@ class Journal:
         self._folder = state_dir / "restores"
 
     def write(self, entry: Entry) -> None:
-        """Keep `entry` on disk, synced, in place of the one with the same id."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Keep `entry` on disk, synced, in place of the one with the same id.
+
+        Raises RestoreError, and the one before stays, when that cannot be done.
+        """
         target = self._path(entry["id"])
-        temporary = target.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(entry, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(target)
-        self._sync()
+        try:
+            self._replace(target, json.dumps(entry, indent=1))
+        except OSError as error:
+            raise RestoreError(
+                _("The restore journal %(file)s cannot be written: %(reason)s"),
+                hint=_("STATE_DIR needs some room, and must be ours to write."),
+                file=target,
+                reason=error.strerror or error,
+            ) from error
 
     def remove(self, entry: Entry) -> None:
         """Forget the restore."""
@@ -61,7 +68,10 @@ class Journal:
         files = [*self._folder.glob("*.json")]
         for file in sorted(files, key=lambda path: path.stat().st_mtime_ns):
             try:
-                yield json.loads(file.read_text())
+                entry = json.loads(file.read_text())
+                if not isinstance(entry, dict) or not Entry.__required_keys__ <= entry.keys():
+                    raise ValueError("not an entry")
+                yield cast("Entry", entry)
             except ValueError as error:
                 raise RestoreError(
                     _("The restore journal %(file)s is damaged."),
@@ -80,6 +90,23 @@ class Journal:
 
     def _path(self, restore_id: str) -> Path:
         return self._folder / f"{restore_id}.json"
+
+    def _replace(self, target: Path, text: str) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = target.with_suffix(".tmp")
+        try:
+            descriptor = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
+            )
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._sync()
 
     def _sync(self) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -28,7 +28,7 @@ HMAC = "HMAC-SHA256"
 CHECKSUM = "SHA-256"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-SHAPES = {
+SHAPES: dict[str, Any] = {
     "id": str,
     "name": str,
     "kind": str,

@@ -133,9 +133,7 @@ class Child:
         """End the process group if it still runs, and everything upstream of it."""
         if not self._finished:
             self._finished = True
-            self._failure = ProcessError(
-                _("%(tool)s was ended before it was done"), tool=self.tool
-            )
+            self._failure = ProcessError(_("%(tool)s was ended before it was done"), tool=self.tool)
             _end_group(self._process)
         if self._upstream is not None:
             # The feeder stops at its next write. Only one that hangs in its upstream is
@@ -326,4 +324,3 @@ def _describe(status: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(-status).name
     return f"signal {-status}"
-

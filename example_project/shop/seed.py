@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import Group, Permission, User
 from django.core.files.base import ContentFile
 from django.db import transaction
@@ -145,7 +146,7 @@ def _hire() -> None:
     )
     group.permissions.set(may_change)
     for name in ("begoña", "nahuel"):
-        person = User(username=name, is_staff=True, date_joined=OPENED)
-        person.set_unusable_password()
-        person.save()
+        person = User.objects.create(
+            username=name, password=UNUSABLE_PASSWORD_PREFIX, is_staff=True, date_joined=OPENED
+        )
         person.groups.add(group)

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mipyme_backup.destinations.base import Destination, Entry
@@ -23,7 +23,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 class LocalDestination(Destination):
     """Keeps backups below the folder `location`, which is made, private, where it is absent.
 
-    Names that begin with a dot at the root (`STATE_DIR`, temporary files) are not objects.
+    Names that begin with a dot at the root (`STATE_DIR`, temporary files) are not objects, and
+    neither is a link or anything else that is no regular file.
     """
 
     def __init__(self, *, location: str | Path) -> None:
@@ -51,17 +52,19 @@ class LocalDestination(Destination):
             _sync_folders(target.parent, self.location)
 
     def open(self, name: str) -> Reader:
+        path = self._path(name)
         with self._errors(_("read"), name):
-            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
                 raise OSError(errno.EINVAL, "not a regular file")
         return _File(self, name, descriptor)
 
     def size(self, name: str) -> int | None:
+        path = self._path(name)
         with self._errors(_("read"), name):
             try:
-                status = self._path(name).lstat()
+                status = path.lstat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -70,13 +73,14 @@ class LocalDestination(Destination):
         with self._errors(_("list")):
             for path in _files(self.location):
                 name = path.relative_to(self.location).as_posix()
-                if name.startswith(prefix) and not name.startswith("."):
+                if name.startswith(prefix):
                     yield Entry(name=name, size=path.lstat().st_size)
 
     def delete(self, name: str) -> None:
         path = self._path(name)
         with self._errors(_("delete from")):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
             for folder in path.parents:
                 if folder == self.location:
                     break
@@ -89,7 +93,8 @@ class LocalDestination(Destination):
             return status.f_bavail * status.f_frsize
 
     def _path(self, name: str) -> Path:
-        if name.startswith(("/", ".")) or ".." in name.split("/") or "\0" in name:
+        steps = name.split("/")
+        if name.startswith(".") or not {"", ".", ".."}.isdisjoint(steps) or "\0" in name:
             raise DestinationError(_("%(name)r is no name of an object."), name=name)
         return self.location / name
 
@@ -108,8 +113,9 @@ class LocalDestination(Destination):
         """Turn an OSError into a DestinationError that says what could not be done, and why."""
         try:
             yield
-        except FileNotFoundError as error:
-            raise ObjectMissingError(
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # Where an object was named it is missing; without a name it is the whole folder.
+            raise (ObjectMissingError if name else DestinationError)(
                 _("%(place)s does not exist."), place=self.location / name
             ) from error
         except OSError as error:
@@ -144,22 +150,25 @@ class _File:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and what lacks above it, each private from its first moment."""
+    """Make `folder` and what lacks above it, each private from its first moment, and synced."""
     if not folder.exists():
         _make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+            _sync_folders(folder.parent, folder.parent)
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
-    """A spool on the same file system is adopted without a copy, any other is copied."""
-    try:
-        os.link(file, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-    else:
-        return
+    """A private file on the same file system is adopted without a copy, any other is copied."""
+    status = file.lstat()
+    if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077:
+        try:
+            os.link(file, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+        else:
+            return
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as output, file.open("rb") as source:
         shutil.copyfileobj(source, output, CHUNK)
@@ -180,12 +189,19 @@ def _sync_folders(folder: Path, root: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the regular files below `folder` in order of name; a link is not followed."""
+    """Yield the regular files below `folder` in order of name; a link is not followed.
+
+    What begins with a dot in `folder` itself is left out.
+    """
+    yield from _walk(folder, lambda entry: not entry.name.startswith("."))
+
+
+def _walk(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> Iterator[Path]:
     with os.scandir(folder) as scan:
-        entries = sorted(scan, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith("."):
-                yield from _files(Path(entry.path))
+        entries = [(entry.is_dir(follow_symlinks=False), entry) for entry in scan if wanted(entry)]
+    # A folder counts with its slash, as it does in the names of what it holds.
+    for is_folder, entry in sorted(entries, key=lambda item: item[1].name + "/" * item[0]):
+        if is_folder:
+            yield from _walk(Path(entry.path), lambda entry: True)
         elif entry.is_file(follow_symlinks=False):
             yield Path(entry.path)

@@ -74,7 +74,9 @@ class GPG(Encryption):
         if secret is None:
             raise KeyMissingError(
                 _("No passphrase at hand opens this backup: it was made with key %(key)s."),
-                hint=_("Name the file of that passphrase in passphrase_file or old_passphrase_files."),
+                hint=_(
+                    "Name the file of that passphrase in passphrase_file or old_passphrase_files."
+                ),
                 key=key_fingerprint,
             )
         return _Gpg(decrypt_arguments(), secret, upstream, _check_decrypted)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mipyme_backup.errors import BackupError
 from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.operations.project import Project
 from mipyme_backup.sources.base import Target
@@ -26,9 +27,7 @@ def recover(project: Project) -> None:
             project.catalog.end_restore(entry["id"], "abandoned")
             logger.warning("The interrupted restore %s was rolled back.", entry["id"])
         elif entry["phase"] == "swapping":
-            for target in targets:
-                target.swap()
-            mark_done(project, entry)
+            swap_all(project, entry, targets)
             project.catalog.end_restore(entry["id"], "complete")
             logger.warning("The interrupted restore %s was finished.", entry["id"])
         else:
@@ -36,15 +35,42 @@ def recover(project: Project) -> None:
             logger.warning("The interrupted undo of restore %s was finished.", entry["id"])
 
 
-def mark_done(project: Project, entry: Entry) -> None:
-    """Note that everything was swapped; from now on it can be undone."""
-    _end(project, entry, "done")
+def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float:
+    """Swap every target in, or none: where one fails, those before it are swapped back.
+
+    Returns the seconds of downtime. What was restored elsewhere, or merged, replaces nothing:
+    there is nothing to keep of it.
+    """
+    swapped: list[Target] = []
+    try:
+        downtime = 0.0
+        for target in targets:
+            downtime += target.swap()
+            swapped.append(target)
+    except BackupError:
+        for target in reversed(swapped):
+            target.undo()
+        for target in targets:
+            target.discard()
+        project.journal.remove(entry)
+        raise
+    if entry["elsewhere"] or not entry["targets"]:
+        for target in targets:
+            target.remove_replaced()
+        project.journal.remove(entry)
+    else:
+        _end(project, entry, "done")
+    return downtime
 
 
 def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
     """Swap everything that was replaced back in, in the reverse order."""
-    for target in reversed(targets):
-        target.undo()
+    try:
+        for target in reversed(targets):
+            target.undo()
+    except BackupError:
+        _end(project, entry, "done")  # it can be tried again, and blocks nobody meanwhile
+        raise
     _end(project, entry, "undone")
     project.catalog.end_restore(entry["id"], "undone")
 

@@ -31,7 +31,13 @@ from mipyme_backup.operations import backup
 from mipyme_backup.operations.choosing import Choice, all_backups, choose, selected
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import open_artifact
-from mipyme_backup.operations.recovery import mark_done, recover, remove_expired, target_of, undo_targets
+from mipyme_backup.operations.recovery import (
+    recover,
+    remove_expired,
+    swap_all,
+    target_of,
+    undo_targets,
+)
 from mipyme_backup.operations.writing import new_id, sweep_unfinished
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Target
@@ -116,7 +122,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         lines = _plan(project, request, choice, targets)
         signals.pre_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
         project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
-        entry = _entry(restore_id, manifest, targets)
+        entry = _entry(restore_id, manifest, targets, elsewhere=request.elsewhere)
         project.journal.write(entry)
         try:
             _load(project, choice, targets, progress)
@@ -131,10 +137,6 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             project.catalog.end_restore(restore_id, "failed", str(error))
             raise
         downtime = _swap(project, entry, targets, progress)
-        if request.elsewhere:
-            for _source, target in targets:
-                target.remove_replaced()
-            project.journal.remove(entry)
         if request.migrate and not request.elsewhere:
             progress.step(Message(_("Running migrate")))
             call_command("migrate", interactive=False, verbosity=0)
@@ -198,10 +200,12 @@ def _choose(project: Project, request: Request) -> Choice:
 def _targets(
     project: Project, request: Request, manifest: Manifest, restore_id: str
 ) -> list[tuple[SavedSource, Target]]:
-    return [
+    targets = [
         (source, _target(project, request, source, restore_id))
         for source in _sources(request, manifest)
     ]
+    # Last, because what was merged cannot be swapped back when a later swap fails.
+    return sorted(targets, key=lambda pair: isinstance(pair[1], FixturesTarget))
 
 
 def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
@@ -333,11 +337,14 @@ def _is_squash(loader: MigrationLoader, app: str, name: str) -> bool:
     return bool(loader.disk_migrations[app, name].replaces)
 
 
-def _entry(restore_id: str, manifest: Manifest, targets: Targets) -> Entry:
+def _entry(
+    restore_id: str, manifest: Manifest, targets: Targets, *, elsewhere: bool
+) -> Entry:
     return {
         "id": restore_id,
         "backup": manifest.id,
         "phase": "loading",
+        "elsewhere": elsewhere,
         "targets": [t.state for _s, t in targets if not isinstance(t, FixturesTarget)],
         "safety_backup": None,
         "finished_at": None,
@@ -414,12 +421,16 @@ def _safety_backup(
 ) -> str | None:
     if not request.safety_backup:
         return None
-    live = [source.name for source, target in targets if target.has_live()]
+    live = {
+        f"{PREFIX}{target.state['alias']}" if isinstance(target, FixturesTarget) else source.name
+        for source, target in targets
+        if isinstance(target, FixturesTarget) or target.has_live()
+    }
     if not live:
         progress.step(Message(_("There is no live data to save: no safety backup.")))
         return None
     try:
-        taken = backup.take(project, backup.Request(kind="safety", only=live), progress)
+        taken = backup.take(project, backup.Request(kind="safety", only=sorted(live)), progress)
     except BackupError as error:
         raise RestoreError(
             _("The safety backup failed, so nothing was restored: %(reason)s"),
@@ -467,6 +478,4 @@ def _swap(project: Project, entry: Entry, targets: Targets, progress: Progress) 
     connections.close_all()
     entry["phase"] = "swapping"
     project.journal.write(entry)
-    downtime = sum(target.swap() for _source, target in targets)
-    mark_done(project, entry)
-    return downtime
+    return swap_all(project, entry, [target for _source, target in targets])

@@ -48,9 +48,7 @@ def cut(reader: Reader, *, spool: Path, volume_size: int) -> Iterator[SpooledVol
         index += 1
 
 
-def _write_one(
-    reader: Reader, data: bytes, file: Path, volume_size: int
-) -> tuple[int, str, bytes]:
+def _write_one(reader: Reader, data: bytes, file: Path, volume_size: int) -> tuple[int, str, bytes]:
     """Fill one volume beginning with `data`; return its size, its hash and what is left over."""
     digest = hashlib.sha256()
     size = 0

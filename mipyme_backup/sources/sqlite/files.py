@@ -163,17 +163,18 @@ def foreign_key_violations(connection: sqlite3.Connection) -> int | None:
         return None
 
 
-def damage(connection: sqlite3.Connection, check: str) -> list[str]:
-    """Return what ``quick_check`` or ``integrity_check`` finds wrong, at most ten things."""
-    found = []
+def damage(connection: sqlite3.Connection, check: str) -> str | None:
+    """Return the first thing that ``quick_check`` or ``integrity_check`` finds wrong, or None.
+
+    Not more, because a longer check of a damaged file may end in an exception instead.
+    """
     try:
-        for (text,) in connection.execute(f"PRAGMA {check}(10)"):
-            found.append(str(text))
+        found = str(pragma(connection, f"{check}(1)"))
     except sqlite3.DatabaseError as error:
         if code_of(error) not in UNREADABLE:
             raise
-        found.append(str(error))
-    return [] if found == ["ok"] else [text.removeprefix(HEADING) for text in found]
+        return str(error)
+    return None if found == "ok" else found.removeprefix(HEADING)
 
 
 def quoted(name: str) -> str:

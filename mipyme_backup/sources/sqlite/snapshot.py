@@ -161,14 +161,14 @@ class SQLiteSnapshot:
         wanted = {name.lower() for name in without_rows}
         with closing(files.connect_as_django(self._engine, self._copy)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
-            problems = files.damage(connection, "quick_check")
-            if problems:
+            problem = files.damage(connection, "quick_check")
+            if problem is not None:
                 raise SourceError(
                     _("the database %(alias)s (%(database)s) is damaged: %(problem)s"),
                     hint=_("Restore a good backup, or save what `sqlite3 FILE .recover` can read."),
                     alias=self.alias,
                     database=self._facts["database"],
-                    problem=problems[0],
+                    problem=problem,
                 )
             connection.execute("PRAGMA secure_delete = ON")
             emptied = [name for name in files.tables(connection) if name.lower() in wanted]

@@ -151,9 +151,8 @@ class SQLiteTarget(Target):
         self.state["wal"] = facts.get("journal_mode") == "wal"
         try:
             with closing(files.connect_as_django(self.state["engine"], self._side)) as side:
-                if problems := files.damage(side, "integrity_check"):
-                    text = _("SQLite finds damage: %(problem)s")
-                    return [Message(text, {"problem": problem}) for problem in problems]
+                if problem := files.damage(side, "integrity_check"):
+                    return [Message(_("SQLite finds damage: %(problem)s"), {"problem": problem})]
                 return [*_violations(side, facts), *_differences(side, facts)]
         except sqlite3.Error as error:
             raise files.explained(error, self._side, RestoreError) from error

@@ -1,8 +1,9 @@
 """Carries out a method of an SQLite target in a process that is killed on the way.
 
 Run as a module: each line of stdin is ``[state, method, call, delay]``; the answer is "killed" or
-"finished". The kill comes at the call with that number (of those that the code under test makes,
-their returns counted too), or after the delay in seconds; with neither it runs to its end.
+"finished". The kill comes just before the call with that number, of those that the code under test
+makes to C (to SQLite and to the system), or after the delay in seconds; with neither it runs to
+its end.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _kill_at(call: int) -> None:
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal seen
-        if event in ("c_call", "c_return") and frame.f_code.co_filename.startswith(FOLDER):
+        if event == "c_call" and frame.f_code.co_filename.startswith(FOLDER):
             seen += 1
             if seen == call:
                 os.kill(os.getpid(), signal.SIGKILL)
