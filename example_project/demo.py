@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -38,7 +39,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 SHORTEST_NEEDLE = 10
 VOLUME_NAME = re.compile(r".+\.\d{5}")
 # RFC 9580, section 4.2: a symmetric-key encrypted session key packet, old and new header.
-OPENPGP_STARTS = (0x8C, 0xC3)
+OPENPGP_STARTS = (b"\x8c", b"\xc3")
 
 
 class DemoError(Exception):
@@ -93,7 +94,7 @@ class Stage:
 
     def manage(self, *arguments: str, fails: bool = False) -> None:
         """Run ``manage.py`` with its output shown; raise DemoError unless it ends as expected."""
-        self.console.print(Text(f"$ python manage.py {' '.join(arguments)}", style="bold"))
+        self.console.print(Text(f"$ python manage.py {shlex.join(arguments)}", style="bold"))
         with self._start(arguments, stderr=subprocess.STDOUT) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -232,11 +233,7 @@ def is_encrypted(volume: Path) -> bool:
     name, _, number = volume.name.rpartition(".")
     with volume.open("rb") as file:
         start = file.read(1)
-    return name.endswith(".gpg") and (int(number) > 0 or start[:1] in map(_byte, OPENPGP_STARTS))
-
-
-def _byte(value: int) -> bytes:
-    return bytes([value])
+    return name.endswith(".gpg") and (int(number) > 0 or start in OPENPGP_STARTS)
 
 
 def summary(fingerprint: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from mipyme_backup.operations.choosing import all_backups
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
+from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
@@ -38,8 +39,17 @@ from mipyme_backup.sources.media import MediaSource
 S = TypeVar("S", DatabaseSource, MediaSource)
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 
-__all__ = ["BackupResult", "Listed", "RestoreResult", "Verified", "backup", "backups", "restore",
-           "undo_restore", "verify"]
+__all__ = [
+    "BackupResult",
+    "Listed",
+    "RestoreResult",
+    "Verified",
+    "backup",
+    "backups",
+    "restore",
+    "undo_restore",
+    "verify",
+]
 
 
 class Silent:
@@ -109,7 +119,7 @@ def restore(
             _("Say which backup to restore: an ID, or --latest, or --at."),
             hint=_("list_backups shows those that there are."),
         )
-    request = restore_operation.Request(
+    request = RestoreRequest(
         identifier=identifier,
         at=at,
         destination=destination,
@@ -171,7 +181,9 @@ def _rows(found: Sequence[Found]) -> list[dict[str, Any]]:
             row = rows.setdefault(item.name, _unreadable(item))
         else:
             described_row = {**described(item.manifest, item.sha256), "status": "complete"}
-            row = rows.setdefault(item.manifest.id, {**described_row, "pinned": False, "copies": []})
+            row = rows.setdefault(
+                item.manifest.id, {**described_row, "pinned": False, "copies": []}
+            )
         row["copies"].append(
             {
                 "destination": item.destination,
@@ -261,5 +273,3 @@ def _build(part: conf.Part, kind: type[Any], key: str) -> Any:
             kind=kind.__name__,
         )
     return built
-
-

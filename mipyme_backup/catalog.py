@@ -116,9 +116,7 @@ class Catalog:
     @_optional
     def verified(self, results: Iterable[Verified]) -> None:
         for result in results:
-            Copy.objects.filter(
-                backup__backup_id=result.id, destination=result.destination
-            ).update(
+            Copy.objects.filter(backup__backup_id=result.id, destination=result.destination).update(
                 status=Copy.Status.DAMAGED if result.problems else Copy.Status.COMPLETE,
                 error="\n".join(result.problems),
                 verified_at=datetime.now(UTC),
@@ -157,11 +155,8 @@ class Catalog:
     def copy_history(self, using: str) -> None:
         """Copy the runs and restores of the live catalog into the database `using`."""
         with transaction.atomic(using=using):
-            for model in (Backup, Restore):
-                rows = list(model._default_manager.using("default").all())
-                for row in rows:
-                    row.pk = None
-                model._default_manager.using(using).bulk_create(rows, batch_size=500)
+            _copy_rows(Backup, using)
+            _copy_rows(Restore, using)
 
     @_optional
     def sync(self, found: Iterable[Found], using: str = "default") -> None:
@@ -173,7 +168,7 @@ class Catalog:
                     _record(item.manifest, item.sha256, {item.destination: True}, using)
 
     def rows(self) -> list[dict[str, Any]] | None:
-        """Return every run, newest first, as the JSON of ``list_backups``; None where it cannot be read."""
+        """Return every run, newest first, as JSON values; None where they cannot be read."""
         try:
             return [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
         except UNAVAILABLE as error:
@@ -181,9 +176,15 @@ class Catalog:
             return None
 
 
-def _record(
-    manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None
-) -> None:
+def _copy_rows(model: type[Backup] | type[Restore], using: str) -> None:
+    manager: Any = model._default_manager
+    rows = list(manager.using("default").all())
+    for row in rows:
+        row.pk = None
+    manager.using(using).bulk_create(rows, batch_size=500)
+
+
+def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None) -> None:
     values = {
         "name": manifest.name,
         "kind": manifest.kind,

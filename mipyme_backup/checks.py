@@ -11,7 +11,8 @@ from typing import Any
 
 from django.apps.config import AppConfig
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as DeployWarning
 
 from mipyme_backup import conf
 from mipyme_backup.errors import ConfigurationError
@@ -45,7 +46,7 @@ def check_deployment(
         return []  # `check_settings` tells
     if encryption is None:
         return [
-            Warning(
+            DeployWarning(
                 "Backups are not encrypted.",
                 hint="Set ENCRYPTION in MIPYME_BACKUP to a passphrase file.",
                 id="mipyme_backup.W001",

@@ -282,9 +282,9 @@ def _parse_artifact(document: dict[str, Any]) -> StoredArtifact:
     volumes = tuple(Volume(size=v["size"], sha256=v["sha256"]) for v in document["volumes"])
     artifact = StoredArtifact(**{**document, "volumes": volumes})
     _check_path(artifact.path)
-    for item in (artifact, *volumes):
-        if not SHA256.fullmatch(item.sha256):
-            raise ValueError(f"{item.sha256!r} is no SHA-256")
+    for sha256 in (artifact.sha256, *(volume.sha256 for volume in volumes)):
+        if not SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is no SHA-256")
     for size in (artifact.raw_size, artifact.stored_size, *(volume.size for volume in volumes)):
         if type(size) is not int or size < 0:
             raise ValueError(f"{size!r} is no size")

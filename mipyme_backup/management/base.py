@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext
@@ -25,6 +25,7 @@ class BackupCommand(BaseCommand):
 
     requires_system_checks = ["mipyme_backup"]
     requires_migrations_checks = False
+    _from_command_line = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -42,14 +43,16 @@ class BackupCommand(BaseCommand):
         _end_in_order()
         self.as_json: bool = options["json"]
         self.console = Console(
-            file=self.stdout._out,  # type: ignore[attr-defined]
+            file=cast("IO[str]", self.stdout._out),
             no_color=options["no_color"] or None,
             highlight=False,
             soft_wrap=False,
         )
-        errors = Console(file=self.stderr._out, no_color=options["no_color"] or None)  # type: ignore[attr-defined]
+        errors = Console(
+            file=cast("IO[str]", self.stderr._out), no_color=options["no_color"] or None
+        )
         logging.getLogger("mipyme_backup").setLevel(
-            logging.WARNING if options["verbosity"] < 2 else logging.INFO  # noqa: PLR2004
+            logging.WARNING if options["verbosity"] < 2 else logging.INFO
         )
         self.progress = TerminalProgress(errors, quiet=options["verbosity"] == 0)
         try:
@@ -85,6 +88,7 @@ class BackupCommand(BaseCommand):
         return answer.strip().lower() in {"y", "yes", "s", "si", "sí"}
 
     def run_from_argv(self, argv: list[str]) -> None:
+        self._from_command_line = True
         try:
             super().run_from_argv(argv)
         except KeyboardInterrupt:
@@ -94,9 +98,9 @@ class BackupCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except SilentError as error:
-            if self._called_from_command_line:
-                sys.exit(error.returncode)
-            raise
+            if not self._from_command_line:
+                raise
+            sys.exit(error.returncode)
 
 
 class SilentError(CommandError):

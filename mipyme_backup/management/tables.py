@@ -41,7 +41,7 @@ def moment(text: str | None) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration for people: tenths below a minute."""
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))  # noqa: PLR2004
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def status(text: str) -> str:
@@ -69,8 +69,8 @@ def backups_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
             escape(_(row["kind"])),
             status(row["status"]),
             moment(row["finished_at"]),
-            size(row["raw_size"]),
-            size(row["stored_size"]),
+            size(row["raw_size"]) if row["finished_at"] else "-",
+            size(row["stored_size"]) if row["finished_at"] else "-",
             _copies(row),
             *name,
         )

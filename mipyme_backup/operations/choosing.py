@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mipyme_backup.errors import BackupError, DamagedError, DestinationError, NoBackupError
+from mipyme_backup.errors import (
+    BackupError,
+    DamagedError,
+    DestinationError,
+    NoBackupError,
+    UsageError,
+)
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
@@ -51,8 +57,8 @@ def choose(
     """Return the backup that `identifier` names, or the newest good one at or before `at`.
 
     The newest holds all of the sources `only` (without it: is a whole one), and is never of
-    kind ``safety``. Raises NoBackupError when nothing matches, UsageError-like ambiguity as
-    NoBackupError too, DamagedError when the named backup is unreadable or another project's.
+    kind ``safety``. Raises NoBackupError when nothing matches or several do, UsageError for an
+    unknown destination, DamagedError when the named backup is unreadable or another project's.
     """
     found = all_backups(project, destination)
     matching = (
@@ -148,7 +154,7 @@ def selected(manifest: Manifest, name: str) -> list[str]:
 
 def _known(project: Project, destination: str) -> str:
     if destination not in project.destinations:
-        raise NoBackupError(
+        raise UsageError(
             _("There is no destination %(name)s."),
             hint=_("Known destinations: %(known)s"),
             name=destination,

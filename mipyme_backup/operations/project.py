@@ -57,7 +57,9 @@ class Project:
     def journal(self) -> Journal:
         return Journal(self.state_dir)
 
-    def lock(self, operation: str, *, wait: bool = False) -> contextlib.AbstractContextManager[None]:
+    def lock(
+        self, operation: str, *, wait: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
         """Hold the project's lock; raises LockedError where another run holds it."""
         return project_lock(
             self.state_dir,

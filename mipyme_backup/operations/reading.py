@@ -24,7 +24,7 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A backup as one destination holds it; `error` instead of `manifest` where it is unreadable."""
+    """A backup as one destination holds it; `error` in place of an unreadable `manifest`."""
 
     destination: str
     name: str
@@ -83,8 +83,7 @@ def open_artifact(
 ) -> Reader:
     """Return the raw stream of `artifact`: each volume is checked before it is decrypted."""
     stored = Joined(
-        partial(_open_volume, destination, path, volume)
-        for path, volume in artifact.volume_paths()
+        partial(_open_volume, destination, path, volume) for path, volume in artifact.volume_paths()
     )
     decrypt = None
     if manifest.encryption is not None:

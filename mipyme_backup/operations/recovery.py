@@ -10,14 +10,24 @@ from typing import Any
 from mipyme_backup.errors import BackupError
 from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.writing import sweep_unfinished
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.media import MediaTarget
 
 logger = logging.getLogger("mipyme_backup")
 
 
+def settle(project: Project) -> None:
+    """End what killed runs left, and what was kept long enough. Call it with the lock held."""
+    recover(project)
+    for backup_id in sweep_unfinished(project):
+        project.catalog.abandon(backup_id)
+    project.sweep_work()
+    remove_expired(project)
+
+
 def recover(project: Project) -> None:
-    """Bring every interrupted restore to an end. Call it with the lock held."""
+    """Bring every interrupted restore to an end."""
     for entry in project.journal.unfinished():
         targets = [target_of(project, state) for state in entry["targets"]]
         if entry["phase"] == "loading":

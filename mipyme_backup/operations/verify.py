@@ -63,13 +63,11 @@ def _wanted(
     found = all_backups(project, destination)
     if not identifiers and not latest:
         if not found:
-            raise NoBackupError(
-                _("There is no backup to verify."), hint=_("backup makes one.")
-            )
+            raise NoBackupError(_("There is no backup to verify."), hint=_("backup makes one."))
         return found
     chosen = [
         choose(project, identifier=identifier, destination=destination).manifest.id
-        for identifier in (identifiers or [None])
+        for identifier in (identifiers or (None,))
     ]
     return [item for item in found if item.manifest is not None and item.manifest.id in chosen]
 

@@ -61,7 +61,7 @@ class Writer:
         }
 
     def store(self, artifact: Artifact, on_bytes: Callable[[int], None]) -> StoredArtifact:
-        """Store one artifact, read to its end; raises its source's error, or the last destination's."""
+        """Store one artifact, read to its end; raises its source's or the last place's error."""
         if artifact.pool is None:
             path = f"{self._name}/{self._file_name(artifact)}"
         else:
@@ -173,7 +173,7 @@ class Writer:
             raise DestinationError(_("The manifest read back is not the one that was written."))
 
     def _provide_pack(self, destination: Destination, pack: StoredArtifact) -> None:
-        """Make sure that a pack of an earlier backup is here, from another destination if need be."""
+        """Make sure that a pack of an earlier backup is here; else copy it from elsewhere."""
         for path, volume in pack.volume_paths():
             if destination.size(path) != volume.size:
                 self._copy_volume(destination, path, volume)

@@ -119,7 +119,7 @@ class Target(ABC):
         """Compare what was loaded with the manifest's facts; return every difference."""
 
     def side_settings(self) -> dict[str, Any] | None:
-        """Return the ``DATABASES`` entry of what was loaded beside, None where it is no database."""
+        """Return the ``DATABASES`` entry of what was loaded beside, None for no database."""
         return None
 
     @abstractmethod

@@ -13,7 +13,7 @@ from mipyme_backup.process import CHUNK, Reader
 
 
 def check_content(name: str, reader: Reader) -> None:
-    """Read the raw stream of the artifact `name` to its end; raise DamagedError for what is wrong."""
+    """Read the raw stream of the artifact `name` to its end; raises DamagedError."""
     if name.endswith(".jsonl"):
         _check_lines(name, reader)
     elif name.endswith(".tar"):

@@ -72,7 +72,10 @@ class DatabaseSource(Source):
         """Return the ``DATABASES`` entry of `alias` with this source's overrides."""
         given = self._overrides.get(alias, {})
         entry: dict[str, Any] = {**connections.settings[alias], **given}
-        entry["OPTIONS"] = {**connections.settings[alias].get("OPTIONS", {}), **given.get("OPTIONS", {})}
+        entry["OPTIONS"] = {
+            **connections.settings[alias].get("OPTIONS", {}),
+            **given.get("OPTIONS", {}),
+        }
         return entry
 
     def vendor(self, alias: str) -> str:
@@ -87,7 +90,9 @@ class DatabaseSource(Source):
             )
         return vendor
 
-    def open_snapshot(self, alias: str, *, work_dir: Path, without_rows: frozenset[str]) -> Snapshot:
+    def open_snapshot(
+        self, alias: str, *, work_dir: Path, without_rows: frozenset[str]
+    ) -> Snapshot:
         """Open one consistent view of the database; the rows of `without_rows` stay out of it."""
         if self.vendor(alias) == "sqlite":
             return sqlite.SQLiteSnapshot(
@@ -181,5 +186,3 @@ class _AliasSource(Source):
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         yield view.snapshots[self.alias].artifact()
-
-

@@ -469,7 +469,7 @@ def test_a_dump_cut_anywhere_is_not_whole(
 ) -> None:
     postgresql_server.execute(
         "CREATE TABLE a1 AS SELECT 1 AS id; CREATE TABLE zz AS SELECT 1 AS id;"
-        "SELECT lo_from_bytes('0'::oid, decode(repeat('00', 30), 'hex'))",
+        "SELECT lo_from_bytea('0'::oid, decode(repeat('0001', 15), 'hex'))",
         settings_dict["NAME"],
     )
     with opened(postgresql_server, settings_dict) as snapshot:

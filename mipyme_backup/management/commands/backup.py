@@ -78,7 +78,11 @@ class Command(BackupCommand):
                         (
                             _("Copy"),
                             f"{escape(name)}: "
-                            + (f"[red]{escape(str(error))}[/]" if error else tables.status("complete")),
+                            + (
+                                f"[red]{escape(str(error))}[/]"
+                                if error
+                                else tables.status("complete")
+                            ),
                         )
                         for name, error in result.copies.items()
                     ),

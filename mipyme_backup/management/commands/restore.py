@@ -50,7 +50,10 @@ class Command(BackupCommand):
             "--to-database", metavar="NAME", help="load into a new database; live data stays"
         )
         parser.add_argument(
-            "--to-media", metavar="DIR", type=Path, help="load into an empty folder; live data stays"
+            "--to-media",
+            metavar="DIR",
+            type=Path,
+            help="load into an empty folder; live data stays",
         )
 
     def run(self, **options: Any) -> None:
@@ -107,8 +110,15 @@ class Command(BackupCommand):
         return answer
 
     def _undo(self, *, interactive: bool) -> None:
-        if interactive and not self.as_json and not self.confirm(
-            _("Swap back what the last restore replaced? What it brought is kept aside for a while.")
+        if (
+            interactive
+            and not self.as_json
+            and not self.confirm(
+                _(
+                    "Swap back what the last restore replaced? "
+                    "What it brought is kept aside for a while."
+                )
+            )
         ):
             self.console.print(_("Nothing was changed."))
             return
@@ -132,7 +142,10 @@ class Command(BackupCommand):
             (_("Status"), tables.status(result.status)),
             (_("Backup"), escape(result.backup_name or result.backup_id)),
             (_("Safety backup"), escape(result.safety_backup or "-")),
-            *((_("Replaced"), f"{name} → {escape(str(kept))}") for name, kept in result.replaced.items()),
+            *(
+                (_("Replaced"), f"{name} → {escape(str(kept))}")
+                for name, kept in result.replaced.items()
+            ),
             (_("Took"), tables.duration(result.seconds)),
             (_("Downtime"), f"{result.downtime_seconds:.2f} s"),
         ]

@@ -170,7 +170,7 @@ class Collection:
         pack = self._known.pack_of(sha256)
         if pack is None:
             chunks = (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
-            member = Member(sha256, len(content), chunks)
+            member = Member(sha256, len(content), chunks, proven=True)
             yield member
             pack = self._packed(member)
         self._write_new(entry, file, len(content), sha256, pack)

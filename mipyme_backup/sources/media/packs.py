@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import secrets
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mipyme_backup.process import CHUNK
@@ -21,12 +21,13 @@ class Member:
 
     The header of a tar member goes out before its content is read for good. So `chunks` may
     turn out not to be what `sha256` and `size` promised; the member is then void: padded
-    to its size, not `intact`, and no index names it.
+    to its size, not `intact`, and no index names it. A content that lies in memory is `proven`: not hashed again.
     """
 
     sha256: str
     size: int
-    chunks: Iterator[bytes]
+    chunks: Iterable[bytes]
+    proven: bool = False
     pack: str | None = field(default=None, init=False)
     intact: bool = field(default=False, init=False)
 
@@ -40,9 +41,10 @@ class Member:
         with contextlib.suppress(OSError):  # what cannot be read on is void like what changed
             for chunk in self.chunks:
                 left -= len(chunk)
-                digest.update(chunk)
+                if not self.proven:
+                    digest.update(chunk)
                 yield chunk
-        self.intact = not left and digest.hexdigest() == self.sha256
+        self.intact = not left and (self.proven or digest.hexdigest() == self.sha256)
         while left:
             padding = bytes(min(left, CHUNK))
             left -= len(padding)

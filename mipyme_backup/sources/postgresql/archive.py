@@ -17,7 +17,9 @@ from mipyme_backup.process import CHUNK, Reader
 MAGIC = b"PGDMP"
 OLDEST, NEWEST = (1, 14), (1, 16)
 HEAD_LIMIT = 1 << 30
-BLOCK_TYPES = (b"\x01", b"\x03")  # rows, large objects
+# Types of block, and how many zero integers end it: rows, which are text and so without zero
+# bytes; large objects, where the last one ends before the block does.
+BLOCK_TYPES = {b"\x01": 1, b"\x03": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,20 +177,24 @@ class Head:
 
 
 class WholeDump:
-    """Passes a dump on, and raises at its end unless all of it was there."""
+    """Passes a dump on, and raises NotWholeError at its end unless all of it was there.
+
+    Zero bytes at the end of the very last large object are the one thing that could be missed.
+    """
 
     def __init__(self, upstream: Reader) -> None:
         self._upstream = upstream
         self._head: Head | None = Head()
         self._contents = Contents()
-        self._markers: tuple[bytes, ...] = ()
+        self._last_block: dict[bytes, int] = {}
+        self._end = b""
         self._tail = b""
 
     def read(self, size: int, /) -> bytes:
         data = self._upstream.read(size)
         if self._head is not None:
             self._look_at_head(self._head, data)
-        else:
+        elif data:
             self._look_at_blocks(data)
         if not data:
             self._check_end()
@@ -203,19 +209,21 @@ class WholeDump:
             return
         self._head = None
         self._contents = contents
-        self._markers = last_block_markers(contents)
-        self._tail = bytes(contents.integer_size + 1)  # as if a block had ended
+        self._last_block = last_block_markers(contents)
+        self._tail = self._end = bytes(contents.integer_size + 1)  # as if a block had ended
         self._look_at_blocks(bytes(head.data[contents.length :]))
 
     def _look_at_blocks(self, data: bytes) -> None:
         window = self._tail + data
-        if any(marker in window for marker in self._markers):
-            self._markers = ()
+        for marker, zeros in self._last_block.items():
+            if marker in window:
+                self._last_block = {}
+                self._end = bytes(zeros * (self._contents.integer_size + 1))
+                break
         self._tail = window[-2 * (self._contents.integer_size + 2) :]
 
     def _check_end(self) -> None:
-        end_of_block = bytes(self._contents.integer_size + 1)
-        whole = not self._markers and self._tail.endswith(end_of_block)
+        whole = not self._last_block and self._tail.endswith(self._end)
         if self._head is not None or (self._contents.known and not whole):
             raise NotWholeError(
                 _("The dump ends too early"),
@@ -223,14 +231,17 @@ class WholeDump:
             )
 
 
-def last_block_markers(contents: Contents) -> tuple[bytes, ...]:
-    """Return how the last block may begin, with the end of the one before; () without data."""
+def last_block_markers(contents: Contents) -> dict[bytes, int]:
+    """Return how the last block may begin, with the end of the one before, and its final zeros.
+
+    Empty where nothing has data.
+    """
     numbers = [entry.id for entry in contents.entries if entry.has_data]
     if not numbers:
-        return ()
+        return {}
     number = b"\0" + numbers[-1].to_bytes(contents.integer_size, "little")
     before = bytes(contents.integer_size + 1)
-    return tuple(before + kind + number for kind in BLOCK_TYPES)
+    return {before + kind + number: zeros for kind, zeros in BLOCK_TYPES.items()}
 
 
 class Peeked:

@@ -31,7 +31,9 @@ LOADDATA = ("loaddata", "--format=jsonl", "-")
 
 
 @pytest.fixture(autouse=True)
-def _own_databases(django_db_blocker: DjangoDbBlocker, settings: Any, tmp_path: Path) -> Iterator[None]:
+def _own_databases(
+    django_db_blocker: DjangoDbBlocker, settings: Any, tmp_path: Path
+) -> Iterator[None]:
     settings.MEDIA_ROOT = str(tmp_path / "media")
     with django_db_blocker.unblock():
         yield

@@ -468,7 +468,9 @@ def _queries_of(alias: str) -> int:
         def reading(self) -> Any:
             return _counted(super().reading(), made)
 
-    (artifact,) = FixturesSource().artifacts(View(snapshots={"default": Counting("default", alias)}))
+    (artifact,) = FixturesSource().artifacts(
+        View(snapshots={"default": Counting("default", alias)})
+    )
     read_all(artifact.open())
     return len(made)
 

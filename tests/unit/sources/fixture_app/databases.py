@@ -38,7 +38,9 @@ def sqlite_entry(path: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def known(alias: str, entry: dict[str, Any]) -> Iterator[str]:
     """Make `entry` the database `alias` of this process."""
-    connections.settings[alias] = connections.configure_settings({"default": {}, alias: entry})[alias]
+    connections.settings[alias] = connections.configure_settings({"default": {}, alias: entry})[
+        alias
+    ]
     ContentType.objects.clear_cache()
     try:
         yield alias

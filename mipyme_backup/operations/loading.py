@@ -1,0 +1,109 @@
+"""Loading beside the live data: from the first good copy, checked against the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from django.db import connections
+
+from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError, RestoreError
+from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.choosing import Choice, all_backups
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import open_artifact
+from mipyme_backup.operations.targets import Targets
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.database import PREFIX
+from mipyme_backup.streams.digest import Measured
+
+
+def load(project: Project, choice: Choice, targets: Targets, progress: Progress) -> None:
+    """Load from the first copy; where that is damaged, begin again from the next."""
+    failure: BackupError | None = None
+    for name in choice.destinations:
+        try:
+            for source, target in targets:
+                progress.step(
+                    Message(
+                        _("Loading %(source)s from %(destination)s"),
+                        {"source": source.name, "destination": name},
+                    ),
+                    _raw_size(choice.manifest, source),
+                )
+                target.load(_openers(project, name, choice.manifest, source, progress))
+        except (DamagedError, ObjectMissingError) as error:
+            failure = error
+            for _source, target in targets:
+                target.discard()
+        else:
+            return
+    assert failure is not None
+    if isinstance(failure, ObjectMissingError):
+        raise DamagedError(str(failure).replace("%", "%%")) from failure
+    raise failure
+
+
+def _raw_size(manifest: Manifest, source: SavedSource) -> int:
+    packs = manifest.packs if source.name == "media" else ()
+    return sum(artifact.raw_size for artifact in (*source.artifacts, *packs))
+
+
+def _openers(
+    project: Project, name: str, manifest: Manifest, source: SavedSource, progress: Progress
+) -> dict[str, Callable[[], Reader]]:
+    destination = project.destinations[name]
+    artifacts = {artifact.name: artifact for artifact in source.artifacts}
+    if source.name == "media":
+        artifacts |= {f"pool/{pack.path.split('/')[1]}": pack for pack in manifest.packs}
+
+    def opened(key: str) -> Reader:
+        reader = open_artifact(project, destination, manifest, artifacts[key])
+        return Measured(reader, hashing=False, on_bytes=progress.advance)
+
+    return {key: partial(opened, key) for key in artifacts}
+
+
+def check(manifest: Manifest, targets: Targets, progress: Progress) -> None:
+    progress.step(Message(_("Checking what was loaded against the manifest")))
+    problems = [
+        str(problem) for source, target in targets for problem in target.check(_facts(source))
+    ]
+    if problems:
+        raise RestoreError(
+            _("What was loaded is not what %(name)s states: %(problems)s"),
+            hint=_("Live data is untouched. Restore another backup, and report this one."),
+            name=manifest.name,
+            problems="; ".join(problems[:10]),
+        )
+
+
+def _facts(source: SavedSource) -> Mapping[str, Any]:
+    """Return the facts of the source's main artifact: a database's dump, the media's index."""
+    return next(iter(source.facts.values()), {})
+
+
+def rebuild_catalog(project: Project, targets: Targets) -> None:
+    """Give the database that will be live the whole history: manifests and the live catalog."""
+    for source, target in targets:
+        settings = target.side_settings()
+        if source.name == f"{PREFIX}default" and settings is not None:
+            with _registered(settings) as using:
+                project.catalog.copy_history(using)
+                project.catalog.sync(all_backups(project), using=using)
+
+
+@contextlib.contextmanager
+def _registered(settings: dict[str, Any]) -> Iterator[str]:
+    """Register a database for the block, under an alias that Django's ORM can use."""
+    alias = "mipyme_backup_side"
+    connections.settings[alias] = {**connections.settings["default"], **settings}
+    try:
+        yield alias
+    finally:
+        connections[alias].close()
+        del connections[alias]
+        del connections.settings[alias]

@@ -1,0 +1,87 @@
+"""The plan of a restore: what will happen, in lines for a person; raises what forbids it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db.migrations.loader import MigrationLoader
+
+from mipyme_backup.errors import RestoreError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.choosing import Choice
+from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.targets import Request, Targets
+from mipyme_backup.sources.database import PREFIX
+
+
+def plan_lines(
+    project: Project, request: Request, choice: Choice, targets: Targets
+) -> list[Message]:
+    """Return the plan; raises RestoreError and PreflightError for what forbids it."""
+    manifest = choice.manifest
+    lines = [
+        Message(
+            _("Backup %(name)s of %(moment)s, from %(destinations)s"),
+            {
+                "name": manifest.name,
+                "moment": f"{manifest.snapshot_at:%Y-%m-%d %H:%M:%S} UTC",
+                "destinations": ", ".join(choice.destinations),
+            },
+        )
+    ]
+    for _source, target in targets:
+        lines += target.plan()
+    lines += _migrations(manifest, targets, migrate=request.migrate)
+    if not request.elsewhere:
+        if request.safety_backup:
+            lines.append(Message(_("The live data is saved first, as a safety backup.")))
+        else:
+            lines.append(Message(_("NO safety backup of the live data is taken.")))
+        lines.append(
+            Message(
+                _("What is replaced is kept for %(hours)d hours: restore --undo swaps it back."),
+                {"hours": project.keep_replaced / timedelta(hours=1)},
+            )
+        )
+    return lines
+
+
+def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[Message]:
+    """Refuse a database newer than the code; name `migrate` where it is older."""
+    if not any(source.name.startswith(PREFIX) for source, _target in targets):
+        return []
+    loader = MigrationLoader(None, load=False)
+    loader.load_disk()
+    on_disk: dict[str, set[str]] = {}
+    for app, name in loader.disk_migrations:
+        on_disk.setdefault(app, set()).add(name)
+    applied = {key for keys in manifest.migrations.values() for key in keys}
+    for key in sorted(applied):
+        app, _dot, name = key.partition(".")
+        if app in on_disk and name not in on_disk[app] and name > max(on_disk[app]):
+            raise RestoreError(
+                _("The backup is newer than the code: it has the migration %(name)s."),
+                hint=_("Deploy the code that it was made with, then restore."),
+                name=key,
+            )
+    pending = [
+        f"{app}.{name}"
+        for app, names in sorted(on_disk.items())
+        for name in sorted(names)
+        if manifest.migrations
+        and f"{app}.{name}" not in applied
+        and not _is_squash(loader, app, name)
+    ]
+    if not pending:
+        return []
+    text = (
+        _("%(count)d migrations are newer than the backup and will be run.")
+        if migrate
+        else _("%(count)d migrations are newer than the backup: run migrate afterwards.")
+    )
+    return [Message(text, {"count": len(pending)})]
+
+
+def _is_squash(loader: MigrationLoader, app: str, name: str) -> bool:
+    return bool(loader.disk_migrations[app, name].replaces)

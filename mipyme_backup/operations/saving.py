@@ -1,0 +1,193 @@
+"""Saving: every source read out of one consistent view, and handed to the writer."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
+
+from mipyme_backup.errors import SourceBusyError
+from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import Found, open_artifact
+from mipyme_backup.operations.writing import Writer
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.base import Snapshot, Source, View
+from mipyme_backup.sources.file_fields import file_names
+from mipyme_backup.sources.media.index import INDEX_NAME
+
+ATTEMPTS = 4
+BACKOFF_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What was saved, as the manifest tells it."""
+
+    sources: tuple[SavedSource, ...]
+    packs: tuple[StoredArtifact, ...]
+    migrations: Mapping[str, list[str]]
+    snapshot_at: datetime
+    warnings: tuple[Message, ...]
+
+
+class Saving:
+    """The reading of all sources, tried again whole while somebody is in the way."""
+
+    def __init__(
+        self,
+        project: Project,
+        sources: Sequence[Source],
+        writer: Writer,
+        work: Path,
+        progress: Progress,
+        earlier: Iterable[Found],
+    ) -> None:
+        self._warnings: list[Message] = []
+        self._project = project
+        self._sources = sources
+        self._writer = writer
+        self._work = work
+        self._progress = progress
+        self._earlier = _by_age(project, earlier)
+
+    def run(self) -> Saved:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._save_all()
+            except SourceBusyError:
+                if attempt == ATTEMPTS:
+                    raise
+                self._progress.step(Message(_("Somebody waits behind us: releasing, trying again")))
+                self._warnings.clear()
+                self._writer.start_again()
+                time.sleep(BACKOFF_SECONDS * attempt * random.uniform(0.5, 1.5))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    def _save_all(self) -> Saved:
+        saved: list[SavedSource] = []
+        expected: list[str] = []
+        migrations: dict[str, list[str]] = {}
+        with contextlib.ExitStack() as stack:
+            snapshots = self._open_snapshots(stack)
+            snapshot_at = datetime.now(UTC)
+            view = View(snapshots=snapshots)
+            saved += [self._save(source, view) for source in self._sources if source.needs_snapshot]
+            for alias, snapshot in snapshots.items():
+                migrations[alias] = _applied_migrations(snapshot)
+            if any(source.name == "media" for source in self._sources):
+                expected = _expected_files(snapshots, self._project.media.storage)
+        known = self._known_packs()
+        view = View(
+            previous_media=self._previous_media,
+            known_packs=frozenset(known),
+            expected_files=expected,
+        )
+        saved += [self._save(source, view) for source in self._sources if not source.needs_snapshot]
+        packs = {**known, **self._writer.packs}
+        referenced = sorted(
+            {
+                pack
+                for source in saved
+                for facts in source.facts.values()
+                for pack in facts.get("packs", ())
+            }
+        )
+        return Saved(
+            sources=tuple(saved),
+            packs=tuple(packs[pack] for pack in referenced),
+            migrations=migrations,
+            snapshot_at=snapshot_at,
+            warnings=tuple(self._warnings),
+        )
+
+    def _open_snapshots(self, stack: contextlib.ExitStack) -> dict[str, Snapshot]:
+        databases = self._project.databases
+        wanted = {
+            source.name.partition(":")[2] for source in self._sources if source.needs_snapshot
+        }
+        aliases = databases.aliases if "" in wanted or not wanted else sorted(wanted)
+        snapshots = {}
+        for alias in aliases:
+            self._progress.step(
+                Message(_("Opening a consistent view of %(alias)s"), {"alias": alias})
+            )
+            snapshot = databases.open_snapshot(
+                alias, work_dir=self._work, without_rows=self._project.catalog.tables
+            )
+            snapshots[alias] = stack.enter_context(contextlib.closing(snapshot))
+        return snapshots
+
+    def _save(self, source: Source, view: View) -> SavedSource:
+        artifacts, facts = [], {}
+        for artifact in source.artifacts(view):
+            self._progress.step(
+                Message(_("Saving %(name)s"), {"name": artifact.name}), artifact.size_hint
+            )
+            stored = self._writer.store(artifact, self._progress.advance)
+            for snapshot in view.snapshots.values():
+                snapshot.check()
+            if artifact.pool is None:
+                artifacts.append(stored)
+                facts[artifact.name] = dict(artifact.facts())
+            self._warnings += artifact.warnings()
+        return SavedSource(name=source.name, artifacts=tuple(artifacts), facts=facts)
+
+    def _known_packs(self) -> dict[str, StoredArtifact]:
+        """Return the packs of earlier backups that some destination still holds, by id."""
+        packs: dict[str, StoredArtifact] = {}
+        working = self._writer.working.values()
+        for manifest in self._earlier:
+            for pack in manifest.packs:
+                pack_id = pack.path.split("/")[1]
+                if pack_id not in packs and any(
+                    all(place.size(path) == volume.size for path, volume in pack.volume_paths())
+                    for place in working
+                ):
+                    packs[pack_id] = pack
+        return packs
+
+    def _previous_media(self) -> Reader | None:
+        for manifest in self._earlier:
+            source = manifest.source("media")
+            for artifact in source.artifacts if source else ():
+                for destination in self._writer.working.values():
+                    path, volume = artifact.volume_paths()[0]
+                    if artifact.name == INDEX_NAME and destination.size(path) == volume.size:
+                        return open_artifact(self._project, destination, manifest, artifact)
+        return None
+
+
+def _by_age(project: Project, found: Iterable[Found]) -> list[Manifest]:
+    """Return the manifests whose packs may be used again (same project, same key), newest first."""
+    key = project.encryption.key_fingerprint if project.encryption else None
+    manifests = {
+        item.manifest.id: item.manifest
+        for item in found
+        if item.manifest is not None
+        and item.manifest.project == project.name
+        and item.manifest.key_fingerprint == key
+    }
+    return sorted(manifests.values(), key=lambda manifest: manifest.sequence, reverse=True)
+
+
+def _applied_migrations(snapshot: Snapshot) -> list[str]:
+    with snapshot.reading() as using:
+        recorder = MigrationRecorder(connections[using])
+        return sorted(".".join(key) for key in recorder.applied_migrations())
+
+
+def _expected_files(snapshots: Mapping[str, Snapshot], storage: str) -> list[str]:
+    names: list[str] = []
+    for snapshot in snapshots.values():
+        with snapshot.reading() as using:
+            names += file_names(using, storage=storage)
+    return names

@@ -1,0 +1,110 @@
+"""What a restore is asked for, and the targets that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mipyme_backup.errors import NoBackupError, RestoreError, UsageError
+from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.messages import _
+from mipyme_backup.operations.choosing import selected
+from mipyme_backup.operations.project import Project
+from mipyme_backup.sources.base import Target
+from mipyme_backup.sources.database import PREFIX
+from mipyme_backup.sources.fixtures import FixturesTarget
+from mipyme_backup.sources.media import MediaTarget
+
+Targets = Sequence[tuple[SavedSource, Target]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for: an `identifier`, or the newest (`at` a moment); `only` names sources."""
+
+    identifier: str | None = None
+    at: datetime | None = None
+    destination: str | None = None
+    only: Sequence[str] = ()
+    safety_backup: bool = True
+    migrate: bool = False
+    to_database: str | None = None
+    to_media: Path | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the live data stays as it is."""
+        return self.to_database is not None or self.to_media is not None
+
+
+def make_targets(
+    project: Project, request: Request, manifest: Manifest, restore_id: str
+) -> list[tuple[SavedSource, Target]]:
+    targets = [
+        (source, _target(project, request, source, restore_id))
+        for source in _sources(request, manifest)
+    ]
+    # Last, because what was merged cannot be swapped back when a later swap fails.
+    return sorted(targets, key=lambda pair: isinstance(pair[1], FixturesTarget))
+
+
+def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
+    """Return what is restored: fixtures only when named, and only what has a place elsewhere."""
+    names = list(request.only)
+    if not names and request.elsewhere:
+        names = ["database"] if request.to_database else []
+        names += ["media"] if request.to_media else []
+    wanted = {found for name in names for found in selected(manifest, name)}
+    for name in names:
+        if not selected(manifest, name):
+            raise NoBackupError(
+                _("The backup %(backup)s holds no %(name)s."),
+                hint=_("It holds: %(known)s"),
+                backup=manifest.name,
+                name=name,
+                known=", ".join(source.name for source in manifest.sources),
+            )
+    chosen = [
+        source
+        for source in manifest.sources
+        if (source.name in wanted if names else source.name != "fixtures")
+    ]
+    databases = [source for source in chosen if source.name.startswith(PREFIX)]
+    if request.to_database and len(databases) != 1:
+        raise UsageError(
+            _("--to-database takes one database, and this backup holds %(count)d."),
+            hint=_("Name it: --only database:ALIAS"),
+            count=len(databases),
+        )
+    return chosen
+
+
+def _target(project: Project, request: Request, source: SavedSource, restore_id: str) -> Target:
+    if source.name.startswith(PREFIX):
+        facts = next(iter(source.facts.values()))
+        return project.databases.target(
+            source.name.removeprefix(PREFIX),
+            restore_id=restore_id,
+            facts=facts,
+            raw_size=source.artifacts[0].raw_size,
+            to_database=request.to_database,
+        )
+    if source.name == "media":
+        return MediaTarget.prepare(
+            location=_media_root(project, request),
+            restore_id=restore_id,
+            to_directory=request.to_media,
+        )
+    return FixturesTarget.prepare(alias="default")
+
+
+def _media_root(project: Project, request: Request) -> Path:
+    location = request.to_media or project.media.location
+    if location is None:
+        raise RestoreError(
+            _("The backup holds media, and the settings have no MEDIA_ROOT."),
+            hint=_("Set it, or name a folder with --to-media."),
+        )
+    return location
