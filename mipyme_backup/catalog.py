@@ -124,13 +124,16 @@ class Catalog:
 
     @_optional
     def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:
-        Restore.objects.create(
+        """Note a restore, unless it is noted already: the swap may have changed the database."""
+        Restore.objects.get_or_create(
             restore_id=restore_id,
-            backup_id=manifest.id,
-            backup_name=manifest.name,
-            status=Restore.Status.RUNNING,
-            sources=sources,
-            started_at=datetime.now(UTC),
+            defaults={
+                "backup_id": manifest.id,
+                "backup_name": manifest.name,
+                "status": Restore.Status.RUNNING,
+                "sources": sources,
+                "started_at": datetime.now(UTC),
+            },
         )
 
     @_optional

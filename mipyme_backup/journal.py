@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
+from mipyme_backup.private_files import make_folder, sync_folder, write_file
 
 Phase = Literal["loading", "swapping", "done", "undoing", "undone"]
 
@@ -92,16 +92,11 @@ class Journal:
         return self._folder / f"{restore_id}.json"
 
     def _replace(self, target: Path, text: str) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         temporary = target.with_suffix(".tmp")
         try:
-            descriptor = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
-            )
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            temporary.unlink(missing_ok=True)
+            write_file(temporary, text.encode())
             temporary.rename(target)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -110,8 +105,4 @@ class Journal:
 
     def _sync(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(self._folder)

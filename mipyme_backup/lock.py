@@ -20,6 +20,7 @@ from typing import IO
 
 from mipyme_backup.errors import LockedError, PreflightError
 from mipyme_backup.messages import _
+from mipyme_backup.private_files import make_folder
 
 POLL_SECONDS = 1.0
 
@@ -71,7 +72,7 @@ def _file_lock(path: Path, operation: str, *, wait: bool) -> Iterator[None]:
 
 def _open(path: Path) -> int:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise PreflightError(

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 from mipyme_backup.destinations.base import Destination, Entry
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
-from mipyme_backup.process import CHUNK, Reader
+from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.process import Reader
 
 TEMPORARY_PREFIX = ".tmp-"
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -32,7 +32,7 @@ class LocalDestination(Destination):
 
     def check(self) -> None:
         with self._errors(_("prepare")):
-            _make_folder(self.location)
+            make_folder(self.location)
             self._sweep()
             probe = self._temporary()
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -42,7 +42,7 @@ class LocalDestination(Destination):
     def put(self, name: str, file: Path) -> None:
         target = self._path(name)
         with self._errors(_("write to")):
-            _make_folder(target.parent)
+            make_folder(target.parent)
             temporary = self._temporary()
             try:
                 _link_or_copy(file, temporary)
@@ -149,15 +149,6 @@ class _File:
             self._descriptor = None
 
 
-def _make_folder(folder: Path) -> None:
-    """Make `folder` and what lacks above it, each private from its first moment, and synced."""
-    if not folder.exists():
-        _make_folder(folder.parent)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            _sync_folders(folder.parent, folder.parent)
-
-
 def _link_or_copy(file: Path, target: Path) -> None:
     """A private file on the same file system is adopted without a copy, any other is copied."""
     status = file.lstat()
@@ -169,20 +160,13 @@ def _link_or_copy(file: Path, target: Path) -> None:
                 raise
         else:
             return
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as output, file.open("rb") as source:
-        shutil.copyfileobj(source, output, CHUNK)
-        output.flush()
-        os.fsync(output.fileno())
+    with file.open("rb") as source:
+        write_file(target, source)
 
 
 def _sync_folders(folder: Path, root: Path) -> None:
     while True:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
         if folder == root or root not in folder.parents:
             return
         folder = folder.parent

@@ -18,6 +18,7 @@ from mipyme_backup.encryption import Encryption
 from mipyme_backup.journal import Journal
 from mipyme_backup.lock import project_lock
 from mipyme_backup.messages import Message
+from mipyme_backup.private_files import make_folder
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
@@ -73,7 +74,7 @@ class Project:
     def work_folder(self) -> Iterator[Path]:
         """Yield a private folder in `STATE_DIR` that is gone afterwards."""
         root = self.state_dir / "work"
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(root)
         folder = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root)
         try:
             yield Path(folder)

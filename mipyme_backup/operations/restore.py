@@ -97,7 +97,9 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             project.journal.remove(entry)
             project.catalog.end_restore(restore_id, "failed", str(error))
             raise
+        replaced = {} if request.elsewhere else _replaced_names(targets)
         downtime = _swap(project, entry, targets, progress)
+        project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
         if request.migrate and not request.elsewhere:
             progress.step(Message(_("Running migrate")))
             call_command("migrate", interactive=False, verbosity=0)
@@ -112,7 +114,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         backup_name=manifest.name,
         plan=tuple(str(line) for line in lines),
         safety_backup=entry["safety_backup"],
-        replaced={} if request.elsewhere else _replaced_names(targets),
+        replaced=replaced,
         seconds=time.monotonic() - started,
         downtime_seconds=downtime,
     )
@@ -193,11 +195,11 @@ def _safety_backup(
 
 
 def _replaced_names(targets: Targets) -> dict[str, str]:
-    """Return where the replaced data of each source is kept, fixtures apart: they are merged."""
+    """Return where the live data of each source will be kept, fixtures apart: they are merged."""
     return {
         source.name: str(target.state.get("before") or target.state["replaced"])
         for source, target in targets
-        if not isinstance(target, FixturesTarget)
+        if not isinstance(target, FixturesTarget) and target.has_live()
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import check_stored
+from mipyme_backup.private_files import make_folder, write_file
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import Artifact
 from mipyme_backup.streams.compress import SUFFIX
@@ -104,7 +104,7 @@ class Writer:
         """
         data = manifests.dump(manifest, key=self._project.signing_key, derive_key=derive_key)
         file = self._spool / manifests.FILE_NAME
-        _write_synced(file, data)
+        write_file(file, data)
         new = {pack.path for pack in new_packs}
         for name, destination in self.working.items():
             with self._failing(name):
@@ -185,7 +185,7 @@ class Writer:
             file = self._spool / "copy"
             reader = Measured(other.open(path))
             try:
-                _write_synced(file, reader)
+                write_file(file, reader)
                 if reader.sha256 == volume.sha256:
                     destination.put(path, file)
                     return
@@ -199,7 +199,7 @@ class Writer:
         )
 
     def _write_note(self) -> None:
-        self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._note.parent)
         note = {
             "name": self._name,
             "destinations": list(self._destinations),
@@ -207,7 +207,7 @@ class Writer:
         }
         temporary = self._note.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
-        _write_synced(temporary, json.dumps(note).encode())
+        write_file(temporary, json.dumps(note).encode())
         temporary.rename(self._note)
 
 
@@ -247,18 +247,6 @@ def _sweep_one(project: Project, note: Path) -> None:
 
 def _notes(project: Project) -> Path:
     return project.state_dir / "runs"
-
-
-def _write_synced(file: Path, content: bytes | Measured) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as output:
-        if isinstance(content, bytes):
-            output.write(content)
-        else:
-            while piece := content.read(CHUNK):
-                output.write(piece)
-        output.flush()
-        os.fsync(output.fileno())
 
 
 def new_id() -> str:

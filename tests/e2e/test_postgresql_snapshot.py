@@ -464,19 +464,27 @@ def test_a_dump_that_is_killed_is_an_error(
             read_all(reader)
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        "SELECT lo_from_bytea('0'::oid, decode(repeat('0001', 15), 'hex'))",
+        "CREATE TABLE zz AS SELECT 'text' AS words",
+        "CREATE TABLE zz (id int)",
+    ],
+    ids=["large_object", "rows", "empty_table"],
+)
 def test_a_dump_cut_anywhere_is_not_whole(
-    postgresql_server: PostgreSQLServer, settings_dict: dict[str, Any]
+    postgresql_server: PostgreSQLServer, settings_dict: dict[str, Any], last: str
 ) -> None:
     postgresql_server.execute(
-        "CREATE TABLE a1 AS SELECT 1 AS id; CREATE TABLE zz AS SELECT 1 AS id;"
-        "SELECT lo_from_bytea('0'::oid, decode(repeat('0001', 15), 'hex'))",
+        f"DELETE FROM ledger WHERE id > 20; CREATE TABLE aa (id int); {last}",
         settings_dict["NAME"],
     )
     with opened(postgresql_server, settings_dict) as snapshot:
         dump = read_all(snapshot.artifact().open())
 
     assert read_all(WholeDump(Bytes(dump))) == dump
-    for length in [*range(0, len(dump) - 400, 501), *range(len(dump) - 400, len(dump))]:
+    for length in [*range(0, len(dump) - 600, 501), *range(len(dump) - 600, len(dump))]:
         with pytest.raises(NotWholeError):
             read_all(WholeDump(Bytes(dump[:length])))
 

@@ -86,9 +86,10 @@ class Shop:
             autocommit=True,
         )
 
-    def back_up(self, *, as_superuser: bool = False) -> None:
-        settings_dict = self.server.settings(self.name) if as_superuser else self.settings_dict
-        snapshot = PostgreSQLSnapshot("default", settings_dict, bin_dir=self.server.bin_dir)
+    def back_up(self, settings_dict: dict[str, Any] | None = None) -> None:
+        snapshot = PostgreSQLSnapshot(
+            "default", settings_dict or self.settings_dict, bin_dir=self.server.bin_dir
+        )
         try:
             reader = snapshot.artifact().open()
             content = bytearray()
@@ -573,7 +574,7 @@ def test_a_superuser_restores_extensions_owners_and_event_triggers(shop: Shop, v
         "CREATE EVENT TRIGGER seen ON sql_drop EXECUTE FUNCTION seen()",
         shop.name,
     )
-    shop.back_up(as_superuser=True)
+    shop.back_up(shop.server.settings(shop.name))
     target = shop.target(settings_dict=shop.server.settings(shop.name))
     assert "left out" not in texts(target.plan())
     target.load(shop.artifacts())
@@ -598,7 +599,7 @@ def test_what_only_a_superuser_can_make_is_left_out_for_a_plain_owner(shop: Shop
         f'GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep(float8) TO "{shop.role}"',
         shop.name,
     )
-    shop.back_up(as_superuser=True)
+    shop.back_up(shop.server.settings(shop.name))
 
     target = shop.target()
     assert "The event trigger seen is left out" in texts(target.plan())
@@ -646,6 +647,55 @@ def test_a_role_restores_as_the_group_that_owns_everything(shop: Shop) -> None:
         target.discard()
         shop.server.execute(f"REASSIGN OWNED BY {member} TO {shop.role}", shop.name)
         shop.server.drop_role(member)
+
+
+def test_a_role_that_django_assumes_backs_up_and_restores(shop: Shop) -> None:
+    login = f"{shop.name}_login"
+    shop.server.create_role(login, "pw", createdb=False)
+    shop.server.execute(f"GRANT {shop.role} TO {login}; ALTER ROLE {login} NOINHERIT")
+    owner, password = shop.role, shop.password
+    assuming = shop.server.settings(
+        shop.name, USER=login, PASSWORD="pw", OPTIONS={"assume_role": owner}
+    )
+    try:
+        shop.role, shop.password = login, "pw"
+        shop.back_up(assuming)
+        target = shop.target(settings_dict=assuming)
+        target.plan()
+        target.load(shop.artifacts())
+        assert target.check(shop.facts) == []
+        with shop.connect() as session:
+            session.execute(f"SET ROLE {owner}".encode())
+            assert target.swap() < 0.5
+        shop.role, shop.password = owner, password
+        assert shop.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname='public'") == [
+            (owner,)
+        ]
+    finally:
+        shop.role, shop.password = owner, password
+        shop.server.drop_role(login)
+
+
+def test_a_service_file_is_followed(shop: Shop, workdir: Path) -> None:
+    service_file = workdir / "services"
+    service_file.write_text(
+        f"[shop]\nhost={shop.server.host}\nport={shop.server.port}\nuser={shop.role}\n"
+        f"password={shop.password}\ndbname={shop.name}\n"
+    )
+    entry = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "",
+        "OPTIONS": {"service": "shop"},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGSERVICEFILE", str(service_file))
+        shop.back_up(entry)
+        target = shop.target(settings_dict=entry)
+        target.plan()
+        target.load(shop.artifacts())
+        assert target.check(shop.facts) == []
+        assert target.swap() < 0.5
+    assert shop.sql("SELECT count(*) FROM account") == [(2,)]
 
 
 def test_settings_that_only_an_administrator_may_make_are_in_the_plan(shop: Shop) -> None:

@@ -254,7 +254,7 @@ class OddName(models.Model):
     note = models.TextField(db_column="ñandú; -- x")
 
     class Meta:
-        db_table = "zoo Odd; Näme -o $(x)"
+        db_table = "zoo Odd; Näme -o `x`"
 
 
 class Empty(models.Model):

@@ -148,16 +148,14 @@ def restore_arguments(
     ]
 
 
-def restore_flags(
-    contents: Contents, rights: Rights, dump_roles: Iterable[str], *, keep_owners: bool
-) -> list[str]:
+def restore_flags(contents: Contents, rights: Rights, dump_roles: Iterable[str]) -> list[str]:
     """Return what pg_restore must not try: owners, privileges or tablespaces that are not here.
 
     A superuser restores everything as it was, as long as all the dump's roles exist.
     """
     everyone_here = rights.roles.issuperset(dump_roles)
     flags = []
-    if not (rights.superuser and everyone_here and keep_owners):
+    if not (rights.superuser and everyone_here):
         flags.append("--no-owner")
     if not everyone_here:
         flags.append("--no-privileges")
@@ -184,7 +182,7 @@ def load_dump(
     whole = _OneAtATime(WholeDump(dump))
     try:
         contents, stream = peek_contents(whole)
-        flags = restore_flags(contents, rights, dump_roles, keep_owners=True)
+        flags = restore_flags(contents, rights, dump_roles)
         chosen = select(contents.entries, rights, installed)
         for entry in chosen.left_out:
             logger.info("Left out of %s: %s %s", name, entry.kind, entry.tag)

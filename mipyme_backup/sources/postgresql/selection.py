@@ -35,13 +35,15 @@ def select(entries: Iterable[Entry], rights: Rights, installed: frozenset[str]) 
 
 def may_restore(entry: Entry, rights: Rights, installed: frozenset[str]) -> bool:
     """Tell whether the role can restore `entry` into a database that it owns."""
+    if entry.kind == "EXTENSION":
+        return entry.tag not in installed and rights.may_create_extension(entry.tag)
+    if entry.kind == "COMMENT" and entry.tag.startswith("EXTENSION "):
+        return _may_comment(entry.tag.removeprefix("EXTENSION "), rights, installed)
     if rights.superuser:
         return True
     match entry.kind:
-        case "EXTENSION":
-            return entry.tag not in installed and rights.may_create_extension(entry.tag)
         case "COMMENT":
-            return not _comments_on_foreign(entry.tag, rights, installed)
+            return not any(entry.tag.startswith(f"{kind} ") for kind in SUPERUSER_KINDS)
         case "ACL":
             # Of the system's own objects, and what others than the owner granted.
             return entry.schema != "pg_catalog" and "SET SESSION AUTHORIZATION" not in (
@@ -57,10 +59,8 @@ def may_restore(entry: Entry, rights: Rights, installed: frozenset[str]) -> bool
             return kind not in SUPERUSER_KINDS
 
 
-def _comments_on_foreign(tag: str, rights: Rights, installed: frozenset[str]) -> bool:
-    kind, _space, name = tag.partition(" ")
-    if kind == "EXTENSION":
-        foreign = installed | {"plpgsql"}
-        foreign |= {known for known in rights.available if not rights.may_create_extension(known)}
-        return any(name in {known, identifier(known)} for known in foreign)
-    return any(tag.startswith(f"{kind} ") for kind in SUPERUSER_KINDS)
+def _may_comment(tag: str, rights: Rights, installed: frozenset[str]) -> bool:
+    """Tell whether the extension that a tag names, perhaps quoted, will be there and be ours."""
+    creatable = {name for name in rights.available if rights.may_create_extension(name)}
+    ours = creatable if rights.superuser else creatable - installed - {"plpgsql"}
+    return any(tag in {name, identifier(name)} for name in ours)

@@ -73,7 +73,11 @@ def rights(cursor: Any, major: int) -> Rights:
 
 @contextlib.contextmanager
 def maintenance(
-    alias: str, settings_dict: Mapping[str, Any], *, apart_from: Collection[str]
+    alias: str,
+    settings_dict: Mapping[str, Any],
+    *,
+    apart_from: Collection[str],
+    assume_role: bool = True,
 ) -> Iterator[BaseDatabaseWrapper]:
     """Yield a connection to a database of the server that is none of those being moved."""
     failure: PreflightError | None = None
@@ -82,7 +86,7 @@ def maintenance(
         if name in apart_from:
             continue
         try:
-            connection = connect(alias, settings_dict, name=name)
+            connection = connect(alias, settings_dict, name=name, assume_role=assume_role)
             break
         except PreflightError as error:
             failure = failure or error

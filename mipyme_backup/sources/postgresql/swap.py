@@ -28,13 +28,14 @@ IN_USE = frozenset({"55006", "57014", "55P03", "40P01"})
 
 # What `pg_terminate_backend` would refuse is passed over: it would refuse the whole query.
 MAY_END = """
-    (me.rolsuper OR (NOT r.rolsuper AND (pg_has_role(r.oid, 'USAGE')
-                                         OR pg_has_role('pg_signal_backend', 'USAGE'))))
+    (me.rolsuper OR (NOT r.rolsuper AND (
+        pg_has_role(session_user, r.oid, 'USAGE')
+        OR pg_has_role(session_user, 'pg_signal_backend', 'USAGE'))))
 """
 SESSIONS = """
     FROM pg_catalog.pg_stat_activity a
     JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
-    JOIN pg_catalog.pg_roles me ON me.rolname = current_user
+    JOIN pg_catalog.pg_roles me ON me.rolname = session_user
     WHERE a.datname = %s AND a.pid <> pg_backend_pid()
 """
 END_SESSIONS = f"SELECT pg_catalog.pg_terminate_backend(a.pid) {SESSIONS} AND {MAY_END}"
@@ -67,7 +68,8 @@ def exchange(
     names = {live, incoming, outgoing or "", parked}
     with (
         maintenance(alias, settings_dict, apart_from=names) as mover,
-        maintenance(alias, settings_dict, apart_from=names) as ender,
+        # The project's sessions belong to the role that logged in, not to one it assumed.
+        maintenance(alias, settings_dict, apart_from=names, assume_role=False) as ender,
     ):
         for attempt in range(ATTEMPTS):
             time.sleep(attempt / 2)

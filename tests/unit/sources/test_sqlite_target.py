@@ -154,13 +154,20 @@ def test_nothing_committed_before_the_cut_over_is_lost(
     assert ledger.acknowledged(log, "new"), "the writer went on after the swap"
 
 
-@pytest.mark.parametrize("method", ["swap", "undo"])
-@pytest.mark.parametrize("kind", ["delete", "wal", "absent", "garbage"])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("swap", "delete"),
+        ("swap", "wal"),
+        ("swap", "absent"),
+        ("swap", "garbage"),
+        ("undo", "delete"),
+        ("undo", "wal"),
+    ],
+)
 def test_a_kill_at_any_call_leaves_all_old_or_all_new(
     live: Path, tmp_path: Path, the_killer: Killer, kind: str, method: str
 ) -> None:
-    if (method, kind) in {("undo", "absent"), ("undo", "garbage")}:
-        pytest.skip("there is nothing to undo to")
     templates = {word: _template(tmp_path / word, word, kind) for word in ("old", "new")}
     call, outcome, states = 0, "killed", set()
     while outcome == "killed":

@@ -112,7 +112,7 @@ class Migration(migrations.Migration):
                 ('note', models.TextField(db_column='ñandú; -- x')),
             ],
             options={
-                'db_table': 'zoo Odd; Näme -o $(x)',
+                'db_table': 'zoo Odd; Näme -o `x`',
             },
         ),
         migrations.CreateModel(
