@@ -296,6 +296,8 @@ def main() -> int:
         console.print()
         console.print(Text.assemble(("FAILED  ", "bold red"), str(error)))
         return 1
+    except KeyboardInterrupt:
+        return 130
     else:
         console.print()
         console.rule("[bold]Everything came back", align="left", style="green")
@@ -305,7 +307,7 @@ def main() -> int:
         if keep:
             console.print("To look around, go to example_project and set:")
             for name, value in stage.variables.items():
-                console.print(Text(f"  export {name}={value}"), soft_wrap=True)
+                console.print(Text(f"  export {name}={shlex.quote(value)}"), soft_wrap=True)
         else:
             shutil.rmtree(folder)
 

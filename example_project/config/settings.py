@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from django.core.management.utils import get_random_secret_key
 
@@ -82,7 +83,7 @@ TEMPLATES = [
 
 DATABASES = {
     "default": database_from_url(
-        os.environ.get("DATABASE_URL") or f"sqlite:///{BASE_DIR / 'shop.sqlite3'}",
+        os.environ.get("DATABASE_URL") or f"sqlite:///{quote(str(BASE_DIR / 'shop.sqlite3'))}",
         password=_secret("DATABASE_PASSWORD"),
     )
 }

@@ -14,7 +14,7 @@ run pytest; each test names what it holds your back end to::
 
 - `DestinationContract` asks for ``destination``.
 - `EncryptionContract` asks for ``encryption`` and ``stranger``, the same back end with another key.
-- `SourceContract` asks for ``source`` and ``view``; set ``same_bytes = False`` where two readings
+- `SourceContract` asks for ``source`` and ``view``; override ``what_stays`` where two readings
   of one view may differ (a dump with a time stamp).
 - `TargetContract` asks for ``restoring``, a `Restoring`: live data and other data to restore.
 

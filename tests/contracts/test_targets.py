@@ -51,6 +51,7 @@ class TestSQLiteTarget(TargetContract):
             return connection.execute(statement).fetchall()
 
 
+@pytest.mark.usefixtures("database_access")
 class TestPostgreSQLTarget(TargetContract):
     @pytest.fixture
     def restoring(self, postgresql_server: PostgreSQLServer, postgresql_database: str) -> Restoring:

@@ -20,8 +20,8 @@ class Member:
     """A content to be packed: `chunks` yields it once.
 
     The header of a tar member goes out before its content is read for good. So `chunks` may
-    turn out not to be what `sha256` and `size` promised; the member is then void: padded
-    to its size, not `intact`, and no index names it. A content that lies in memory is `proven`: not hashed again.
+    turn out not to be what `sha256` and `size` promised; the member is then void: padded to
+    its size, not `intact`, and no index names it. What lies in memory whole is `proven`.
     """
 
     sha256: str

@@ -61,7 +61,7 @@ class Wanted:
 
     def add(self, records: Iterable[Record]) -> None:
         """Take the whole index; DamagedError where a path is not allowed or named twice."""
-        self._table.execute("BEGIN")
+        self._table.execute("BEGIN")  # and never COMMIT: what is not in memory need not last
         last_parent = b""
         for record in records:
             path = checked(record.path)
@@ -81,7 +81,6 @@ class Wanted:
                 )
         self._table.execute("CREATE INDEX by_content ON file (sha256)")
         self._table.execute("CREATE INDEX by_pack ON file (pack)")
-        self._table.execute("COMMIT")
 
     def _imply(self, folder: bytes) -> None:
         while folder:

@@ -71,9 +71,13 @@ def create_statement(
     return " ".join(parts)
 
 
-def closed_statements(name: str) -> list[str]:
-    """Return what keeps others out of a database that is not live yet."""
-    return [f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC"]
+def closing_statements(name: str, owner: str, login: str) -> list[str]:
+    """Return what keeps all but the owner and us out of a database that is not live yet."""
+    database = identifier(name)
+    statements = [f"REVOKE ALL ON DATABASE {database} FROM PUBLIC"]
+    if login != owner:
+        statements.append(f"GRANT CONNECT ON DATABASE {database} TO {identifier(login)}")
+    return statements
 
 
 def property_statements(
@@ -107,16 +111,18 @@ def setting_statement(name: str, role: str, parameter: str, value: str) -> str:
 
 
 def opening_statements(
-    name: str, properties: Mapping[str, Any], roles: frozenset[str]
+    name: str, properties: Mapping[str, Any], *, owner: str, rights: Rights
 ) -> list[str]:
     """Return what lets others in again as `properties` say: privileges, connection limit."""
     database = identifier(name)
     acl = properties.get("acl")
     statements = []
+    if rights.login != owner:
+        statements.append(f"REVOKE ALL ON DATABASE {database} FROM {identifier(rights.login)}")
     if acl is None:
         statements.append(f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC")
     for role, privilege, grantable in acl or []:
-        if role and role not in roles:
+        if role and role not in rights.roles:
             continue
         grantee = identifier(role) if role else "PUBLIC"
         option = " WITH GRANT OPTION" if grantable else ""

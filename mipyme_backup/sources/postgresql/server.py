@@ -23,10 +23,11 @@ NAME_BYTES = 63  # NAMEDATALEN - 1
 class Rights:
     """Who we are on the server and what that allows.
 
-    `assumable` are the roles that we may act as, `settable` the parameters that we may set for a
+    `login` is the role that connects, `role` the one that it may have assumed; `assumable` are the roles that we may act as, `settable` the parameters that we may set for a
     database, `trusted` the extensions that a database's owner may create, `available` all.
     """
 
+    login: str
     role: str
     superuser: bool
     createdb: bool
@@ -50,10 +51,10 @@ class Rights:
 def rights(cursor: Any, major: int) -> Rights:
     """Return what the role of this session may do."""
     cursor.execute(
-        "SELECT rolname, rolsuper, rolcreatedb FROM pg_catalog.pg_roles "
+        "SELECT session_user, rolname, rolsuper, rolcreatedb FROM pg_catalog.pg_roles "
         "WHERE rolname = current_user"
     )
-    role, superuser, createdb = cursor.fetchone()
+    login, role, superuser, createdb = cursor.fetchone()
     how = "SET" if major >= 16 else "MEMBER"
     queries = {
         "roles": "SELECT rolname FROM pg_catalog.pg_roles",
@@ -68,7 +69,9 @@ def rights(cursor: Any, major: int) -> Rights:
         "WHERE has_tablespace_privilege(oid, 'CREATE')",
     }
     sets = {name: frozenset(content.names(cursor, query)) for name, query in queries.items()}
-    return Rights(role=role, superuser=superuser, createdb=createdb or superuser, **sets)
+    return Rights(
+        login=login, role=role, superuser=superuser, createdb=createdb or superuser, **sets
+    )
 
 
 @contextlib.contextmanager

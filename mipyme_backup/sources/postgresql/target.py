@@ -15,7 +15,7 @@ from mipyme_backup.sources.postgresql import content, plan
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
 from mipyme_backup.sources.postgresql.load import (
-    closed_statements,
+    closing_statements,
     create_statement,
     load_dump,
     opening_statements,
@@ -222,10 +222,15 @@ class PostgreSQLTarget(Target):
                     name=self._name,
                 )
             properties = self._properties(cursor, major)
+            allowed = rights(cursor, major)
+            opening = opening_statements(
+                self._side,
+                properties,
+                owner=self._owner(properties, allowed),
+                rights=allowed,
+            )
             with explained(_("%(name)s could not be opened"), name=self._side):
-                for statement in opening_statements(
-                    self._side, properties, rights(cursor, major).roles
-                ):
+                for statement in opening:
                     cursor.execute(statement)
         return self._exchange(self._side, self._before if present else None)
 
@@ -289,7 +294,7 @@ class PostgreSQLTarget(Target):
         with explained(_("%(name)s could not be created"), name=self._side):
             cursor.execute(f"DROP DATABASE IF EXISTS {identifier(self._side)} WITH (FORCE)")
             cursor.execute(statement)
-            for closing in closed_statements(self._side):
+            for closing in closing_statements(self._side, owner, allowed.login):
                 cursor.execute(closing)
 
     def _template1(self, properties: Mapping[str, Any], wanted: frozenset[str]) -> frozenset[str]:

@@ -23,13 +23,17 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.sqlite import files
+
+T = TypeVar("T")
 
 STEP_PAGES = 4000
 POLL_SECONDS = 0.001
@@ -78,14 +82,18 @@ class Exchange:
             ) from error
 
     def _is_committed(self) -> bool:
+        return bool(self._ask_live(lambda live: self.marker in files.tables(live)))
+
+    def _ask_live(self, question: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Return the live file's answer, None where it does not exist or is unreadable."""
         if not self.live.exists() or files.is_garbage(self.live):
-            return False
+            return None
         try:
             with closing(files.connect(self.live, timeout=self.busy_timeout)) as connection:
-                return self.marker in files.tables(connection)
+                return question(connection)
         except sqlite3.DatabaseError as error:
             if files.code_of(error) in files.UNREADABLE:
-                return False
+                return None
             raise
 
     def _already_done(self) -> float:
@@ -110,26 +118,13 @@ class Exchange:
         Only there is the page size fixed. The new content must not be in WAL mode: the backup
         copies the mode into a live file that has a rollback journal.
         """
-        page_size = self._fixed_page_size()
+        page_size = self._ask_live(_fixed_page_size)
         with closing(files.connect(self.incoming, timeout=self.busy_timeout)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
             if page_size and page_size != files.pragma(connection, "page_size"):
                 connection.execute(f"PRAGMA page_size = {page_size}")
                 connection.execute("VACUUM")
             connection.execute(f"CREATE TABLE IF NOT EXISTS {files.quoted(self.marker)} (at TEXT)")
-
-    def _fixed_page_size(self) -> int | None:
-        if not self.live.exists() or files.is_garbage(self.live):
-            return None
-        try:
-            with closing(files.connect(self.live, timeout=self.busy_timeout)) as connection:
-                if files.pragma(connection, "journal_mode") != "wal":
-                    return None
-                return int(files.pragma(connection, "page_size"))
-        except sqlite3.DatabaseError as error:
-            if files.code_of(error) in files.UNREADABLE:
-                return None
-            raise
 
     def _exchange(self) -> float:
         if not self.live.exists():
@@ -310,6 +305,11 @@ class Exchange:
             path=self.live,
             seconds=self.busy_timeout,
         )
+
+
+def _fixed_page_size(live: sqlite3.Connection) -> int | None:
+    wal = files.pragma(live, "journal_mode") == "wal"
+    return int(files.pragma(live, "page_size")) if wal else None
 
 
 def _refuse_busy(status: int, remaining: int, total: int) -> None:

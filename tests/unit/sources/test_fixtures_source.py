@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -464,33 +465,21 @@ def _queries_of(alias: str) -> int:
     """Return how many queries the fixture of `alias` takes, whatever thread makes them."""
     made: list[str] = []
 
+    def count(execute: Any, sql: str, *rest: Any) -> Any:
+        made.append(sql)
+        return execute(sql, *rest)
+
     class Counting(LiveSnapshot):
-        def reading(self) -> Any:
-            return _counted(super().reading(), made)
+        @contextlib.contextmanager
+        def reading(self) -> Iterator[str]:
+            with super().reading() as using, connections[using].execute_wrapper(count):
+                yield using
 
     (artifact,) = FixturesSource().artifacts(
         View(snapshots={"default": Counting("default", alias)})
     )
     read_all(artifact.open())
     return len(made)
-
-
-class _counted:  # noqa: N801 - a context manager, named as one
-    def __init__(self, reading: Any, made: list[str]) -> None:
-        self._reading = reading
-        self._made = made
-
-    def __enter__(self) -> str:
-        using = str(self._reading.__enter__())
-        connections[using].execute_wrappers.append(self._count)
-        return using
-
-    def __exit__(self, *exception: Any) -> Any:
-        return self._reading.__exit__(*exception)
-
-    def _count(self, execute: Any, sql: str, *rest: Any) -> Any:
-        self._made.append(sql)
-        return execute(sql, *rest)
 
 
 def _sessions_in_transaction(server: PostgreSQLServer) -> int:

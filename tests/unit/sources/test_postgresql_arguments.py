@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mipyme_backup.sources.postgresql.archive import Contents, Entry
 from mipyme_backup.sources.postgresql.dump import dump_arguments
 from mipyme_backup.sources.postgresql.load import (
+    closing_statements,
     create_statement,
     opening_statements,
     property_statements,
@@ -34,6 +35,7 @@ SETTINGS = {
 
 def rights(*, superuser: bool = False) -> Rights:
     return Rights(
+        login="app",
         role="app",
         superuser=superuser,
         createdb=True,
@@ -201,14 +203,24 @@ def test_settings_are_split_by_who_may_make_them() -> None:
     assert len(theirs) == 2
 
 
+def test_a_database_that_is_not_live_is_closed_to_all_but_us() -> None:
+    assert closing_statements("d", "app", "app") == ['REVOKE ALL ON DATABASE "d" FROM PUBLIC']
+    assert closing_statements("d", "owner", "app") == [
+        'REVOKE ALL ON DATABASE "d" FROM PUBLIC',
+        'GRANT CONNECT ON DATABASE "d" TO "app"',
+    ]
+
+
 def test_doors_open_as_they_were() -> None:
     acl = [["", "CONNECT", False], ["reader", "CONNECT", True], ["gone", "CREATE", False]]
-    assert opening_statements("d", {"acl": acl, "connection_limit": 5}, frozenset({"reader"})) == [
+    properties = {"acl": acl, "connection_limit": 5}
+    assert opening_statements("d", properties, owner="app", rights=rights()) == [
         'GRANT CONNECT ON DATABASE "d" TO PUBLIC',
         'GRANT CONNECT ON DATABASE "d" TO "reader" WITH GRANT OPTION',
         'ALTER DATABASE "d" CONNECTION LIMIT 5',
     ]
-    assert opening_statements("d", {"acl": None}, frozenset()) == [
+    assert opening_statements("d", {"acl": None}, owner="other", rights=rights()) == [
+        'REVOKE ALL ON DATABASE "d" FROM "app"',
         'GRANT CONNECT, TEMPORARY ON DATABASE "d" TO PUBLIC',
         'ALTER DATABASE "d" CONNECTION LIMIT -1',
     ]

@@ -23,7 +23,8 @@ class Command(BaseCommand):
             pictures = [product.picture for product in Product.objects.exclude(picture="")]
             page = Client(SERVER_NAME=settings.ALLOWED_HOSTS[0]).get("/")
         except DatabaseError as error:
-            raise CommandError(f"The shop is broken: {error}") from error
+            reason = str(error).partition("\n")[0]
+            raise CommandError(f"The shop is broken: {reason}") from error
         missing = [picture.name for picture in pictures if not _exists(picture)]
         if page.status_code != 200 or missing:
             raise CommandError(

@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
             name='Measured',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('document', models.JSONField(decoder=functools.partial(json.decoder.JSONDecoder, *(), **{'parse_float': decimal.Decimal}), encoder=django.core.serializers.json.DjangoJSONEncoder)),
+                ('document', models.JSONField(decoder=functools.partial(json.decoder.JSONDecoder, parse_float=decimal.Decimal), encoder=django.core.serializers.json.DjangoJSONEncoder)),
             ],
         ),
         migrations.CreateModel(
