@@ -209,6 +209,17 @@ def _unreadable(item: Found) -> dict[str, Any]:
     }
 
 
+def preflight() -> list[Message]:
+    """Return what is doubtful about backing up here; raises what makes it impossible.
+
+    Looks at the tools, the key and the databases, and writes nothing.
+    """
+    project = build_project()
+    if project.encryption is not None:
+        project.encryption.preflight()
+    return [warning for source in project.sources.values() for warning in source.preflight()]
+
+
 def build_project() -> Project:
     """Build the parts that the settings name; raises ConfigurationError for what is wrong there."""
     settings = conf.load()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from django.apps import apps
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import BackupError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 
-UNAVAILABLE = (DatabaseError, ConnectionDoesNotExist)
+UNAVAILABLE = (Error, ConnectionDoesNotExist)
 
 
 def _optional(method: Callable[P, None]) -> Callable[P, None]:

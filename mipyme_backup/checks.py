@@ -12,10 +12,9 @@ from typing import Any
 from django.apps.config import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, register
-from django.core.checks import Warning as DeployWarning
 
 from mipyme_backup import conf
-from mipyme_backup.errors import ConfigurationError
+from mipyme_backup.errors import BackupError, ConfigurationError
 
 TAG = "mipyme_backup"
 
@@ -39,19 +38,23 @@ def check_settings(
 def check_deployment(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """W001: backups are not encrypted."""
-    try:
-        encryption = conf.load().encryption
-    except ConfigurationError:
-        return []  # `check_settings` tells
-    if encryption is None:
+    """W001: backups are not encrypted. W002: a backup would fail on this machine."""
+    if conf.problems():
+        return []
+    if conf.load().encryption is None:
         return [
-            DeployWarning(
+            Warning(
                 "Backups are not encrypted.",
                 hint="Set ENCRYPTION in MIPYME_BACKUP to a passphrase file.",
                 id="mipyme_backup.W001",
             )
         ]
+    from mipyme_backup import api  # the parts need the models, which are not there at import
+
+    try:
+        api.preflight()
+    except BackupError as error:
+        return [Warning(str(error), hint=str(error.hint) or None, id="mipyme_backup.W002")]
     return []
 
 

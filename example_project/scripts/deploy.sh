@@ -10,6 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PARTIAL=3 # a good backup, though not on every destination
 label=${1:-$(git rev-parse --short HEAD 2>/dev/null || echo deploy)}
+# As Compose reads it: from the environment, then from .env.
+owner=${SHOP_UID:-$(sed -n 's/^SHOP_UID=//p' .env 2>/dev/null || :)}
+owner=${owner:-1000}
 serving=() # what to start again if the deployment stops half-way
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -23,7 +26,7 @@ make_secret() {
         mkdir -p secrets
         openssl rand -base64 32 >"secrets/$1.new"
     )
-    if [[ $EUID -eq 0 ]]; then chown "${SHOP_UID:-1000}" "secrets/$1.new"; fi
+    if [[ $EUID -eq 0 ]]; then chown "$owner" "secrets/$1.new"; fi
     mv "secrets/$1.new" "secrets/$1"
     if [[ $1 == backup_passphrase ]]; then
         say "Keep a copy of secrets/$1 away from this machine: without it no backup opens."
@@ -47,7 +50,8 @@ docker compose build --quiet web
 docker compose up --detach --wait db
 
 # An order that comes in between the backup and the migration would be in neither shop.
-mapfile -t serving < <(docker compose ps --services --status running | grep -xE 'web|scheduler' || :)
+running=$(docker compose ps --services --status running)
+mapfile -t serving < <(grep -xE 'web|scheduler' <<<"$running" || :)
 if [[ ${#serving[@]} -gt 0 ]]; then
     say "Closing the shop"
     docker compose stop "${serving[@]}"

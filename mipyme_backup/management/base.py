@@ -8,11 +8,12 @@ import signal
 import sys
 from typing import IO, Any, NoReturn, cast
 
+from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext
 from rich.console import Console
 
-from mipyme_backup.errors import BackupError
+from mipyme_backup.errors import BackupError, ConfigurationError
 from mipyme_backup.management.progress import TerminalProgress
 from mipyme_backup.messages import Message
 
@@ -23,7 +24,7 @@ class BackupCommand(BaseCommand):
     Our own checks run, and no others: a foreign one must not stop a restore.
     """
 
-    requires_system_checks = ["mipyme_backup"]
+    requires_system_checks: list[str] = []
     requires_migrations_checks = False
     _from_command_line = False
 
@@ -56,6 +57,7 @@ class BackupCommand(BaseCommand):
         )
         self.progress = TerminalProgress(errors, quiet=options["verbosity"] == 0)
         try:
+            _check()
             with self.progress:
                 self.run(**options)
         except BackupError as error:
@@ -111,6 +113,15 @@ def translated(message: Message) -> str:
     """Return the text in the active language."""
     text = gettext(message.text) if message.text else ""
     return text % message.params if message.params else text
+
+
+def _check() -> None:
+    """Run our own system checks; raises ConfigurationError for the first error."""
+    for message in run_checks(tags=["mipyme_backup"]):
+        if message.is_serious():
+            raise ConfigurationError(
+                "%(text)s", hint="%(advice)s", text=message.msg, advice=message.hint or ""
+            )
 
 
 def _end_in_order() -> None:

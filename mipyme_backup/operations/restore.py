@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.management import call_command
-from django.db import connections
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connections
 
 from mipyme_backup import signals
 from mipyme_backup.errors import (
@@ -100,12 +100,11 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         replaced = {} if request.elsewhere else _replaced_names(targets)
         downtime = _swap(project, entry, targets, progress)
         project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
-        if request.migrate and not request.elsewhere:
-            progress.step(Message(_("Running migrate")))
-            call_command("migrate", interactive=False, verbosity=0)
         project.catalog.end_restore(
             restore_id, "complete", downtime=downtime, safety=entry["safety_backup"]
         )
+        if request.migrate and not request.elsewhere:
+            _migrate(progress)
         signals.post_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
     return RestoreResult(
         id=restore_id,
@@ -192,6 +191,18 @@ def _safety_backup(
             reason=error,
         ) from error
     return taken.manifest.name
+
+
+def _migrate(progress: Progress) -> None:
+    progress.step(Message(_("Running migrate")))
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+    except (CommandError, DatabaseError) as error:
+        raise RestoreError(
+            _("The backup is restored, but migrate failed: %(reason)s"),
+            hint=_("Mend the migration and run migrate, or swap back: restore --undo"),
+            reason=error,
+        ) from error
 
 
 def _replaced_names(targets: Targets) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connections
 
 from mipyme_backup.errors import ConfigurationError, RestoreError
-from mipyme_backup.messages import _
+from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources import postgresql, sqlite
 from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, Target, View
@@ -62,7 +62,7 @@ class DatabaseSource(Source):
         return list(distinct.values())
 
     def split(self) -> list[Source]:
-        return [_AliasSource(alias) for alias in self.aliases]
+        return [_AliasSource(self, alias) for alias in self.aliases]
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         for source in self.split():
@@ -89,6 +89,11 @@ class DatabaseSource(Source):
                 vendor=vendor,
             )
         return vendor
+
+    def preflight_alias(self, alias: str) -> Iterator[Message]:
+        """Yield what is doubtful of one database; raises what makes saving it impossible."""
+        if self.vendor(alias) == "postgresql":
+            yield from postgresql.preflight(alias, self.settings(alias), bin_dir=self._bin_dir)
 
     def open_snapshot(
         self, alias: str, *, work_dir: Path, without_rows: frozenset[str]
@@ -180,9 +185,13 @@ class _AliasSource(Source):
 
     needs_snapshot = True
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, databases: DatabaseSource, alias: str) -> None:
+        self._databases = databases
         self.alias = alias
         self.name = f"{PREFIX}{alias}"
+
+    def preflight(self) -> Iterator[Message]:
+        return self._databases.preflight_alias(self.alias)
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         yield view.snapshots[self.alias].artifact()

@@ -41,11 +41,23 @@ def cut(reader: Reader, *, spool: Path, volume_size: int) -> Iterator[SpooledVol
     while data or index == 0:
         file = spool / volume_name("volume", index)
         try:
-            size, sha256, data = _write_one(reader, data, file, volume_size)
+            size, sha256, data = _spooled(reader, data, file, volume_size)
             yield SpooledVolume(index=index, file=file, size=size, sha256=sha256)
         finally:
             file.unlink(missing_ok=True)
         index += 1
+
+
+def _spooled(reader: Reader, data: bytes, file: Path, volume_size: int) -> tuple[int, str, bytes]:
+    try:
+        return _write_one(reader, data, file, volume_size)
+    except OSError as error:
+        raise PreflightError(
+            _("The spool %(file)s cannot be written: %(reason)s"),
+            hint=_("Free some space there, or set STATE_DIR to a place that has it."),
+            file=file,
+            reason=error.strerror or error,
+        ) from error
 
 
 def _write_one(reader: Reader, data: bytes, file: Path, volume_size: int) -> tuple[int, str, bytes]:

@@ -11,11 +11,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from tests.fingerprint import MediaEntry, media_fingerprint
 from tests.services import PostgreSQLServer
@@ -246,21 +247,49 @@ class Project:
             self.server.drop_database(self.database["NAME"])
         shutil.rmtree(self.media, ignore_errors=True)
 
-    def bare_host(self, root: Path) -> Project:
+    def create_database(self) -> None:
+        """Make the empty database that a hoster hands over; on SQLite there is no such thing."""
+        if self.server is not None:
+            self.server.create_database(self.database["NAME"], owner=self.database["USER"])
+
+    def bare_host(self, folder: Path) -> Project:
         """Return the same project on a new machine: the code, the passphrase and the backups.
 
         It uses another database, which does not exist; nothing of the old host's state is there.
         """
+        other = self._elsewhere(folder)
+        shutil.copytree(self.backups, other.backups, ignore=shutil.ignore_patterns(".state"))
+        return other
+
+    def clone(self, folder: Path) -> Project:
+        """Return a copy of this project below `folder`: data, backups and state."""
+        other = self._elsewhere(folder)
+        shutil.copytree(self.backups, other.backups, symlinks=True)
+        shutil.copytree(self.media, other.media, symlinks=True)
+        if self.server is None:
+            shutil.copyfile(self.database["NAME"], other.database["NAME"])
+        else:
+            self.server.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
+                    *map(
+                        sql.Identifier,
+                        (other.database["NAME"], self.database["USER"], self.database["NAME"]),
+                    )
+                )
+            )
+        return other
+
+    def _elsewhere(self, folder: Path) -> Project:
         database = dict(self.database)
         if self.server is None:
-            database["NAME"] = str(root / "data" / "db.sqlite3")
-            (root / "data").mkdir(parents=True)
+            database["NAME"] = str(folder / "data" / "db.sqlite3")
+            (folder / "data").mkdir(parents=True)
         else:
-            database["NAME"] = f"{database['NAME']}_bare"
-        other = Project(root=root, database=database, server=self.server)
+            # The same beginning: that is how it is found when everything is cleared away.
+            database["NAME"] = f"{database['NAME'][:20]}_{secrets.token_hex(3)}"
+        other = replace(self, root=folder / "site", database=database)
         other.write()
         shutil.copyfile(self.passphrase_file, other.passphrase_file)
-        shutil.copytree(self.backups, other.backups, ignore=shutil.ignore_patterns(".state"))
         return other
 
 

@@ -19,7 +19,8 @@ from tests.zoo_postgresql.models import Booking, Lists, Spans
 STATEMENTS = (
     (
         "INSERT INTO annex.thing (mood, price, place, reach, name, bits, money, net, mac)"
-        " SELECT (enum_range(NULL::annex.mood))[1 + n % 4], 0.01 + n, (n, -n, 'a,\"b')::annex.point3,"
+        " SELECT (enum_range(NULL::annex.mood))[1 + n % 4], 0.01 + n,"
+        " (n, -n, 'a,\"b')::annex.point3,"
         " annex.span(n, n + 0.5), 'thing ' || n, (n % 8)::bit(3), n::text::money,"
         " ('10.0.0.' || n % 256)::inet, '08:00:2b:01:02:03'"
         " FROM generate_series(1, {rows}) AS n"

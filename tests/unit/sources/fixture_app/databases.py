@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,7 @@ from django.db.models import QuerySet
 
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Source, View
+from tests.settings import WORK_DIR
 
 ROOT = Path(__file__).parents[4]
 NOT_COMPARED = {
@@ -55,8 +59,20 @@ def known(alias: str, entry: dict[str, Any]) -> Iterator[str]:
 def migrated(alias: str, entry: dict[str, Any]) -> Iterator[str]:
     """Make `entry` the database `alias` of this process, with all tables."""
     with known(alias, entry):
-        call_command("migrate", database=alias, verbosity=0)
+        if connections[alias].vendor == "sqlite":
+            shutil.copyfile(_migrated_file(tuple(settings.INSTALLED_APPS)), entry["NAME"])
+        else:
+            call_command("migrate", database=alias, verbosity=0)
         yield alias
+
+
+@functools.cache
+def _migrated_file(installed: tuple[str, ...]) -> Path:
+    """Return an SQLite database with the tables of the `installed` apps and no rows of theirs."""
+    path = WORK_DIR / f"migrated_{secrets.token_hex(6)}.sqlite3"
+    with known("template", sqlite_entry(path)):
+        call_command("migrate", database="template", verbosity=0)
+    return path
 
 
 class LiveSnapshot:
