@@ -11,6 +11,7 @@ from typing import Any
 
 from django.apps.config import AppConfig
 from django.conf import settings as django_settings
+from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from mipyme_backup import conf
@@ -43,7 +44,7 @@ def check_deployment(
         return []
     if conf.load().encryption is None:
         return [
-            Warning(
+            checks.Warning(
                 "Backups are not encrypted.",
                 hint="Set ENCRYPTION in MIPYME_BACKUP to a passphrase file.",
                 id="mipyme_backup.W001",
@@ -54,7 +55,7 @@ def check_deployment(
     try:
         api.preflight()
     except BackupError as error:
-        return [Warning(str(error), hint=str(error.hint) or None, id="mipyme_backup.W002")]
+        return [checks.Warning(str(error), hint=str(error.hint) or None, id="mipyme_backup.W002")]
     return []
 
 
