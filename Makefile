@@ -74,7 +74,7 @@ $(MADE): | check
 
 $(DEMO): $(MADE) | check
 	@echo "Installing what the demo needs"
-	@$(BIN)/python -m pip install --quiet --editable '.[postgresql]' --group demo
+	@$(BIN)/python -m pip install --quiet --editable .
 	@rm -f $(VENV)/demo-* && touch $@
 
 $(DEV): $(MADE) | check

@@ -55,7 +55,7 @@ def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float
     try:
         downtime = 0.0
         for target in targets:
-            downtime += target.swap()
+            downtime += _swap_stubbornly(target)
             swapped.append(target)
     except BackupError:
         for target in reversed(swapped):
@@ -71,6 +71,15 @@ def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float
     else:
         _end(project, entry, "done")
     return downtime
+
+
+def _swap_stubbornly(target: Target) -> float:
+    """Swap, and where that fails once more: what was swapped may only lack its last step."""
+    try:
+        return target.swap()
+    except BackupError as error:
+        logger.warning("The swap failed and is tried once more: %s", error)
+        return target.swap()
 
 
 def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> None:

@@ -23,8 +23,9 @@ NAME_BYTES = 63  # NAMEDATALEN - 1
 class Rights:
     """Who we are on the server and what that allows.
 
-    `login` is the role that connects, `role` the one that it may have assumed; `assumable` are the roles that we may act as, `settable` the parameters that we may set for a
-    database, `trusted` the extensions that a database's owner may create, `available` all.
+    `login` is the role that connects, `role` the one that it may have assumed; `assumable` are
+    the roles that we may act as, `settable` the parameters that we may set for a database,
+    `trusted` the extensions that a database's owner may create, `available` all of them.
     """
 
     login: str
