@@ -180,7 +180,7 @@ def sweep_homes() -> None:
 
 
 def _statuses(stderr: str) -> set[str]:
-    return {line.split()[1] for line in stderr.splitlines() if line.startswith("[GNUPG:] ")}
+    return {line.split()[1] for line in stderr.split("\n") if line.startswith("[GNUPG:] ")}
 
 
 def _check_encrypted(status: int, stderr: str) -> None:

@@ -34,8 +34,8 @@ def read_secret(path: Path) -> bytes:
             path=path,
             reason=error.strerror,
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in {os.geteuid(), 0}:
             raise EncryptionError(
                 _("The passphrase file %(path)s is not a regular file of ours."),
@@ -48,13 +48,15 @@ def read_secret(path: Path) -> bytes:
                 hint=_("Run: chmod 600 %(path)s"),
                 path=path,
             )
-        content = file.read(MAX_BYTES + 1)
+        content = os.read(descriptor, MAX_BYTES + 2)
+    finally:
+        os.close(descriptor)
     return _checked(content, path)
 
 
 def _checked(content: bytes, path: Path) -> bytes:
     secret = content.removesuffix(b"\n")
-    if not secret or len(content) > MAX_BYTES or any(byte < 0x20 for byte in secret):
+    if not secret or len(secret) > MAX_BYTES or any(byte < 0x20 for byte in secret):
         raise EncryptionError(
             _(
                 "The passphrase file %(path)s must hold one line of 1 to %(limit)d bytes,"

@@ -61,8 +61,21 @@ class Decompressed:
         self._decompressor = zstd.ZstdDecompressor()
         self._limit = limit
         self._count = 0
+        self._failure: DamagedError | None = None
 
     def read(self, size: int, /) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._read(size)
+        except DamagedError as error:
+            self._failure = error
+            raise
+
+    def close(self) -> None:
+        self._upstream.close()
+
+    def _read(self, size: int) -> bytes:
         while True:
             if self._decompressor.eof:
                 self._check_end()
@@ -76,9 +89,6 @@ class Decompressed:
                 )
             if data:
                 return data
-
-    def close(self) -> None:
-        self._upstream.close()
 
     def _decompress(self, size: int) -> bytes:
         data = b""

@@ -107,22 +107,24 @@ class Joined:
 
     def __init__(self, openers: Iterable[Callable[[], Reader]]) -> None:
         self._openers = iter(openers)
+        self._next: Callable[[], Reader] | None = None
         self._current: Reader | None = None
 
     def read(self, size: int, /) -> bytes:
         while True:
             if self._current is None:
-                opener = next(self._openers, None)
-                if opener is None:
+                self._next = self._next or next(self._openers, None)
+                if self._next is None:
                     return b""
-                self._current = opener()
+                self._current = self._next()  # where this raises, it stays the next
+                self._next = None
             if data := self._current.read(size):
                 return data
             self._current.close()
             self._current = None
 
     def close(self) -> None:
-        self._openers = iter(())
+        self._openers, self._next = iter(()), None
         if self._current is not None:
             self._current.close()
             self._current = None

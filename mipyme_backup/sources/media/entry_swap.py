@@ -54,6 +54,15 @@ class EntrySwap(Swap):
         if self._under_way("swap") or self._under_way("undo"):
             self.undo()
         remove_tree(self.side)
+        self._remove_unfinished_lists()
+
+    def remove_replaced(self) -> None:
+        super().remove_replaced()
+        self._remove_unfinished_lists()
+
+    def _remove_unfinished_lists(self) -> None:
+        for verb in ("swap", "undo"):
+            _unfinished(self._journal(verb, "leaving")).unlink(missing_ok=True)
 
     def _journal(self, verb: str, stage: str) -> Path:
         return self.live / f"{OWN}{verb}_{stage}_{self._restore_id}"
@@ -137,7 +146,7 @@ def _entries(folder: Path) -> list[str]:
 
 def _write_list(path: Path, names: list[str]) -> None:
     """Write names to a file, each ended by NUL, so that it is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
+    unfinished = _unfinished(path)
     descriptor = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.writelines(os.fsencode(name) + b"\0" for name in names)
@@ -145,6 +154,10 @@ def _write_list(path: Path, names: list[str]) -> None:
         os.fsync(file.fileno())
     os.rename(unfinished, path)
     sync_folder(path.parent)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
 
 
 def _read_list(path: Path) -> list[str]:

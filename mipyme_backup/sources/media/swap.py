@@ -155,7 +155,8 @@ class FolderSwap(Swap):
 
     def discard(self) -> None:
         self._settle()
-        if os.path.lexists(self.side) and os.path.lexists(self.before):
+        cut_short = os.path.lexists(self.side) or self.marked(self.live)
+        if cut_short and os.path.lexists(self.before):
             self.swap()
             self.undo()
         remove_tree(self.side)

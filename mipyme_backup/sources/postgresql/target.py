@@ -14,6 +14,7 @@ from mipyme_backup.sources.base import Facts, Target
 from mipyme_backup.sources.postgresql import content, plan
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
+from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
     create_statement,
@@ -199,7 +200,7 @@ class PostgreSQLTarget(Target):
             self._connected() as connection,
             connection.cursor() as cursor,
         ):
-            return [*_rows_differ(cursor, facts), *_objects_differ(cursor, facts)]
+            return differences(cursor, facts)
 
     def side_settings(self) -> dict[str, Any]:
         options = dict(self._settings.get("OPTIONS") or {})
@@ -335,47 +336,6 @@ class PostgreSQLTarget(Target):
 
     def _connected(self) -> Any:
         return connected(self._alias, self._settings, name=self._side)
-
-
-def _rows_differ(cursor: Any, facts: Facts) -> list[Message]:
-    expected = facts.get("tables") or {}
-    here = [table for table in content.tables(cursor) if table.label in expected]
-    counts = content.row_counts(cursor, here)
-    return [
-        Message(
-            _("%(table)s has %(found)s rows, the backup says %(expected)d"),
-            {"table": table, "found": counts.get(table, "-"), "expected": rows},
-        )
-        for table, rows in expected.items()
-        if counts.get(table) != rows
-    ]
-
-
-def _objects_differ(cursor: Any, facts: Facts) -> list[Message]:
-    behind = set(content.sequences_behind(cursor)) - set(facts.get("sequences_behind") or ())
-    not_valid = set(content.names(cursor, content.UNVALIDATED)) - set(facts.get("not_valid") or ())
-    found = [
-        Message(text, {"name": name})
-        for text, names in (
-            (_("The index %(name)s is not valid"), content.names(cursor, content.INVALID_INDEXES)),
-            (_("The constraint %(name)s is not valid"), sorted(not_valid)),
-            (_("The sequence %(name)s is behind its column"), sorted(behind)),
-        )
-        for name in names
-    ]
-    for what, query in (
-        ("sequences", content.SEQUENCES),
-        ("large_objects", content.LARGE_OBJECTS),
-    ):
-        count = content.single(cursor, query)
-        if what in facts and count != facts[what]:
-            found.append(
-                Message(
-                    _("There are %(found)d %(what)s, the backup says %(expected)d"),
-                    {"found": count, "what": what, "expected": facts[what]},
-                )
-            )
-    return found
 
 
 def _tablespace(properties: Mapping[str, Any], allowed: Rights) -> str | None:

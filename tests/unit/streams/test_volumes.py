@@ -83,7 +83,7 @@ def test_what_was_cut_is_joined_again(
 
 
 def test_a_volume_is_private_from_its_first_moment(tmp_path: Path) -> None:
-    seen = []
+    seen: list[int] = []
 
     class Watching(BytesReader):
         def read(self, size: int, /) -> bytes:
@@ -206,7 +206,8 @@ def test_closing_early_closes_the_open_volume() -> None:
 
 
 def test_measuring_changes_nothing_and_tells_size_hash_and_progress() -> None:
-    data, told = os.urandom(10_000), []
+    data = os.urandom(10_000)
+    told: list[int] = []
     measured = Measured(BytesReader(data, piece=999), on_bytes=told.append)
 
     assert read_whole(measured) == data

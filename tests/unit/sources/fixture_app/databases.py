@@ -158,13 +158,11 @@ UNREADABLE = ["Django does not read this table"]
 
 def contents(alias: str) -> dict[str, list[str]]:
     """Return every row of every managed model, with natural keys where numbers may differ."""
-    natural = {
-        ContentType: {
-            row.pk: row.natural_key() for row in QuerySet(ContentType, using=alias).order_by("pk")
-        },
+    natural: dict[Any, Any] = {
+        ContentType: {row.pk: row.natural_key() for row in ContentType.objects.using(alias)},
         Permission: {
             pk: tuple(key)
-            for pk, *key in QuerySet(Permission, using=alias).values_list(
+            for pk, *key in Permission.objects.using(alias).values_list(
                 "pk", "codename", "content_type__app_label", "content_type__model"
             )
         },
