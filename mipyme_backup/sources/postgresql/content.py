@@ -158,6 +158,16 @@ def single(cursor: Any, query: str) -> Any:
     return cursor.fetchone()[0]
 
 
+def tables_size(cursor: Any, oids: list[int]) -> int:
+    """Return the bytes of the tables without their indexes: about what a dump holds."""
+    cursor.execute(
+        "SELECT coalesce(sum(pg_catalog.pg_table_size(oid)), 0)::bigint"
+        " FROM unnest(%s::oid[]) AS listed (oid)",
+        [oids],
+    )
+    return int(cursor.fetchone()[0])
+
+
 def extensions(cursor: Any) -> dict[str, str]:
     """Return the installed extensions with their versions."""
     cursor.execute("SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY 1")

@@ -10,14 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from django.db import Error
 
 from mipyme_backup.errors import SourceBusyError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Artifact, Facts
+from mipyme_backup.sources.base import Artifact, Facts, artifact_name
 from mipyme_backup.sources.postgresql import content, facts
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
@@ -106,8 +105,14 @@ class PostgreSQLSnapshot:
         ]
 
     def artifact(self) -> Artifact:
+        with self._mutex, self._connection.cursor() as cursor:
+            tables = [table.oid for table in self._tables if table not in self._without_rows]
+            size = content.tables_size(cursor, tables)
         return Artifact(
-            name=f"database.{quote(self.alias, safe='')}.dump", open=self._dump, facts=self.facts
+            name=artifact_name(self.alias, "dump"),
+            open=self._dump,
+            facts=self.facts,
+            size_hint=size,
         )
 
     @contextlib.contextmanager

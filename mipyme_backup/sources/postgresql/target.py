@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, Target
+from mipyme_backup.sources.base import Facts, Target, artifact_name
 from mipyme_backup.sources.postgresql import content, plan
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
@@ -161,7 +160,7 @@ class PostgreSQLTarget(Target):
         return bool(self.state["replaces"])
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
-        opening = artifacts[f"database.{quote(self._alias, safe='')}.dump"]
+        opening = artifacts[artifact_name(self._alias, "dump")]
         with self._maintenance() as connection, connection.cursor() as cursor:
             major = server_major(connection)
             program = find_tool("pg_restore", major, self._bin_dir).path

@@ -316,13 +316,14 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, encryption: GPG) ->
         assert homes_of(process.pid), "swept while its owner was alive"
         os.kill(process.pid, signal.SIGKILL)
 
-    encryption.preflight()
-
-    assert not homes_of(process.pid)
-    deadline = time.monotonic() + 20  # gpg itself ends when its stdin does
+    deadline = time.monotonic() + 20  # gpg ends when its stdin does
     while processes_naming(f"{HOME_PREFIX}{process.pid}-") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not processes_naming(f"{HOME_PREFIX}{process.pid}-")
+
+    encryption.preflight()
+
+    assert not homes_of(process.pid)
 
 
 def test_sweeping_leaves_what_is_not_ours(tmp_path: Path) -> None:

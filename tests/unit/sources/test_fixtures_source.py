@@ -104,18 +104,18 @@ class LeavingOut:
         assert list(artifact.facts()["left_out"]) == ["fixture_app.Vault"]
         assert len(rows_of(content, "fixture_app.Receipt")) == 1
 
-    def test_both_halves_of_a_cycle_are_left_out(self, origin: str) -> None:
-        from tests.unit.sources.fixture_app.models import Chicken, Egg
+    def test_both_halves_of_a_cycle_are_left_out_when_one_must_be(self, origin: str) -> None:
+        from tests.unit.sources.fixture_app.models import Chicken, Egg, Vault
 
-        chicken = Chicken.objects.using(origin).create()
-        eggs = [Egg(chicken=chicken) for _ in range(4)]
-        Egg.objects.using(origin).bulk_create(eggs)
-        Chicken.objects.using(origin).update(egg=eggs[0].pk)
+        vaults = Vault.objects.using(origin).bulk_create([Vault(content="") for _ in range(4)])
+        egg = Egg.objects.using(origin).create()
+        chicken = Chicken.objects.using(origin).create(egg_id=egg.pk, vault_id=vaults[0].pk)
+        Egg.objects.using(origin).update(chicken=chicken.pk)
         artifact = artifact_of(FixturesSource(max_rows=3), origin)
 
         content = read_all(artifact.open())
 
-        assert sorted(artifact.facts()["left_out"]) == ["fixture_app.Chicken", "fixture_app.Egg"]
+        assert {"fixture_app.Chicken", "fixture_app.Egg"} < set(artifact.facts()["left_out"])
         assert b"chicken" not in content
 
     def test_a_row_that_the_project_cannot_read_leaves_out_its_model_only(

@@ -13,10 +13,11 @@ import pytest
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.swap import FolderSwap, Swap
-from tests.unit.sources.forks import killed_at_line
+from tests.unit.sources.forks import NOBODY, in_child, killed_at_line
 from tests.unit.sources.media_trees import texts
 
 CODE = ("mipyme_backup/sources/media/swap.py", "mipyme_backup/sources/media/entry_swap.py")
+DEEP = (*CODE, "/shutil.py")
 OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": b"old"}
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}
 
@@ -49,7 +50,8 @@ def ready(folder: Path, make: Callable[[Path], Swap]) -> Swap:
 
 
 def own_names(swap: Swap) -> list[str]:
-    names = set(os.listdir(swap.live)) | set(os.listdir(swap.beside))
+    folders = {swap.beside, swap.live} if swap.live.exists() else {swap.beside}
+    names = [name for folder in folders for name in os.listdir(folder)]
     return sorted(name for name in names if name.startswith(".mipyme_backup_"))
 
 
@@ -58,6 +60,7 @@ def each_kill(
     make: Callable[[Path], Swap],
     before: Callable[[Swap], object],
     work: Callable[[Swap], object],
+    code: tuple[str, ...] = CODE,
 ) -> Iterator[Swap]:
     """Yield a swap as a kill before each line of `work` leaves it."""
     number = 0
@@ -67,8 +70,8 @@ def each_kill(
         folder.mkdir()
         swap = ready(folder, make)
         before(swap)
-        if not killed_at_line(number, lambda swap=swap: work(swap), CODE):  # type: ignore[misc]
-            assert number > 10
+        if not killed_at_line(number, lambda swap=swap: work(swap), code):  # type: ignore[misc]
+            assert number > 5
             return
         yield make(swap.live)
 
@@ -164,11 +167,11 @@ def test_a_kill_before_any_line_of_discard_or_removal_is_finished(
 ) -> None:
     (tmp_path / "discard").mkdir()
     (tmp_path / "remove").mkdir()
-    for swap in each_kill(tmp_path / "discard", make, nothing, lambda swap: swap.discard()):
+    for swap in each_kill(tmp_path / "discard", make, nothing, lambda s: s.discard(), DEEP):
         swap.discard()
         assert texts(swap.live) == OLD
         assert own_names(swap) == []
-    for swap in each_kill(tmp_path / "remove", make, swapped, lambda swap: swap.remove_replaced()):
+    for swap in each_kill(tmp_path / "remove", make, swapped, lambda s: s.remove_replaced(), DEEP):
         swap.remove_replaced()
         assert texts(swap.live) == NEW
         assert own_names(swap) == []
@@ -228,12 +231,11 @@ def test_a_live_folder_that_does_not_exist_is_made(tmp_path: Path) -> None:
     assert texts(swap.live) == {}
 
 
-def test_entries_that_cannot_be_moved_are_all_put_back(tmp_path: Path) -> None:
+def test_a_mount_point_inside_the_media_folder_stops_the_swap_before_it_begins(
+    tmp_path: Path,
+) -> None:
     swap = ready(tmp_path, KINDS["entries"])
-    swap.before.mkdir()
-    fill(swap.before, {"zz/blocks": b"the move"})
     (swap.live / "zz").mkdir()
-    swap.before.rename(swap.live / ".hold")
     script = (
         "import sys; from pathlib import Path;"
         "from mipyme_backup.sources.media.entry_swap import EntrySwap;"
@@ -243,7 +245,28 @@ def test_entries_that_cannot_be_moved_are_all_put_back(tmp_path: Path) -> None:
     outcome = in_mount_namespace(f"mount -t tmpfs none {swap.live / 'zz'}", script, swap.live)
 
     assert "is a mount point" in outcome.stderr
-    assert {name: texts(swap.live)[name] for name in OLD} == OLD
+    assert texts(swap.live) == OLD
+    assert not swap.begun
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two owners")
+def test_entries_that_cannot_be_moved_are_all_put_back(workdir: Path) -> None:
+    swap = ready(workdir, KINDS["entries"])
+    workdir.chmod(0o755)
+    for path in (swap.live, *swap.live.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    (swap.live / "zz").mkdir()  # not theirs: it cannot be moved to another parent
+
+    def try_to_swap() -> str:
+        with pytest.raises(RestoreError) as refusal:
+            swap.swap()
+        return str(refusal.value)
+
+    answer = in_child(try_to_swap, nobody=True)
+
+    assert "cannot be moved" in answer
+    assert texts(swap.live) == OLD
+    assert texts(swap.side) == NEW
     assert not swap.begun
 
 

@@ -60,6 +60,7 @@ class Loose(Row):
 
 class Chicken(Row):
     egg = models.ForeignKey("Egg", on_delete=models.CASCADE, null=True, related_name="+")
+    vault = models.ForeignKey(Vault, on_delete=models.CASCADE, null=True)
 
 
 class Egg(Row):
