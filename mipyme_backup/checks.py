@@ -40,23 +40,28 @@ def check_deployment(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """W001: backups are not encrypted. W002: a backup would fail on this machine."""
-    if conf.problems():
-        return []
-    if conf.load().encryption is None:
-        return [
+    try:
+        settings = conf.load()
+    except ConfigurationError:
+        return []  # `check_settings` tells
+    found: list[CheckMessage] = []
+    if settings.encryption is None:
+        found.append(
             checks.Warning(
                 "Backups are not encrypted.",
                 hint="Set ENCRYPTION in MIPYME_BACKUP to a passphrase file.",
                 id="mipyme_backup.W001",
             )
-        ]
+        )
     from mipyme_backup import api  # the parts need the models, which are not there at import
 
     try:
         api.preflight()
     except BackupError as error:
-        return [checks.Warning(str(error), hint=str(error.hint) or None, id="mipyme_backup.W002")]
-    return []
+        found.append(
+            checks.Warning(str(error), hint=str(error.hint) or None, id="mipyme_backup.W002")
+        )
+    return found
 
 
 def _error(problem: ConfigurationError) -> CheckMessage:
@@ -68,7 +73,8 @@ def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
         f"The destination {name}": part.options.get("location")
         for name, part in settings.destinations.items()
     }
-    places["STATE_DIR"] = settings.state_dir
+    if not any(settings.state_dir.is_relative_to(str(place)) for place in places.values()):
+        places["STATE_DIR"] = settings.state_dir
     for key in ("MEDIA_ROOT", "STATIC_ROOT"):
         public = getattr(django_settings, key, None)
         for what, location in places.items():

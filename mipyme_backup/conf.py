@@ -9,17 +9,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from cronsim import CronSim, CronSimError
+from django.conf import ENVIRONMENT_VARIABLE
 from django.conf import settings as django_settings
 
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
+from mipyme_backup.setting_values import (
+    NAME,
+    absolute_path,
+    at_least,
+    bad_value,
+    cron_expression,
+    duration,
+    filled_name,
+    instance_of,
+    or_none,
+    share,
+    texts,
+)
 
-NAME = "MIPYME_BACKUP"
 SMALLEST_VOLUME = 64 * 1024
 
 DEFAULT_RETENTION = {
@@ -145,8 +157,9 @@ def _default(value: Any, default: Any) -> Any:
 
 
 def _project() -> str:
-    module: str = getattr(django_settings, "SETTINGS_MODULE", "") or "project"
-    return module.partition(".")[0]
+    # `override_settings` and `settings.configure` leave the first one empty.
+    module = getattr(django_settings, "SETTINGS_MODULE", "") or os.environ.get(ENVIRONMENT_VARIABLE)
+    return str(module or "project").partition(".")[0]
 
 
 def _base_dir(key: str) -> Path:
@@ -166,7 +179,7 @@ def _state_dir(destinations: Mapping[str, Part]) -> Path:
         if part.backend == "mipyme_backup.destinations.LocalDestination":
             location = part.options.get("location")
             if not isinstance(location, str | Path):
-                raise _bad(f"DESTINATIONS.{name}.OPTIONS.location", "a path")
+                raise bad_value(f"DESTINATIONS.{name}.OPTIONS.location", "a path")
             return Path(location) / ".state"
     return _base_dir("STATE_DIR") / ".mipyme_backup"
 
@@ -182,98 +195,12 @@ def _unknown(
     )
 
 
-def _bad(key: str, expected: str) -> ConfigurationError:
-    return ConfigurationError(
-        _("%(setting)s['%(key)s'] must be %(expected)s."), setting=NAME, key=key, expected=expected
-    )
-
-
-def _of(key: str, types: type | tuple[type, ...], expected: str) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        if not isinstance(value, types):
-            raise _bad(key, expected)
-        return value
-
-    return parse
-
-
-def _at_least(key: str, least: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise _bad(key, f"a whole number of at least {least}")
-        return value
-
-    return parse
-
-
-def _name(key: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            raise _bad(key, "a name")
-        return value
-
-    return parse
-
-
-def _duration(key: str) -> Callable[[Any], timedelta]:
-    def parse(value: Any) -> timedelta:
-        if not isinstance(value, timedelta) or value <= timedelta(0):
-            raise _bad(key, "a timedelta above zero")
-        return value
-
-    return parse
-
-
-def _share(key: str) -> Callable[[Any], float]:
-    def parse(value: Any) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise _bad(key, "a number from 0 to 1")
-        return value
-
-    return parse
-
-
-def _texts(key: str) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise _bad(key, "a list of texts")
-        return value
-
-    return parse
-
-
-def _cron(key: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        try:
-            CronSim(value, datetime(2000, 1, 1))  # noqa: DTZ001 - only its grammar is looked at
-        except (CronSimError, TypeError, AttributeError):
-            raise _bad(key, "a cron expression or None") from None
-        return str(value)
-
-    return parse
-
-
-def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else parse(value)
-
-
-def _path(key: str) -> Callable[[Any], Path | None]:
-    def parse(value: Any) -> Path | None:
-        if value is None:
-            return None
-        if not isinstance(value, str | Path) or not Path(value).is_absolute():
-            raise _bad(key, "an absolute path")
-        return Path(value)
-
-    return parse
-
-
 def _entries(key: str, known: Mapping[str, Parse]) -> Callable[[Any], Mapping[str, Any]]:
     """Return the parser of a dict whose entries are parsed one by one."""
 
     def parse(value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
-            raise _bad(key, "a dict")
+            raise bad_value(key, "a dict")
         for name in value:
             if name not in known:
                 raise _unknown(name, known, f"[{key!r}]")
@@ -284,14 +211,14 @@ def _entries(key: str, known: Mapping[str, Parse]) -> Callable[[Any], Mapping[st
 
 def _part(key: str, value: Any, extra_keys: Mapping[str, Parse]) -> Part:
     if not isinstance(value, Mapping) or not isinstance(value.get("BACKEND"), str):
-        raise _bad(key, "a dict with BACKEND (a dotted path) and OPTIONS (a dict)")
+        raise bad_value(key, "a dict with BACKEND (a dotted path) and OPTIONS (a dict)")
     known = {"BACKEND", "OPTIONS", *extra_keys}
     for name in value:
         if name not in known:
             raise _unknown(name, known, f"[{key!r}]")
     options = value.get("OPTIONS", {})
     if not isinstance(options, Mapping):
-        raise _bad(f"{key}.OPTIONS", "a dict")
+        raise bad_value(f"{key}.OPTIONS", "a dict")
     extra = {
         name: parse(f"{key}.{name}")(value[name])
         for name, parse in extra_keys.items()
@@ -303,10 +230,10 @@ def _part(key: str, value: Any, extra_keys: Mapping[str, Parse]) -> Part:
 def _parts(extra_keys: Mapping[str, Parse]) -> Callable[[str, Any], dict[str, Part]]:
     def parse(key: str, value: Any) -> dict[str, Part]:
         if not isinstance(value, Mapping) or not value:
-            raise _bad(key, "a dict of back ends by name, with at least one")
+            raise bad_value(key, "a dict of back ends by name, with at least one")
         for name in value:
             if not isinstance(name, str) or not name:
-                raise _bad(key, "a dict of back ends by name; a name is a text")
+                raise bad_value(key, "a dict of back ends by name; a name is a text")
         return {name: _part(f"{key}.{name}", part, extra_keys) for name, part in value.items()}
 
     return parse
@@ -316,42 +243,44 @@ def _encryption(value: Any) -> Part | None:
     return None if value is None else _part("ENCRYPTION", value, {})
 
 
-_RETENTION: dict[str, Parse] = {name: lambda key: _at_least(key, 1) for name in DEFAULT_RETENTION}
-_SCHEDULE: dict[str, Parse] = {name: lambda key: _or_none(_cron(key)) for name in DEFAULT_SCHEDULE}
+_RETENTION: dict[str, Parse] = {name: lambda key: at_least(key, 1) for name in DEFAULT_RETENTION}
+_SCHEDULE: dict[str, Parse] = {
+    name: lambda key: or_none(cron_expression(key)) for name in DEFAULT_SCHEDULE
+}
 _ALERTS: dict[str, Parse] = {
-    "recipients": lambda key: _or_none(_texts(key)),
-    "webhooks": _texts,
-    "heartbeat_url": lambda key: _or_none(_of(key, str, "a URL or None")),
-    "max_age": _duration,
-    "min_size": lambda key: _at_least(key, 0),
-    "min_free_disk": _share,
-    "max_shrink": _share,
-    "digest": lambda key: _or_none(_name(key)),
+    "recipients": lambda key: or_none(texts(key)),
+    "webhooks": texts,
+    "heartbeat_url": lambda key: or_none(instance_of(key, str, "a URL or None")),
+    "max_age": duration,
+    "min_size": lambda key: at_least(key, 0),
+    "min_free_disk": share,
+    "max_shrink": share,
+    "digest": lambda key: or_none(filled_name(key)),
 }
 _SOURCE_KEYS: dict[str, Parse] = {}
 _DESTINATION_KEYS: dict[str, Parse] = {
     "RETENTION": lambda key: _entries(key, _RETENTION),
-    "BANDWIDTH": lambda key: _or_none(_at_least(key, 1)),
-    "RETRY_FOR": lambda key: _at_least(key, 0),
+    "BANDWIDTH": lambda key: or_none(at_least(key, 1)),
+    "RETRY_FOR": lambda key: at_least(key, 0),
 }
 _KEYS: dict[str, Callable[[Any], Any]] = {
-    "PROJECT": _name("PROJECT"),
+    "PROJECT": filled_name("PROJECT"),
     "SOURCES": lambda value: _parts(_SOURCE_KEYS)("SOURCES", value),
     "DESTINATIONS": lambda value: _parts(_DESTINATION_KEYS)("DESTINATIONS", value),
     "RETENTION": _entries("RETENTION", _RETENTION),
     "ENCRYPTION": _encryption,
-    "SIGNING_KEY_FILE": _path("SIGNING_KEY_FILE"),
-    "RPO": _duration("RPO"),
-    "RTO": _duration("RTO"),
+    "SIGNING_KEY_FILE": absolute_path("SIGNING_KEY_FILE"),
+    "RPO": duration("RPO"),
+    "RTO": duration("RTO"),
     "SCHEDULE": _entries("SCHEDULE", _SCHEDULE),
     "ALERTS": _entries("ALERTS", _ALERTS),
-    "STATE_DIR": _path("STATE_DIR"),
-    "KEEP_REPLACED_HOURS": _at_least("KEEP_REPLACED_HOURS", 0),
-    "VOLUME_SIZE": _at_least("VOLUME_SIZE", SMALLEST_VOLUME),
-    "JOBS": _at_least("JOBS", 1),
-    "CONTACTS": _of("CONTACTS", (list, tuple), "a list"),
-    "CHECKLIST": _of("CHECKLIST", (list, tuple), "a list"),
-    "POLICY_REVIEW": _of("POLICY_REVIEW", date, "a date"),
-    "DRILL_ASSERTIONS": _of("DRILL_ASSERTIONS", (list, tuple), "a list"),
-    "ADMIN_RESTORE": _of("ADMIN_RESTORE", bool, "True or False"),
+    "STATE_DIR": absolute_path("STATE_DIR"),
+    "KEEP_REPLACED_HOURS": at_least("KEEP_REPLACED_HOURS", 0),
+    "VOLUME_SIZE": at_least("VOLUME_SIZE", SMALLEST_VOLUME),
+    "JOBS": at_least("JOBS", 1),
+    "CONTACTS": instance_of("CONTACTS", (list, tuple), "a list"),
+    "CHECKLIST": instance_of("CHECKLIST", (list, tuple), "a list"),
+    "POLICY_REVIEW": instance_of("POLICY_REVIEW", date, "a date"),
+    "DRILL_ASSERTIONS": instance_of("DRILL_ASSERTIONS", (list, tuple), "a list"),
+    "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, "True or False"),
 }

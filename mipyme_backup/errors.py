@@ -24,7 +24,7 @@ class BackupError(Exception):
     def __init__(
         self, message: str, *, hint: str = "", permanent: bool | None = None, **params: object
     ) -> None:
-        super().__init__(message, params)
+        super().__init__(message)
         self.message = Message(message, params)
         self.hint = Message(hint, params)
         if permanent is not None:

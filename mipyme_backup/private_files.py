@@ -10,11 +10,15 @@ from mipyme_backup.process import CHUNK, Reader
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and what lacks above it, each 0700; `Path.mkdir` leaves parents open."""
+    """Make `folder` and what lacks above it, each 0700, and sync what names them.
+
+    `Path.mkdir` leaves parents open.
+    """
     if not folder.exists():
         make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+            sync_folder(folder.parent)
 
 
 def write_file(file: Path, content: bytes | Reader) -> None:

@@ -105,7 +105,7 @@ class LocalDestination(Destination):
         """Remove the temporary files of processes that died."""
         for path in self.location.glob(f"{TEMPORARY_PREFIX}*"):
             owner = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
-            if not Path(f"/proc/{owner}").exists():
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -110,11 +110,12 @@ class Saving:
         )
 
     def _open_snapshots(self, stack: contextlib.ExitStack) -> dict[str, Snapshot]:
+        """Open those that the sources need; fixtures need all."""
         databases = self._project.databases
         wanted = {
             source.name.partition(":")[2] for source in self._sources if source.needs_snapshot
         }
-        aliases = databases.aliases if "" in wanted or not wanted else sorted(wanted)
+        aliases = databases.aliases if "" in wanted else sorted(wanted)
         snapshots = {}
         for alias in aliases:
             self._progress.step(

@@ -43,11 +43,26 @@ def make_targets(
     project: Project, request: Request, manifest: Manifest, restore_id: str
 ) -> list[tuple[SavedSource, Target]]:
     targets = [
-        (source, _target(project, request, source, restore_id))
+        (part, _target(project, request, part, restore_id))
         for source in _sources(request, manifest)
+        for part in _parts(source)
     ]
     # Last, because what was merged cannot be swapped back when a later swap fails.
     return sorted(targets, key=lambda pair: isinstance(pair[1], FixturesTarget))
+
+
+def _parts(source: SavedSource) -> list[SavedSource]:
+    """Return what has a target of its own: of the fixtures, each database's."""
+    if source.name != "fixtures":
+        return [source]
+    return [
+        SavedSource(
+            name=source.name,
+            artifacts=(artifact,),
+            facts={artifact.name: source.facts[artifact.name]},
+        )
+        for artifact in source.artifacts
+    ]
 
 
 def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
@@ -97,7 +112,7 @@ def _target(project: Project, request: Request, source: SavedSource, restore_id:
             restore_id=restore_id,
             to_directory=request.to_media,
         )
-    return FixturesTarget.prepare(alias="default")
+    return FixturesTarget.prepare(alias=source.facts[source.artifacts[0].name]["alias"])
 
 
 def _media_root(project: Project, request: Request) -> Path:

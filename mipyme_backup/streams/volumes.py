@@ -41,23 +41,11 @@ def cut(reader: Reader, *, spool: Path, volume_size: int) -> Iterator[SpooledVol
     while data or index == 0:
         file = spool / volume_name("volume", index)
         try:
-            size, sha256, data = _spooled(reader, data, file, volume_size)
+            size, sha256, data = _write_one(reader, data, file, volume_size)
             yield SpooledVolume(index=index, file=file, size=size, sha256=sha256)
         finally:
             file.unlink(missing_ok=True)
         index += 1
-
-
-def _spooled(reader: Reader, data: bytes, file: Path, volume_size: int) -> tuple[int, str, bytes]:
-    try:
-        return _write_one(reader, data, file, volume_size)
-    except OSError as error:
-        raise PreflightError(
-            _("The spool %(file)s cannot be written: %(reason)s"),
-            hint=_("Free some space there, or set STATE_DIR to a place that has it."),
-            file=file,
-            reason=error.strerror or error,
-        ) from error
 
 
 def _write_one(reader: Reader, data: bytes, file: Path, volume_size: int) -> tuple[int, str, bytes]:
@@ -91,12 +79,13 @@ def _write_whole(descriptor: int, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _writing(file: Path) -> Iterator[None]:
+    """Tell a failure of the spool from one of the stream that is read in between."""
     try:
         yield
     except OSError as error:
         raise PreflightError(
-            _("Cannot write the volume %(file)s: %(reason)s"),
-            hint=_("STATE_DIR needs room for a volume (VOLUME_SIZE), and must be ours to write."),
+            _("The spool %(file)s cannot be written: %(reason)s"),
+            hint=_("Free some space there, or set STATE_DIR to a place that has it."),
             file=file,
             reason=error.strerror or error,
         ) from error

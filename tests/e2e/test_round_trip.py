@@ -111,8 +111,8 @@ class RoundTrips:
         host.restore("--latest")
 
         assert _differences(content, _content(host)) == []
-        listed = host.json("list_backups")
-        assert [backup["status"] for backup in listed] == ["complete"]
+        listed = {row["kind"]: row["status"] for row in host.json("list_backups")}
+        assert listed["manual"] == "complete"
 
     def test_live_data_is_replaced_and_undo_brings_it_back(
         self, project: Project, content: Content

@@ -110,7 +110,7 @@ def _parse(line: bytes) -> Record:
 
 
 def _whole(value: object, *, least: int = 0) -> int:
-    if not isinstance(value, int) or not least <= value <= LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
         raise ValueError
     return value
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.db import Error, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.utils import load_backend
 
 from mipyme_backup import process
@@ -144,17 +144,23 @@ def connect(
     name: str | None = None,
     assume_role: bool = True,
     lock_timeout: float = 0,
+    register_as: str = NO_DB_ALIAS,
 ) -> BaseDatabaseWrapper:
     """Return a new, open connection in autocommit, without any timeout but `lock_timeout` (s).
 
-    It may be used by several threads, one at a time. Raises PreflightError when the server
-    cannot be reached.
+    It may be used by several threads, one at a time. With `register_as` Django's ORM can use
+    it in this thread under that name, until the caller takes it out of ``connections``; other
+    connections bear the name by which signal handlers know that no project's data is behind
+    it (django.contrib.postgres would look its types up in the live database). Raises
+    PreflightError when the server cannot be reached.
     """
     own = own_settings(settings_dict, application=application, name=name)
     if not assume_role:
         own["OPTIONS"].pop("assume_role", None)
-    wrapper: BaseDatabaseWrapper = load_backend(own["ENGINE"]).DatabaseWrapper(own, alias)
+    wrapper: BaseDatabaseWrapper = load_backend(own["ENGINE"]).DatabaseWrapper(own, register_as)
     wrapper.inc_thread_sharing()
+    if register_as != NO_DB_ALIAS:
+        connections[register_as] = wrapper
     try:
         wrapper.ensure_connection()
         with wrapper.cursor() as cursor:
@@ -162,6 +168,8 @@ def connect(
                 cursor.execute(f"SET {setting} = {value}")
     except Error as error:
         wrapper.close()
+        if register_as != NO_DB_ALIAS:
+            del connections[register_as]
         raise PreflightError(
             _("The database %(alias)s (%(where)s) cannot be reached: %(reason)s"),
             hint=_("Check its entry in DATABASES, and that the server runs and lets us in."),
@@ -201,20 +209,6 @@ def session_settings(major: int, lock_timeout: float) -> dict[str, str]:
     if major >= 17:
         settings["transaction_timeout"] = "0"
     return settings
-
-
-@contextlib.contextmanager
-def registered(alias: str, wrapper: BaseDatabaseWrapper) -> Iterator[str]:
-    """Let the ORM of this thread use `wrapper` under the name `alias`.
-
-    Only this thread's connection is set, not the settings that all threads share: another
-    thread that walks over all aliases never sees it.
-    """
-    connections[alias] = wrapper
-    try:
-        yield alias
-    finally:
-        del connections[alias]
 
 
 def conninfo(settings_dict: Mapping[str, Any], *, name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from django.db import Error
+from django.db import Error, connections
 
 from mipyme_backup.errors import SourceBusyError, SourceError
 from mipyme_backup.messages import Message, _
@@ -23,7 +23,6 @@ from mipyme_backup.sources.postgresql.connection import (
     connect,
     connected,
     reason,
-    registered,
     server_major,
     sqlstate,
 )
@@ -118,7 +117,10 @@ class PostgreSQLSnapshot:
     @contextlib.contextmanager
     def reading(self) -> Iterator[str]:
         self.check()
-        connection = connect(self.alias, self._settings, application=self._application)
+        alias = f"{self.alias}__{self._application}"
+        connection = connect(
+            self.alias, self._settings, application=self._application, register_as=alias
+        )
         try:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION {READ_ONLY}")
@@ -128,8 +130,7 @@ class PostgreSQLSnapshot:
             connection.settings_dict["AUTOCOMMIT"] = False
             with connection.cursor() as cursor:
                 cursor.execute(f"SET TRANSACTION SNAPSHOT '{self._id}'")
-            with registered(f"{self.alias}__{self._application}", connection) as alias:
-                yield alias
+            yield alias
             self.check()
         except Error as error:
             self.check()
@@ -139,6 +140,7 @@ class PostgreSQLSnapshot:
                 reason=reason(error),
             ) from error
         finally:
+            del connections[alias]
             with contextlib.suppress(Error):
                 connection.close()
 

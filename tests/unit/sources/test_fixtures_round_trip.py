@@ -101,7 +101,8 @@ class TestOnPostgreSQL(RoundTrip):
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         other = f"{postgresql_database}_empty"
         postgresql_server.create_database(other)
-        with modify_settings(INSTALLED_APPS={"append": "tests.zoo_postgresql"}):
+        needed = ["django.contrib.postgres", "tests.zoo_postgresql"]
+        with modify_settings(INSTALLED_APPS={"append": needed}):
             yield (
                 postgresql_server.settings(postgresql_database),
                 postgresql_server.settings(other),

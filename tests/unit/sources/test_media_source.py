@@ -425,7 +425,7 @@ def test_a_large_file_cut_short_between_two_reads_is_read_again(
 
 def change_all_the_while(file: Path, reader: Reader) -> bytes:
     """Read a pack, changing the end of `file` before each step."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         with file.open("r+b") as stream:
             stream.seek(-8, os.SEEK_END)
@@ -567,9 +567,9 @@ def test_a_sparse_file_of_a_gigabyte_takes_seconds_and_stays_sparse(
     status = (out / "sparse").stat()
     assert status.st_size == 1 << 30
     assert status.st_blocks * 512 < 1 << 20
-    with (out / "sparse").open("rb") as stream:
-        stream.seek(500_000_000)
-        assert stream.read(8) == b"\0island\0"
+    with (out / "sparse").open("rb") as copy:
+        copy.seek(500_000_000)
+        assert copy.read(8) == b"\0island\0"
 
 
 class Runs:

@@ -28,7 +28,7 @@ KINDS: dict[str, Callable[[Path], Swap]] = {
 }
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
 def make(request: pytest.FixtureRequest) -> Callable[[Path], Swap]:
     return request.param  # type: ignore[no-any-return]
 

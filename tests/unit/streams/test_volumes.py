@@ -128,10 +128,13 @@ def test_a_link_in_the_spool_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"precious"
 
 
-def test_a_broken_source_leaves_nothing_in_the_spool(tmp_path: Path) -> None:
-    reader = BytesReader(b"x" * 2500, error=SourceError("the source broke"))
+@pytest.mark.parametrize("kind", [SourceError, OSError])
+def test_a_broken_source_is_told_and_leaves_nothing_in_the_spool(
+    kind: type[Exception], tmp_path: Path
+) -> None:
+    reader = BytesReader(b"x" * 2500, error=kind("the source broke"))
 
-    with pytest.raises(SourceError):
+    with pytest.raises(kind, match="the source broke"):
         volumes_of(reader, tmp_path)
 
     assert not [*tmp_path.iterdir()]
@@ -154,7 +157,7 @@ def test_a_full_disk_is_told_with_the_file_and_a_hint(small_disk: Path) -> None:
 
     assert os.strerror(errno.ENOSPC) in str(caught.value)
     assert str(small_disk) in str(caught.value)
-    assert "VOLUME_SIZE" in str(caught.value.hint)
+    assert "STATE_DIR" in str(caught.value.hint)
     assert not [*small_disk.iterdir()]
 
 

@@ -1,0 +1,104 @@
+"""What the value of one setting must be: each function makes a parser that names its key.
+
+Imports no Django: a parser is given the value and returns it, or raises ConfigurationError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cronsim import CronSim, CronSimError
+
+from mipyme_backup.errors import ConfigurationError
+from mipyme_backup.messages import _
+
+NAME = "MIPYME_BACKUP"
+
+
+def bad_value(key: str, expected: str) -> ConfigurationError:
+    return ConfigurationError(
+        _("%(setting)s['%(key)s'] must be %(expected)s."), setting=NAME, key=key, expected=expected
+    )
+
+
+def instance_of(key: str, types: type | tuple[type, ...], expected: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, types):
+            raise bad_value(key, expected)
+        return value
+
+    return parse
+
+
+def at_least(key: str, least: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise bad_value(key, f"a whole number of at least {least}")
+        return value
+
+    return parse
+
+
+def filled_name(key: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise bad_value(key, "a name")
+        return value
+
+    return parse
+
+
+def duration(key: str) -> Callable[[Any], timedelta]:
+    def parse(value: Any) -> timedelta:
+        if not isinstance(value, timedelta) or value <= timedelta(0):
+            raise bad_value(key, "a timedelta above zero")
+        return value
+
+    return parse
+
+
+def share(key: str) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise bad_value(key, "a number from 0 to 1")
+        return value
+
+    return parse
+
+
+def texts(key: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise bad_value(key, "a list of texts")
+        return value
+
+    return parse
+
+
+def cron_expression(key: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        try:
+            CronSim(value, datetime(2000, 1, 1))  # noqa: DTZ001 - only its grammar is looked at
+        except (CronSimError, TypeError, AttributeError):
+            raise bad_value(key, "a cron expression or None") from None
+        return str(value)
+
+    return parse
+
+
+def or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else parse(value)
+
+
+def absolute_path(key: str) -> Callable[[Any], Path | None]:
+    def parse(value: Any) -> Path | None:
+        if value is None:
+            return None
+        if not isinstance(value, str | Path) or not Path(value).is_absolute():
+            raise bad_value(key, "an absolute path")
+        return Path(value)
+
+    return parse

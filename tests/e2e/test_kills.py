@@ -1,0 +1,174 @@
+"""`kill -9` at random moments of a backup or a restore loses nothing and blocks nobody.
+
+Each round puts everything back, kills one run, and then lets a backup and a restore follow, in
+a random order: whatever comes next has to mend what the killed one left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import services
+from tests.e2e.arena import Arena, Pace, arena, described
+from tests.e2e.project import postgresql_project, sqlite_project
+
+SAMPLE = 2
+BACKUP = ["backup"]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def the_arena(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Arena]:
+    folder = tmp_path_factory.mktemp("kills")
+    if request.param == "sqlite":
+        with sqlite_project(folder / "project") as project:
+            with arena(project, folder / "arena") as made:
+                yield made
+        return
+    with services.postgresql() as server:
+        with postgresql_project(folder / "project", server) as project:
+            with arena(project, folder / "arena") as made:
+                yield made
+
+
+class TestSample:
+    def test_killed_backup_is_mended_by_the_next_run(
+        self, the_arena: Arena, torture_random: random.Random
+    ) -> None:
+        assert_survives(the_arena, BACKUP, SAMPLE, torture_random)
+
+    def test_killed_restore_is_mended_by_the_next_run(
+        self, the_arena: Arena, torture_random: random.Random
+    ) -> None:
+        assert_survives(the_arena, the_arena.restore_command(), SAMPLE, torture_random)
+
+
+@pytest.mark.torture
+class TestTorture:
+    def test_killed_backups_are_mended_by_the_next_run(
+        self, the_arena: Arena, torture_random: random.Random, torture_rounds: int
+    ) -> None:
+        assert_survives(the_arena, BACKUP, (torture_rounds + 1) // 2, torture_random)
+
+    def test_killed_restores_are_mended_by_the_next_run(
+        self, the_arena: Arena, torture_random: random.Random, torture_rounds: int
+    ) -> None:
+        command = the_arena.restore_command()
+        assert_survives(the_arena, command, (torture_rounds + 1) // 2, torture_random)
+
+
+def assert_survives(
+    arena: Arena, command: list[str], kills: int, chance: random.Random
+) -> None:
+    pace = arena.pace(command)
+    outcomes: Counter[str] = Counter()
+    problems: list[str] = []
+    while outcomes["killed"] < kills:
+        arena.reset()
+        pid = arena.kill(command, pace, chance)
+        if pid is None:
+            outcomes["too quick to be killed"] += 1
+            assert outcomes["too quick to be killed"] <= 20 + kills
+            continue
+        outcomes["killed"] += 1
+        found = Round(arena, command, pid, outcomes).problems(chance)
+        problems += [f"kill {outcomes['killed']}: {problem}" for problem in found]
+    report(command, pace, outcomes)
+    assert problems == []
+
+
+def report(command: list[str], pace: Pace, outcomes: Counter[str]) -> None:
+    counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
+    print(f"\n{command[0]} (undisturbed: {pace.total:.2f} s): {counts}")
+
+
+class Round:
+    """What has to hold after one kill."""
+
+    def __init__(
+        self, arena: Arena, command: list[str], killed: int, outcomes: Counter[str]
+    ) -> None:
+        self.arena = arena
+        self.command = command
+        self.killed = killed
+        self.outcomes = outcomes
+
+    def problems(self, chance: random.Random) -> list[str]:
+        """Return what does not hold, of everything that is promised."""
+        problems: list[str] = []
+        running: set[str] = set()
+        if chance.random() < 0.5:  # else the next command comes while children still run
+            problems += [f"still runs: {line}" for line in self.arena.orphans()]
+            problems += self._torn_parts()
+            running = self._running()
+        commands = [BACKUP, self.arena.restore_command()]
+        chance.shuffle(commands)
+        for number, command in enumerate(commands):
+            if failure := self.arena.run(command):
+                problems.append(f"next run: {failure}")
+            problems += self._live_data(restored=self.arena.restore_command() in commands[: number + 1])
+            problems += [f"left behind: {name}" for name in self.arena.leftovers(self.killed)]
+            problems += [f"readable: {path}" for path in self.arena.plaintext()]
+            problems += self._catalog(running)
+        problems += [f"still runs: {line}" for line in self.arena.orphans()]
+        return problems + self._stored()
+
+    def _torn_parts(self) -> list[str]:
+        """The database alone, and the media alone, are old or new at any moment."""
+        database, media = self.arena.inspector.content()
+        problems = []
+        if database not in (self.arena.old[0], self.arena.new[0]):
+            problems.append("the database is torn")
+        if media not in (self.arena.old[1], self.arena.new[1]):
+            problems.append("the media is torn")
+        return problems
+
+    def _live_data(self, *, restored: bool) -> list[str]:
+        """The next run leaves the database and the media both old or both new."""
+        allowed = {"old": self.arena.old, "new": self.arena.new}
+        if restored:
+            allowed.pop("old")
+        elif self.command == BACKUP:
+            allowed.pop("new")
+        content = self.arena.inspector.content()
+        for name, expected in allowed.items():
+            if content == expected:
+                if not restored:
+                    self.outcomes[f"{name} afterwards"] += 1
+                return []
+        return [f"live data differs: {described(allowed, content)}"]
+
+    def _running(self) -> set[str]:
+        rows = self.arena.inspector.backups()
+        return {row["id"] for row in rows if row["status"] == "running"}
+
+    def _catalog(self, running: set[str]) -> list[str]:
+        """The catalog says what the destination holds, and owns up to what was killed."""
+        rows = {row["id"]: row["status"] for row in self.arena.inspector.backups()}
+        stored = {row["id"] for row in self.arena.inspector.backups("local")}
+        problems = [
+            f"backup {identifier} is {status}"
+            for identifier, status in rows.items()
+            if status not in ({"complete"} if identifier in stored else {"abandoned", "failed"})
+        ]
+        problems += [f"backup {row} is not in the catalog" for row in stored - rows.keys()]
+        problems += [f"killed backup {row} is forgotten" for row in running - rows.keys()]
+        for identifier, status in self.arena.inspector.restores().items():
+            if status == "running":
+                problems.append(f"restore {identifier} is {status}")
+        return problems
+
+    def _stored(self) -> list[str]:
+        """Every backup that is listed is whole, those from before the kill among them."""
+        rows = self.arena.inspector.backups("local")
+        problems = [f"{row['name']} is {row['status']}" for row in rows if row["status"] != "complete"]
+        missing = {self.arena.first, self.arena.second} - {row["id"] for row in rows}
+        problems += [f"lost: {identifier}" for identifier in missing]
+        self.outcomes["backups verified"] += len(rows)
+        return problems + self.arena.inspector.verify(level="content")

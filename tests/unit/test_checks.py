@@ -1,0 +1,166 @@
+"""System checks, by their ids: mistakes stop the project, the machine's state does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core import checks
+
+from mipyme_backup.checks import check_deployment, check_settings
+
+LOCAL = "mipyme_backup.destinations.LocalDestination"
+
+
+def ids(found: list[checks.CheckMessage]) -> list[str | None]:
+    return [message.id for message in found]
+
+
+def local(location: object) -> dict[str, Any]:
+    return {"DESTINATIONS": {"local": {"BACKEND": LOCAL, "OPTIONS": {"location": location}}}}
+
+
+def test_defaults_are_fine(settings: Any) -> None:
+    settings.MIPYME_BACKUP = {}
+
+    assert check_settings() == []
+
+
+def test_django_runs_them(settings: Any) -> None:
+    settings.MIPYME_BACKUP = {"TYPO": 1}
+
+    assert "mipyme_backup.E001" in ids(checks.run_checks())
+    assert "mipyme_backup.E001" in ids(checks.run_checks(tags=["mipyme_backup"]))
+
+
+@pytest.mark.parametrize(
+    "value", [{"TYPO": 1}, {"JOBS": 0}, None, {"RETENTION": {"daily": "x"}}, {"SOURCES": []}]
+)
+def test_malformed_settings_are_errors_with_their_text(value: object, settings: Any) -> None:
+    settings.MIPYME_BACKUP = value
+
+    (found,) = check_settings()
+
+    assert found.id == "mipyme_backup.E001"
+    assert found.level == checks.ERROR
+    assert "MIPYME_BACKUP" in found.msg
+
+
+def test_every_problem_is_told_at_once(settings: Any) -> None:
+    settings.MIPYME_BACKUP = {"TYPO": 1, "JOBS": 0}
+
+    assert ids(check_settings()) == ["mipyme_backup.E001", "mipyme_backup.E001"]
+
+
+def test_a_missing_base_dir_is_an_error_with_the_remedy(settings: Any) -> None:
+    settings.MIPYME_BACKUP = {}
+    del settings.BASE_DIR
+
+    (found,) = check_settings()
+
+    assert found.id == "mipyme_backup.E001"
+    assert found.hint == "Set MIPYME_BACKUP['DESTINATIONS']."
+    assert check_deployment() == []
+
+
+@pytest.mark.parametrize("location", [None, 7, b"/bytes"])
+def test_a_destination_without_a_place_is_no_traceback(location: object, settings: Any) -> None:
+    settings.MIPYME_BACKUP = local(location)
+
+    assert ids(check_settings()) == ["mipyme_backup.E001"]
+    assert check_deployment() == []
+
+
+def test_an_odd_location_of_a_foreign_back_end_is_its_own_affair(
+    settings: Any, tmp_path: Path
+) -> None:
+    tape = {"BACKEND": "shop.Tape", "OPTIONS": {"location": 7}}
+    settings.MIPYME_BACKUP = {"DESTINATIONS": {"tape": tape}, "STATE_DIR": str(tmp_path)}
+
+    assert check_settings() == []
+
+
+@pytest.mark.parametrize("key", ["MEDIA_ROOT", "STATIC_ROOT"])
+@pytest.mark.parametrize("below", [".", "backups", "a/b/c"])
+def test_backups_in_public_files_are_an_error(
+    key: str, below: str, settings: Any, tmp_path: Path
+) -> None:
+    setattr(settings, key, str(tmp_path / "public"))
+    settings.MIPYME_BACKUP = local(tmp_path / "public" / below)
+
+    (found,) = check_settings()
+
+    assert found.id == "mipyme_backup.E002"
+    assert found.level == checks.ERROR
+    assert key in found.msg
+    assert found.hint
+
+
+def test_links_are_resolved_on_both_sides(settings: Any, tmp_path: Path) -> None:
+    (tmp_path / "public").mkdir()
+    (tmp_path / "also_public").symlink_to(tmp_path / "public")
+    (tmp_path / "backups").symlink_to(tmp_path / "public" / "hidden")
+    settings.MEDIA_ROOT = tmp_path / "also_public"
+    settings.MIPYME_BACKUP = local(str(tmp_path / "backups"))
+
+    assert ids(check_settings()) == ["mipyme_backup.E002"]
+
+
+def test_a_name_that_only_begins_alike_is_fine(settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    settings.MIPYME_BACKUP = local(tmp_path / "media_backups")
+
+    assert check_settings() == []
+
+
+def test_without_public_files_nothing_lies_in_them(settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = ""
+    settings.STATIC_ROOT = None
+    settings.MIPYME_BACKUP = local(tmp_path)
+
+    assert check_settings() == []
+
+
+def test_state_in_public_files_is_an_error_too(settings: Any, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    settings.MIPYME_BACKUP = {
+        **local(tmp_path / "backups"),
+        "STATE_DIR": str(tmp_path / "media" / "state"),
+    }
+
+    (found,) = check_settings()
+
+    assert found.id == "mipyme_backup.E002"
+    assert "STATE_DIR" in found.msg
+
+
+def test_unencrypted_backups_are_a_warning_of_deployment_only(settings: Any) -> None:
+    settings.MIPYME_BACKUP = {}
+
+    assert "mipyme_backup.W001" in ids(checks.run_checks(include_deployment_checks=True))
+    assert "mipyme_backup.W001" not in ids(checks.run_checks())
+
+
+def test_a_machine_that_cannot_back_up_is_a_warning_of_deployment_only(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.MIPYME_BACKUP = {
+        "ENCRYPTION": {
+            "BACKEND": "mipyme_backup.encryption.GPG",
+            "OPTIONS": {"passphrase_file": tmp_path / "missing"},
+        }
+    }
+
+    (found,) = check_deployment()
+
+    assert check_settings() == []
+    assert found.id == "mipyme_backup.W002"
+    assert found.level == checks.WARNING
+    assert str(tmp_path / "missing") in found.msg
+
+
+def test_malformed_settings_are_told_once(settings: Any) -> None:
+    settings.MIPYME_BACKUP = {"TYPO": 1}
+
+    assert check_deployment() == []
