@@ -16,6 +16,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from mipyme_backup.errors import SourceBusyError
 from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
 from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found, open_artifact
 from mipyme_backup.operations.writing import Writer
@@ -143,15 +144,17 @@ class Saving:
         return SavedSource(name=source.name, artifacts=tuple(artifacts), facts=facts)
 
     def _known_packs(self) -> dict[str, StoredArtifact]:
-        """Return the packs of earlier backups that some destination still holds, by id."""
+        """Return the packs of earlier backups that some destination holds whole, by id."""
         packs: dict[str, StoredArtifact] = {}
-        working = self._writer.working.values()
+        damage = known_damage(self._project)
+        working = self._writer.working.items()
         for manifest in self._earlier:
             for pack in manifest.packs:
                 pack_id = pack.path.split("/")[1]
                 if pack_id not in packs and any(
-                    all(place.size(path) == volume.size for path, volume in pack.volume_paths())
-                    for place in working
+                    pack.path not in damage.get(name, ())
+                    and all(place.size(path) == volume.size for path, volume in pack.volume_paths())
+                    for name, place in working
                 ):
                     packs[pack_id] = pack
         return packs

@@ -11,6 +11,7 @@ from mipyme_backup.errors import BackupError, NoBackupError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import all_backups, choose
+from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found, check_stored, open_artifact
 from mipyme_backup.sources.content import check_content
@@ -98,11 +99,14 @@ def _stored_problems(
     project: Project, found: Found, manifest: Manifest, progress: Progress
 ) -> list[str]:
     destination = project.destinations[found.destination]
-    return [
-        problem
+    problems = {
+        artifact.path: list(check_stored(destination, artifact, progress.advance))
         for artifact in manifest.artifacts()
-        for problem in check_stored(destination, artifact, progress.advance)
-    ]
+    }
+    packs = {pack.path for pack in manifest.packs}
+    damaged = {path for path in packs if problems[path]}
+    note_damage(project, found.destination, damaged=damaged, sound=packs - damaged)
+    return [problem for path in problems for problem in problems[path]]
 
 
 def _content_problems(

@@ -14,6 +14,7 @@ from mipyme_backup.encryption.passphrase import derive_key
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
+from mipyme_backup.operations.damage import known_damage, note_damage
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import check_stored
 from mipyme_backup.private_files import make_folder, write_file
@@ -110,7 +111,7 @@ class Writer:
             with self._failing(name):
                 for artifact in manifest.artifacts():
                     if artifact.path.startswith("pool/") and artifact.path not in new:
-                        self._provide_pack(destination, artifact)
+                        self._provide_pack(name, destination, artifact)
                     else:
                         self._read_back(destination, artifact)
                 destination.put(f"{manifest.name}/{manifests.FILE_NAME}", file)
@@ -172,11 +173,14 @@ class Writer:
         if stored != data:
             raise DestinationError(_("The manifest read back is not the one that was written."))
 
-    def _provide_pack(self, destination: Destination, pack: StoredArtifact) -> None:
+    def _provide_pack(self, name: str, destination: Destination, pack: StoredArtifact) -> None:
         """Make sure that a pack of an earlier backup is here; else copy it from elsewhere."""
+        damaged = pack.path in known_damage(self._project).get(name, ())
         for path, volume in pack.volume_paths():
-            if destination.size(path) != volume.size:
+            if damaged or destination.size(path) != volume.size:
                 self._copy_volume(destination, path, volume)
+        if damaged:
+            note_damage(self._project, name, damaged=(), sound=(pack.path,))
 
     def _copy_volume(self, destination: Destination, path: str, volume: Volume) -> None:
         for other in self._destinations.values():

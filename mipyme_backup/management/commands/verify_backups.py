@@ -46,8 +46,9 @@ class Command(BackupCommand):
         else:
             self.progress.pause()
             table = Table(box=SIMPLE_HEAD, pad_edge=False)
-            for title in (_("Backup"), _("Destination"), _("Result")):
-                table.add_column(title, overflow="fold")
+            for title in (_("Backup"), _("Destination")):
+                table.add_column(title, no_wrap=True)
+            table.add_column(_("Result"), overflow="fold")
             for result in results:
                 outcome = (
                     f"[red]{escape(chr(10).join(result.problems))}[/]"
