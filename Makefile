@@ -17,10 +17,10 @@ DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test lint types torture bench venv clean
+.PHONY: help check demo test test-all lint types torture venv clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
 		| while IFS='|' read -r target text; do printf '  %-9s %s\n' "$$target" "$$text"; done
 
 demo: $(DEMO) ## back up, break and restore an example shop
@@ -28,6 +28,9 @@ demo: $(DEMO) ## back up, break and restore an example shop
 
 test: $(DEV) ## run every test but the torture, on real servers
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-all: export ALL_MAJORS = 1
+test-all: test ## the same with every test on each PostgreSQL at hand
 
 lint: $(DEV) ## style, and which module may import which
 	@$(BIN)/ruff check .
@@ -39,9 +42,6 @@ types: $(DEV) ## types, strictly
 
 torture: $(DEV) ## long random trials; TORTURE_SEED repeats one
 	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
-
-bench: $(DEV) ## compare with peers, in one run
-	@$(BIN)/python -m benchmarks $(ARGS)
 
 venv: $(DEV) ## make .venv with all tools
 

@@ -26,7 +26,7 @@ from mipyme_backup.operations import backup as backup_operation
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
 from mipyme_backup.operations.backup import BackupResult, described
-from mipyme_backup.operations.choosing import all_backups
+from mipyme_backup.operations.choosing import all_backups, listings
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
@@ -38,6 +38,7 @@ from mipyme_backup.sources.media import MediaSource
 
 S = TypeVar("S", DatabaseSource, MediaSource)
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
+LABEL_LENGTH = 200
 
 __all__ = [
     "BackupResult",
@@ -89,6 +90,10 @@ def backup(
             hint=_("Kinds: %(known)s"),
             kind=kind,
             known=", ".join(KINDS),
+        )
+    if len(label) > LABEL_LENGTH or not label.isprintable():
+        raise UsageError(
+            _("The label must be one line of at most %(limit)d characters."), limit=LABEL_LENGTH
         )
     request = backup_operation.Request(
         kind=kind, only=only, destinations=destinations, label=label, slot=slot
@@ -167,7 +172,7 @@ def backups(*, destination: str | None = None, sync: bool = False) -> list[Liste
     """
     project = build_project()
     if sync:
-        project.catalog.sync(all_backups(project))
+        project.catalog.sync(listings(project, [*project.destinations]))
     rows = None if destination else project.catalog.rows()
     if not rows:
         rows = _rows(all_backups(project, destination))
@@ -236,7 +241,7 @@ def build_project() -> Project:
     return Project(
         name=settings.project,
         state_dir=settings.state_dir,
-        sources={s.name: s for source in configured.values() for s in source.split()},
+        sources=_split(configured),
         databases=_first(configured, DatabaseSource),
         media=_first(configured, MediaSource),
         destinations={
@@ -251,6 +256,22 @@ def build_project() -> Project:
         keep_replaced=settings.keep_replaced,
         catalog=Catalog(),
     )
+
+
+def _split(configured: Mapping[str, Source]) -> dict[str, Source]:
+    """Return all sources by their own names; two of one name would hide each other."""
+    sources: dict[str, Source] = {}
+    for key, source in configured.items():
+        for part in source.split():
+            if part.name in sources:
+                raise ConfigurationError(
+                    _("SOURCES.%(key)s saves %(name)s, and so does another entry."),
+                    hint=_("Keep one of them."),
+                    key=key,
+                    name=part.name,
+                )
+            sources[part.name] = part
+    return sources
 
 
 def _first(configured: Mapping[str, Source], kind: type[S]) -> S:

@@ -39,7 +39,8 @@ def _optional(method: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with transaction.atomic():
+            # On a bare host there is no default database yet, only the one beside.
+            with transaction.atomic(using=str(kwargs.get("using", "default"))):
                 method(*args, **kwargs)
         except UNAVAILABLE as error:
             catalog = args[0]
@@ -107,10 +108,14 @@ class Catalog:
         )
 
     @_optional
-    def abandon(self, backup_id: str) -> None:
-        """Mark a run whose process died, found by the next run."""
-        Backup.objects.filter(backup_id=backup_id, status=Backup.Status.RUNNING).update(
-            status=Backup.Status.ABANDONED, finished_at=datetime.now(UTC)
+    def abandon_running(self) -> None:
+        """Mark the runs whose processes died. Call it with the lock held: nothing else runs."""
+        now = datetime.now(UTC)
+        Backup.objects.filter(status=Backup.Status.RUNNING).update(
+            status=Backup.Status.ABANDONED, finished_at=now
+        )
+        Restore.objects.filter(status=Restore.Status.RUNNING).update(
+            status=Restore.Status.ABANDONED, finished_at=now
         )
 
     @_optional
@@ -160,15 +165,23 @@ class Catalog:
         with transaction.atomic(using=using):
             _copy_rows(Backup, using)
             _copy_rows(Restore, using)
+            _copy_copies(using)
 
     @_optional
-    def sync(self, found: Iterable[Found], using: str = "default") -> None:
-        """Make the catalog say what the destinations hold; runs without a manifest stay."""
+    def sync(self, found: Mapping[str, Iterable[Found]], using: str = "default") -> None:
+        """Make the catalog say what the destinations hold; runs without a manifest stay.
+
+        `found` is by destination: of one that is not in it nothing new is known.
+        """
         with transaction.atomic(using=using):
-            Copy.objects.using(using).update(status=Copy.Status.MISSING)
-            for item in found:
-                if item.manifest is not None:
-                    _record(item.manifest, item.sha256, {item.destination: True}, using)
+            for destination, items in found.items():
+                held = {item.manifest.id: item for item in items if item.manifest is not None}
+                were = (Copy.Status.COMPLETE, Copy.Status.DAMAGED)
+                copies = Copy.objects.using(using).filter(destination=destination, status__in=were)
+                copies.exclude(backup__backup_id__in=held).update(status=Copy.Status.MISSING)
+                for item in held.values():
+                    assert item.manifest is not None
+                    _record(item.manifest, item.sha256, {destination: True}, using)
 
     def rows(self) -> list[dict[str, Any]] | None:
         """Return every run, newest first, as JSON values; None where they cannot be read."""
@@ -185,6 +198,15 @@ def _copy_rows(model: type[Backup] | type[Restore], using: str) -> None:
     for row in rows:
         row.pk = None
     manager.using(using).bulk_create(rows, batch_size=500)
+
+
+def _copy_copies(using: str) -> None:
+    """Copy what is known of each copy, so that a failed or damaged one is not forgotten."""
+    backups = dict(Backup.objects.using(using).values_list("backup_id", "pk"))
+    rows = list(Copy.objects.using("default").select_related("backup"))
+    for row in rows:
+        row.pk, row.backup_id = None, backups[row.backup.backup_id]
+    Copy.objects.using(using).bulk_create(rows, batch_size=500)
 
 
 def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None) -> None:
@@ -209,14 +231,17 @@ def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: 
         backup_id=manifest.id, defaults=values
     )
     for destination, good in copies.items():
-        Copy.objects.using(using).update_or_create(
-            backup=backup,
-            destination=destination,
-            defaults={
-                "status": Copy.Status.COMPLETE if good else Copy.Status.FAILED,
-                "error": "",
-            },
+        status = Copy.Status.COMPLETE if good else Copy.Status.FAILED
+        copy, created = Copy.objects.using(using).get_or_create(
+            backup=backup, destination=destination, defaults={"status": status}
         )
+        # That a manifest can be read does not make a damaged copy good: verification does.
+        if not created and copy.status != Copy.Status.DAMAGED:
+            copy.status, copy.error = status, ""
+            copy.save(using=using)
+    failed = Copy.objects.using(using).filter(backup=backup, status=Copy.Status.FAILED)
+    if failed.exists():
+        Backup.objects.using(using).filter(pk=backup.pk).update(status=Backup.Status.PARTIAL)
 
 
 def _row(backup: Backup) -> dict[str, Any]:
@@ -233,8 +258,7 @@ def _row(backup: Backup) -> dict[str, Any]:
         "stored_size": backup.stored_size,
         "sha256": backup.sha256,
         "sources": backup.sources,
-        "warnings": backup.warnings,
-        "error": backup.error or None,
+        "warnings": [*backup.warnings, *filter(None, [backup.error])],
         "copies": [
             {"destination": copy.destination, "status": copy.status, "error": copy.error or None}
             for copy in backup.copies.all()

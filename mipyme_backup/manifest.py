@@ -164,7 +164,10 @@ def load(
     except (ValueError, RecursionError):
         authentication = None
     if not isinstance(authentication, dict):
-        raise DamagedError(_("The manifest is cut off or damaged."))
+        raise DamagedError(
+            _("The manifest is cut off or damaged."),
+            hint=_("Use another copy of this backup, or another backup."),
+        )
     expected = _expected(body, authentication, secrets_by_key, derive_key, trust_needed)
     # All of the ending is compared, so that no byte of the file can change unseen.
     if not hmac.compare_digest(_ending(expected), tail):

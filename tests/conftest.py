@@ -30,6 +30,26 @@ def pytest_report_header() -> str:
     return f"torture: TORTURE_SEED={os.environ['TORTURE_SEED']}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run on the newest PostgreSQL alone what is not marked `every_major`.
+
+    With ALL_MAJORS set (`make test-all`) everything runs on each.
+    """
+    if os.environ.get("ALL_MAJORS"):
+        return
+    newest = services.postgresql_majors()[-1:]
+    left_out = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and item.callspec.params.get("postgresql_server", *newest) not in newest
+        and item.get_closest_marker("every_major") is None
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(
     scope="session",
     params=services.postgresql_majors(),

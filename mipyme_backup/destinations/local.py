@@ -47,8 +47,10 @@ class LocalDestination(Destination):
             try:
                 _link_or_copy(file, temporary)
                 temporary.rename(target)
-            finally:
+            except BaseException:
                 temporary.unlink(missing_ok=True)
+                self._remove_empty(target.parent)
+                raise
             _sync_folders(target.parent, self.location)
 
     def open(self, name: str) -> Reader:
@@ -81,11 +83,7 @@ class LocalDestination(Destination):
         with self._errors(_("delete from")):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
-            for folder in path.parents:
-                if folder == self.location:
-                    break
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            self._remove_empty(path.parent)
 
     def free_space(self) -> int | None:
         with self._errors(_("read")):
@@ -97,6 +95,13 @@ class LocalDestination(Destination):
         if name.startswith(".") or not {"", ".", ".."}.isdisjoint(steps) or "\0" in name:
             raise DestinationError(_("%(name)r is no name of an object."), name=name)
         return self.location / name
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove the folder and those above it, as far as they are empty and not our root."""
+        with contextlib.suppress(OSError):
+            while folder != self.location:
+                folder.rmdir()
+                folder = folder.parent
 
     def _temporary(self) -> Path:
         return self.location / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
@@ -116,7 +121,11 @@ class LocalDestination(Destination):
         except (FileNotFoundError, NotADirectoryError) as error:
             # Where an object was named it is missing; without a name it is the whole folder.
             raise (ObjectMissingError if name else DestinationError)(
-                _("%(place)s does not exist."), place=self.location / name
+                _("%(place)s does not exist."),
+                hint=_("Use another copy of this backup.")
+                if name
+                else _("Mount it, or look at DESTINATIONS; the first backup makes the folder."),
+                place=self.location / name,
             ) from error
         except OSError as error:
             raise DestinationError(

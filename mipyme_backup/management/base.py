@@ -6,16 +6,18 @@ import json
 import logging
 import signal
 import sys
+import threading
 from typing import IO, Any, NoReturn, cast
 
 from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
 from django.utils.translation import gettext
 from rich.console import Console
 
-from mipyme_backup.errors import BackupError, ConfigurationError
+from mipyme_backup.errors import BackupError, ConfigurationError, UsageError
 from mipyme_backup.management.progress import TerminalProgress
-from mipyme_backup.messages import Message
+from mipyme_backup.messages import Message, _
 
 
 class BackupCommand(BaseCommand):
@@ -62,6 +64,10 @@ class BackupCommand(BaseCommand):
                 self.run(**options)
         except BackupError as error:
             self.fail(error)
+        except (OSError, Error) as error:
+            if options["traceback"]:
+                raise
+            self.fail(BackupError("%(reason)s", reason=" ".join(str(error).split())))
 
     def run(self, **options: Any) -> None:
         """Call the api and render what it returns."""
@@ -85,9 +91,30 @@ class BackupCommand(BaseCommand):
 
     def confirm(self, question: str) -> bool:
         """Ask on the terminal; anything but yes is no."""
-        self.progress.pause()
-        answer = input(f"{question} [y/N] ")
+        answer = self.ask(f"{question} [y/N] ")
         return answer.strip().lower() in {"y", "yes", "s", "si", "sí"}
+
+    def ask(self, question: str) -> str:
+        """Ask on the terminal; nobody there is an empty answer."""
+        self.progress.pause()
+        try:
+            return input(question)
+        except EOFError:
+            self.console.print()
+            return ""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        if self._from_command_line and "--json" in sys.argv:
+            parser.error = self._refuse  # type: ignore[method-assign]
+        return parser
+
+    def _refuse(self, message: str) -> NoReturn:
+        self.as_json = True
+        try:
+            self.fail(UsageError("%(text)s", hint=_("Run it with --help."), text=message))
+        except SilentError as error:
+            sys.exit(error.returncode)
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._from_command_line = True
@@ -130,5 +157,6 @@ def _end_in_order() -> None:
     def interrupt(_number: int, _frame: object) -> NoReturn:
         raise SystemExit(143)
 
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, interrupt)

@@ -16,13 +16,15 @@ from django.conf import settings
 
 import mipyme_backup
 from mipyme_backup import signals
+from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, UsageError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
-from mipyme_backup.operations.choosing import all_backups
+from mipyme_backup.operations.choosing import all_backups, check_sources
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.saving import Saving
+from mipyme_backup.operations.sequence import next_sequence
 from mipyme_backup.operations.writing import Writer, new_id
 from mipyme_backup.sources.base import Source
 
@@ -99,7 +101,7 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
     warnings, failures = _preflight(project, sources, destinations)
     earlier = [item for item in all_backups(project) if item.manifest] if destinations else []
     backup_id, started_at = new_id(), datetime.now(UTC)
-    name = _free_name(backup_name(request, started_at), destinations)
+    name = _free_name(backup_name(request, started_at), destinations, failures)
     project.catalog.start(backup_id, name, request.kind, request.label, request.slot, started_at)
     with project.work_folder() as work:
         writer = Writer(project, destinations, backup_id=backup_id, name=name, spool=work)
@@ -116,7 +118,7 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
                 started_at=started_at,
                 snapshot_at=saved.snapshot_at,
                 finished_at=datetime.now(UTC),
-                sequence=1 + max((i.manifest.sequence for i in earlier if i.manifest), default=0),
+                sequence=next_sequence(project, earlier),
                 sources=saved.sources,
                 packs=saved.packs,
                 whole=not request.only,
@@ -143,14 +145,7 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
 
 def choose_sources(project: Project, only: Sequence[str]) -> list[Source]:
     """Return the sources that the names mean (``database`` means all its aliases)."""
-    for name in only:
-        if not any(name in {known, known.partition(":")[0]} for known in project.sources):
-            raise UsageError(
-                _("There is no source %(name)s."),
-                hint=_("Known sources: %(known)s"),
-                name=name,
-                known=", ".join(project.sources),
-            )
+    check_sources(project, only)
     return [
         source
         for known, source in project.sources.items()
@@ -201,17 +196,32 @@ def _preflight(
             destination.check()
         except BackupError as error:
             failures[name] = error
-    if failures and len(failures) == len(destinations):
-        raise next(iter(failures.values()))
+    _some_left(destinations, failures)
     return warnings, failures
 
 
-def _free_name(name: str, destinations: Mapping[str, Any]) -> str:
+def _free_name(
+    name: str, destinations: Mapping[str, Destination], failures: dict[str, BackupError]
+) -> str:
+    """Return `name`, with a number where it is taken; adds the destinations that do not tell."""
+    taken: set[str] = set()
+    for alias, destination in destinations.items():
+        if alias not in failures:
+            try:
+                taken |= {e.name.rpartition("/")[0] for e in destination.entries(name)}
+            except BackupError as error:
+                failures[alias] = error
+    _some_left(destinations, failures)
     candidate, number = name, 1
-    while any(next(d.entries(f"{candidate}/"), None) for d in destinations.values()):
+    while candidate in taken:
         number += 1
         candidate = f"{name}_{number}"
     return candidate
+
+
+def _some_left(destinations: Mapping[str, Any], failures: Mapping[str, BackupError]) -> None:
+    if len(failures) == len(destinations):
+        raise next(iter(failures.values()))
 
 
 def _versions() -> dict[str, str]:

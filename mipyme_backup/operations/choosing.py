@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, backups_on
 
+logger = logging.getLogger("mipyme_backup")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -32,16 +35,24 @@ def all_backups(project: Project, destination: str | None = None) -> list[Found]
 
     Raises DestinationError when none of them can be listed.
     """
-    names = [_known(project, destination)] if destination else list(project.destinations)
-    found: list[Found] = []
+    names = [check_destination(project, destination)] if destination else list(project.destinations)
+    return [item for items in listings(project, names).values() for item in items]
+
+
+def listings(project: Project, names: Sequence[str]) -> dict[str, list[Found]]:
+    """Return what each destination holds; one that cannot be listed has no entry.
+
+    Raises DestinationError when none of them can be listed.
+    """
+    found: dict[str, list[Found]] = {}
     failure: BackupError | None = None
     for name in names:
         try:
-            found += backups_on(project, name)
+            found[name] = backups_on(project, name)
         except DestinationError as error:
+            logger.warning("Going on without the destination %s: %s", name, error)
             failure = error
-            names = [other for other in names if other != name]
-    if failure is not None and not names:
+    if failure is not None and not found:
         raise failure
     return found
 
@@ -58,9 +69,11 @@ def choose(
 
     The newest holds all of the sources `only` (without it: is a whole one), and is never of
     kind ``safety``. Raises NoBackupError when nothing matches or several do, UsageError for an
-    unknown destination, DamagedError when the named backup is unreadable or another project's.
+    unknown destination or source, DamagedError when the named backup is unreadable or that of
+    another project.
     """
     found = all_backups(project, destination)
+    check_sources(project, only, found)
     matching = (
         _named(found, identifier) if identifier else _newest(project, found, at=at, only=only)
     )
@@ -75,6 +88,22 @@ def choose(
             project=project.name,
         )
     return Choice(manifest=manifest, destinations=tuple(item.destination for item in matching))
+
+
+def check_sources(project: Project, only: Sequence[str], found: Iterable[Found] = ()) -> None:
+    """Raise UsageError for a name that is no source of the settings, nor of any backup `found`."""
+    known = dict.fromkeys(project.sources)
+    for item in found:
+        if item.manifest is not None:
+            known |= dict.fromkeys(source.name for source in item.manifest.sources)
+    for name in only:
+        if not any(name in {source, source.partition(":")[0]} for source in known):
+            raise UsageError(
+                _("There is no source %(name)s."),
+                hint=_("Known sources: %(known)s"),
+                name=name,
+                known=", ".join(known),
+            )
 
 
 def _named(found: Iterable[Found], identifier: str) -> list[Found]:
@@ -126,6 +155,9 @@ def _newest(
             _("No backup matches."),
             hint=_("list_backups shows those that there are; backup makes one."),
         )
+    for item in listed:
+        if item.error is not None:
+            logger.warning("Passed over %s on %s: %s", item.name, item.destination, item.error)
     newest = max(candidates, key=lambda item: _age(item.manifest))
     assert newest.manifest is not None
     return [item for item in candidates if item.manifest and item.manifest.id == newest.manifest.id]
@@ -152,7 +184,8 @@ def selected(manifest: Manifest, name: str) -> list[str]:
     ]
 
 
-def _known(project: Project, destination: str) -> str:
+def check_destination(project: Project, destination: str) -> str:
+    """Return the name of a destination; raises UsageError for one that the settings lack."""
     if destination not in project.destinations:
         raise UsageError(
             _("There is no destination %(name)s."),

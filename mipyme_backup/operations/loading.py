@@ -9,10 +9,16 @@ from typing import Any
 
 from django.db import connections
 
-from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError, RestoreError
+from mipyme_backup.errors import (
+    BackupError,
+    DamagedError,
+    DestinationError,
+    ObjectMissingError,
+    RestoreError,
+)
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message, _
-from mipyme_backup.operations.choosing import Choice, all_backups
+from mipyme_backup.operations.choosing import Choice, listings
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import open_artifact
 from mipyme_backup.operations.targets import Targets
@@ -22,7 +28,7 @@ from mipyme_backup.streams.digest import Measured
 
 
 def load(project: Project, choice: Choice, targets: Targets, progress: Progress) -> None:
-    """Load from the first copy; where that is damaged, begin again from the next."""
+    """Load from the first copy; where it is damaged or away, begin again from the next."""
     failure: BackupError | None = None
     for name in choice.destinations:
         try:
@@ -35,7 +41,7 @@ def load(project: Project, choice: Choice, targets: Targets, progress: Progress)
                     _raw_size(choice.manifest, source),
                 )
                 target.load(_openers(project, name, choice.manifest, source, progress))
-        except (DamagedError, ObjectMissingError) as error:
+        except (DamagedError, DestinationError) as error:
             failure = error
             for _source, target in targets:
                 target.discard()
@@ -43,7 +49,11 @@ def load(project: Project, choice: Choice, targets: Targets, progress: Progress)
             return
     assert failure is not None
     if isinstance(failure, ObjectMissingError):
-        raise DamagedError(str(failure).replace("%", "%%")) from failure
+        raise DamagedError(
+            _("The backup is not whole: %(reason)s"),
+            hint=_("Use another copy of this backup, or another backup."),
+            reason=failure,
+        ) from failure
     raise failure
 
 
@@ -93,7 +103,7 @@ def rebuild_catalog(project: Project, targets: Targets) -> None:
         if source.name == f"{PREFIX}default" and settings is not None:
             with _registered(settings) as using:
                 project.catalog.copy_history(using)
-                project.catalog.sync(all_backups(project), using=using)
+                project.catalog.sync(listings(project, [*project.destinations]), using=using)
 
 
 @contextlib.contextmanager

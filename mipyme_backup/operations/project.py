@@ -82,8 +82,9 @@ class Project:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep_work(self) -> None:
-        """Remove the work folders of processes that died. Call it with the lock held."""
+        """Remove the work folders of runs that died. Call it with the lock held, before any work.
+
+        All of them: in a container the next run often has the process id of the one that died.
+        """
         for folder in (self.state_dir / "work").glob("*"):
-            owner = folder.name.partition("-")[0]
-            if not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -2,47 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mipyme_backup.errors import BackupError
+from django.db import Error, connections
+
+from mipyme_backup.errors import BackupError, DestinationError, RestoreError
 from mipyme_backup.journal import Entry, Phase
+from mipyme_backup.messages import _
+from mipyme_backup.operations.choosing import listings
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.writing import sweep_unfinished
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.media import MediaTarget
 
 logger = logging.getLogger("mipyme_backup")
+FAILURES = (BackupError, OSError, Error)
 
 
 def settle(project: Project) -> None:
     """End what killed runs left, and what was kept long enough. Call it with the lock held."""
     recover(project)
-    for backup_id in sweep_unfinished(project):
-        project.catalog.abandon(backup_id)
+    sweep_unfinished(project)
+    project.catalog.abandon_running()
     project.sweep_work()
     remove_expired(project)
 
 
 def recover(project: Project) -> None:
-    """Bring every interrupted restore to an end."""
+    """Bring every interrupted restore to an end.
+
+    Raises only where live data may be half old and half new, and stays so.
+    """
     for entry in project.journal.unfinished():
-        targets = [target_of(project, state) for state in entry["targets"]]
         if entry["phase"] == "loading":
-            for target in targets:
-                target.discard()
-            project.journal.remove(entry)
-            project.catalog.end_restore(entry["id"], "abandoned")
-            logger.warning("The interrupted restore %s was rolled back.", entry["id"])
+            _abandon(project, entry)
         elif entry["phase"] == "swapping":
-            swap_all(project, entry, targets)
-            project.catalog.end_restore(entry["id"], "complete")
-            logger.warning("The interrupted restore %s was finished.", entry["id"])
+            _finish(project, entry)
         else:
-            undo_targets(project, entry, targets)
+            undo_targets(project, entry, _targets(project, entry))
             logger.warning("The interrupted undo of restore %s was finished.", entry["id"])
+
+
+def _abandon(project: Project, entry: Entry) -> None:
+    try:
+        targets = _targets(project, entry)
+    except RestoreError as error:
+        logger.warning("What restore %s loaded cannot be removed: %s", entry["id"], error)
+        return
+    if roll_back(project, entry, targets):
+        project.catalog.end_restore(entry["id"], "abandoned")
+        logger.warning("The interrupted restore %s was rolled back.", entry["id"])
+
+
+def _finish(project: Project, entry: Entry) -> None:
+    if not entry["targets"]:
+        project.journal.remove(entry)
+        project.catalog.end_restore(entry["id"], "abandoned")
+        logger.warning("The merge of fixtures %s was interrupted: restore again.", entry["id"])
+        return
+    try:
+        swap_all(project, entry, _targets(project, entry))
+    except BackupError as error:
+        if entry["phase"] == "swapping":
+            raise
+        project.catalog.end_restore(entry["id"], "failed", str(error))
+        logger.warning("The interrupted restore %s was rolled back: %s", entry["id"], error)
+    else:
+        project.catalog.end_restore(entry["id"], "complete")
+        logger.warning("The interrupted restore %s was finished.", entry["id"])
+
+
+def roll_back(project: Project, entry: Entry, targets: Sequence[Target]) -> bool:
+    """Remove what was loaded beside; say whether all of it is gone.
+
+    What cannot be removed harms nobody, so that is a warning, and the next run tries again.
+    """
+    try:
+        for target in targets:
+            target.discard()
+        project.journal.remove(entry)
+    except FAILURES as error:
+        logger.warning("What restore %s loaded cannot be removed: %s", entry["id"], error)
+        return False
+    return True
 
 
 def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float:
@@ -60,9 +106,13 @@ def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float
     except BackupError:
         for target in reversed(swapped):
             target.undo()
-        for target in targets:
-            target.discard()
-        project.journal.remove(entry)
+        # From here on nothing is swapped any more: a crash must not swap in what is left of it.
+        entry["phase"] = "loading"
+        project.journal.write(entry)
+        roll_back(project, entry, targets)
+        raise
+    except BaseException:
+        logger.error("The cut-over was interrupted: the next backup or restore finishes it.")
         raise
     if entry["elsewhere"] or not entry["targets"]:
         for target in targets:
@@ -77,35 +127,48 @@ def _swap_stubbornly(target: Target) -> float:
     """Swap, and where that fails once more: what was swapped may only lack its last step."""
     try:
         return target.swap()
-    except BackupError as error:
+    except FAILURES as error:
         logger.warning("The swap failed and is tried once more: %s", error)
         return target.swap()
 
 
 def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
-    """Swap everything that was replaced back in, in the reverse order."""
+    """Swap everything that was replaced back in, in the reverse order, or nothing."""
+    undone: list[Target] = []
     try:
         for target in reversed(targets):
             target.undo()
+            undone.append(target)
     except BackupError:
+        for target in reversed(undone):
+            target.swap()
         _end(project, entry, "done")  # it can be tried again, and blocks nobody meanwhile
         raise
     _end(project, entry, "undone")
     project.catalog.end_restore(entry["id"], "undone")
+    with contextlib.suppress(DestinationError):  # the catalog that is back knows nothing newer
+        project.catalog.sync(listings(project, [*project.destinations]))
 
 
 def remove_expired(project: Project) -> None:
-    """Remove what restores and undos replaced longer ago than `KEEP_REPLACED_HOURS`."""
-    for entry in project.journal.entries():
+    """Remove what restores and undos replaced longer ago than `KEEP_REPLACED_HOURS`.
+
+    What cannot be removed keeps no backup and no restore from running: it is warned about.
+    """
+    for entry in [*project.journal.entries()]:
         if entry["finished_at"] is None:
             continue
         age = datetime.now(UTC) - datetime.fromisoformat(entry["finished_at"])
-        if age >= project.keep_replaced:
-            for state in entry["targets"]:
-                target = target_of(project, state)
+        if age < project.keep_replaced:
+            continue
+        try:
+            targets = _targets(project, entry)
+            for target in targets:
                 target.remove_replaced()
-                target.discard()
-            project.journal.remove(entry)
+        except FAILURES as error:
+            logger.warning("What restore %s replaced cannot be removed: %s", entry["id"], error)
+        else:
+            roll_back(project, entry, targets)
 
 
 def _end(project: Project, entry: Entry, phase: Phase) -> None:
@@ -114,8 +177,18 @@ def _end(project: Project, entry: Entry, phase: Phase) -> None:
     project.journal.write(entry)
 
 
+def _targets(project: Project, entry: Entry) -> list[Target]:
+    return [target_of(project, state) for state in entry["targets"]]
+
+
 def target_of(project: Project, state: dict[str, Any]) -> Target:
-    """Return the target that a journal describes."""
+    """Return the target that a journal describes; RestoreError where its database is unknown."""
     if state["type"] == "media":
         return MediaTarget.from_state(state)
+    if state["alias"] not in connections.settings:
+        raise RestoreError(
+            _("A restore of the database %(alias)s is kept, which is not in DATABASES any more."),
+            hint=_("Put it back there until KEEP_REPLACED_HOURS are over."),
+            alias=state["alias"],
+        )
     return project.databases.restored_target(state)

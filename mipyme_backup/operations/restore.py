@@ -24,7 +24,13 @@ from mipyme_backup.operations.choosing import Choice, choose
 from mipyme_backup.operations.loading import check, load, rebuild_catalog
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.recovery import settle, swap_all, target_of, undo_targets
+from mipyme_backup.operations.recovery import (
+    roll_back,
+    settle,
+    swap_all,
+    target_of,
+    undo_targets,
+)
 from mipyme_backup.operations.targets import Request, Targets, make_targets
 from mipyme_backup.operations.writing import new_id
 from mipyme_backup.sources.database import PREFIX
@@ -82,29 +88,31 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         targets = make_targets(project, request, manifest, restore_id)
         lines = plan_lines(project, request, choice, targets)
         signals.pre_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
-        project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
         entry = _entry(restore_id, manifest, targets, elsewhere=request.elsewhere)
-        project.journal.write(entry)
         try:
+            project.journal.write(entry)
+            project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
             load(project, choice, targets, progress)
             check(manifest, targets, progress)
             if not request.elsewhere:
                 entry["safety_backup"] = _safety_backup(project, request, targets, progress)
                 rebuild_catalog(project, targets)
+            replaced = {} if request.elsewhere else _replaced_names(targets)
         except BaseException as error:
-            for _source, target in targets:
-                target.discard()
-            project.journal.remove(entry)
+            roll_back(project, entry, [target for _source, target in targets])
             project.catalog.end_restore(restore_id, "failed", str(error))
             raise
-        replaced = {} if request.elsewhere else _replaced_names(targets)
-        downtime = _swap(project, entry, targets, progress)
+        try:
+            downtime = _swap(project, entry, targets, progress)
+        except BackupError as error:
+            project.catalog.end_restore(restore_id, "failed", str(error))
+            raise
         project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
         project.catalog.end_restore(
             restore_id, "complete", downtime=downtime, safety=entry["safety_backup"]
         )
         if request.migrate and not request.elsewhere:
-            _migrate(progress)
+            _migrate(targets, progress)
         signals.post_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
     return RestoreResult(
         id=restore_id,
@@ -193,10 +201,12 @@ def _safety_backup(
     return taken.manifest.name
 
 
-def _migrate(progress: Progress) -> None:
+def _migrate(targets: Targets, progress: Progress) -> None:
     progress.step(Message(_("Running migrate")))
+    aliases = [s.name.removeprefix(PREFIX) for s, _t in targets if s.name.startswith(PREFIX)]
     try:
-        call_command("migrate", interactive=False, verbosity=0)
+        for alias in aliases or ["default"]:
+            call_command("migrate", database=alias, interactive=False, verbosity=0)
     except (CommandError, DatabaseError) as error:
         raise RestoreError(
             _("The backup is restored, but migrate failed: %(reason)s"),

@@ -86,6 +86,8 @@ def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
         for source in manifest.sources
         if (source.name in wanted if names else source.name != "fixtures")
     ]
+    for source in chosen if request.elsewhere else ():
+        _require_place(request, source)
     databases = [source for source in chosen if source.name.startswith(PREFIX)]
     if request.to_database and len(databases) != 1:
         raise UsageError(
@@ -94,6 +96,20 @@ def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
             count=len(databases),
         )
     return chosen
+
+
+def _require_place(request: Request, source: SavedSource) -> None:
+    """Refuse to restore one source elsewhere and another one over the live data, unsaved."""
+    if source.name.startswith(PREFIX):
+        has_place = request.to_database is not None
+    else:
+        has_place = source.name == "media" and request.to_media is not None
+    if not has_place:
+        raise UsageError(
+            _("%(name)s would be restored over the live data, and the rest elsewhere."),
+            hint=_("Give it a place as well (--to-database, --to-media), or leave it out: --only"),
+            name=source.name,
+        )
 
 
 def _target(project: Project, request: Request, source: SavedSource, restore_id: str) -> Target:

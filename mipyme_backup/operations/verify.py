@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mipyme_backup.errors import BackupError, NoBackupError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message, _
-from mipyme_backup.operations.choosing import all_backups, choose
+from mipyme_backup.operations.choosing import check_destination, choose, listings
 from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found, check_stored, open_artifact
@@ -23,12 +23,16 @@ Level = Literal["stored", "content"]
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """What was found of one backup on one destination; no problems means that it is good."""
+    """What was found of one backup on one destination; no problems means that it is good.
+
+    `away` says that the destination could not even be listed; then there is no `id`.
+    """
 
     id: str
     name: str
     destination: str
     problems: tuple[str, ...]
+    away: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -50,27 +54,43 @@ def run(
     progress: Progress,
 ) -> list[Verified]:
     """Verify the named backups, the newest, or all; raises NoBackupError where there is none."""
-    results = [
-        _verify(project, found, level, progress)
-        for found in _wanted(project, identifiers, latest, destination)
-    ]
+    names = [check_destination(project, destination)] if destination else [*project.destinations]
+    by_destination = listings(project, names)
+    away = [_away(name) for name in names if name not in by_destination]
+    found = [item for items in by_destination.values() for item in items]
+    wanted = _wanted(project, found, identifiers, latest, destination)
+    if not wanted and not away:
+        raise NoBackupError(_("There is no backup to verify."), hint=_("backup makes one."))
+    results = [_verify(project, item, level, progress) for item in wanted]
     project.catalog.verified(results)
-    return results
+    return results + away
+
+
+def _away(destination: str) -> Verified:
+    text = Message(_("The destination %(name)s cannot be listed."), {"name": destination})
+    return Verified(id="", name="", destination=destination, problems=(str(text),), away=True)
 
 
 def _wanted(
-    project: Project, identifiers: Sequence[str], latest: bool, destination: str | None
-) -> Iterable[Found]:
-    found = all_backups(project, destination)
+    project: Project,
+    found: Sequence[Found],
+    identifiers: Sequence[str],
+    latest: bool,
+    destination: str | None,
+) -> Sequence[Found]:
     if not identifiers and not latest:
-        if not found:
-            raise NoBackupError(_("There is no backup to verify."), hint=_("backup makes one."))
         return found
     chosen = [
-        choose(project, identifier=identifier, destination=destination).manifest.id
+        choose(project, identifier=identifier, destination=destination).manifest
         for identifier in (identifiers or (None,))
     ]
-    return [item for item in found if item.manifest is not None and item.manifest.id in chosen]
+    ids, names = {m.id for m in chosen}, {m.name for m in chosen}
+    return [
+        item
+        for item in found
+        # A copy whose manifest cannot be read is one of them, by what its folder is called.
+        if (item.manifest.id in ids if item.manifest is not None else item.name in names)
+    ]
 
 
 def _verify(project: Project, found: Found, level: Level, progress: Progress) -> Verified:

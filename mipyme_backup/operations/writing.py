@@ -114,8 +114,7 @@ class Writer:
                         self._provide_pack(name, destination, artifact)
                     else:
                         self._read_back(destination, artifact)
-                destination.put(f"{manifest.name}/{manifests.FILE_NAME}", file)
-                self._read_back_manifest(destination, manifest, data)
+                self._put_manifest(destination, manifest, file, data)
         self._none_left()
         file.unlink()
         self._note.unlink()
@@ -162,6 +161,19 @@ class Writer:
                 problem=problem,
             )
 
+    def _put_manifest(
+        self, destination: Destination, manifest: Manifest, file: Path, data: bytes
+    ) -> None:
+        name = f"{manifest.name}/{manifests.FILE_NAME}"
+        try:
+            destination.put(name, file)
+            self._read_back_manifest(destination, manifest, data)
+        except (DestinationError, DamagedError):
+            # What is reported as failed must not be found to be a backup later.
+            with contextlib.suppress(BackupError):
+                destination.delete(name)
+            raise
+
     def _read_back_manifest(
         self, destination: Destination, manifest: Manifest, data: bytes
     ) -> None:
@@ -183,7 +195,7 @@ class Writer:
             note_damage(self._project, name, damaged=(), sound=(pack.path,))
 
     def _copy_volume(self, destination: Destination, path: str, volume: Volume) -> None:
-        for other in self._destinations.values():
+        for other in self.working.values():
             if other is destination or other.size(path) != volume.size:
                 continue
             file = self._spool / "copy"
@@ -215,38 +227,42 @@ class Writer:
         temporary.rename(self._note)
 
 
-def sweep_unfinished(project: Project) -> list[str]:
-    """Remove what killed runs left on the destinations; return the ids of those runs.
+def sweep_unfinished(project: Project) -> None:
+    """Remove what killed runs left on the destinations. Call it with the lock held.
 
-    Call it with the lock held. A destination where the manifest was written keeps everything.
+    A destination where the manifest was written keeps everything. What is on one that is away
+    is swept when it is back.
     """
-    swept = []
     for note in _notes(project).glob("*.json"):
-        with contextlib.suppress(DestinationError):
-            _sweep_one(project, note)
-        swept.append(note.stem)
-    return swept
+        _sweep_one(project, note)
 
 
 def _sweep_one(project: Project, note: Path) -> None:
     run = json.loads(note.read_text())
-    committed = False
-    for name in run["destinations"]:
-        destination = project.destinations.get(name)
-        if destination is None:
-            continue
-        if destination.size(f"{run['name']}/{manifests.FILE_NAME}") is not None:
-            committed = True
-            continue
-        for entry in list(destination.entries(f"{run['name']}/")):
-            destination.delete(entry.name)
-    if not committed:
-        for name in run["destinations"]:
-            destination = project.destinations.get(name)
-            for pack in run["packs"] if destination is not None else ():
-                for entry in list(destination.entries(f"{pack}.")):  # type: ignore[union-attr]
-                    destination.delete(entry.name)  # type: ignore[union-attr]
+    places = [project.destinations[n] for n in run["destinations"] if n in project.destinations]
+    committed = away = False
+    for destination in places:
+        try:
+            if destination.size(f"{run['name']}/{manifests.FILE_NAME}") is not None:
+                committed = True
+            else:
+                _delete_all(destination, f"{run['name']}/")
+        except DestinationError:
+            away = True
+    if away:
+        return  # the manifest may be there, and need the packs
+    for destination in places if not committed else ():
+        for pack in run["packs"]:
+            try:
+                _delete_all(destination, f"{pack}.")
+            except DestinationError:
+                return
     note.unlink(missing_ok=True)
+
+
+def _delete_all(destination: Destination, prefix: str) -> None:
+    for entry in list(destination.entries(prefix)):
+        destination.delete(entry.name)
 
 
 def _notes(project: Project) -> Path:

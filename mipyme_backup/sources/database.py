@@ -94,6 +94,8 @@ class DatabaseSource(Source):
         """Yield what is doubtful of one database; raises what makes saving it impossible."""
         if self.vendor(alias) == "postgresql":
             yield from postgresql.preflight(alias, self.settings(alias), bin_dir=self._bin_dir)
+        else:
+            sqlite.preflight(alias, self.settings(alias))
 
     def open_snapshot(
         self, alias: str, *, work_dir: Path, without_rows: frozenset[str]
@@ -161,12 +163,17 @@ class DatabaseSource(Source):
         )
 
     def server_locks(self) -> list[Any]:
-        """Return an advisory lock for each server that holds a database of the project."""
-        return [
-            AdvisoryLock(alias, self.settings(alias))
-            for alias in self.aliases
-            if self.vendor(alias) == "postgresql"
-        ]
+        """Return an advisory lock for each server that holds a database of the project.
+
+        One for each server, not for each database: two of our sessions would exclude each other.
+        """
+        by_server: dict[tuple[str, ...], AdvisoryLock] = {}
+        for alias in self._aliases or connections.settings:
+            if connections[alias].vendor == "postgresql":
+                settings = self.settings(alias)
+                server = postgresql.identity(settings)[:-1]
+                by_server.setdefault(server, AdvisoryLock(alias, settings))
+        return list(by_server.values())
 
     def check_content(self, name: str, reader: Reader, facts: Facts) -> None:
         """Parse the raw dump `name` to its end; raises DamagedError for what is wrong."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -215,7 +214,7 @@ class Arena:
 
     def leftovers(self, killed: int) -> list[str]:
         """Return what a killed run left and the next one should have taken away."""
-        left = [path for path in self._temporary.iterdir()]
+        left = list(self._temporary.iterdir())
         left += Path("/tmp").glob(f"mipyme-gpg-{killed}-*")
         left += self.state.glob("work/*")
         left += self.state.glob("runs/*")
@@ -254,9 +253,7 @@ class Arena:
         """Return the files outside the live data in which something secret can be read."""
         roots = (self.project.backups, self._temporary)
         files = [path for root in roots for path in root.rglob("*") if path.is_file()]
-        return [
-            str(path) for path in files if any(s in path.read_bytes() for s in self.secrets)
-        ]
+        return [str(path) for path in files if any(s in path.read_bytes() for s in self.secrets)]
 
 
 @contextlib.contextmanager
@@ -286,5 +283,3 @@ def described(expected: Mapping[str, Content], actual: Content) -> str:
         for name, content in expected.items()
     ]
     return "; ".join(lines)
-
-

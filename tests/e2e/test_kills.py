@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests import services
-from tests.e2e.arena import Arena, Pace, arena, described
+from tests.e2e.arena import Arena, arena, described
 from tests.e2e.project import postgresql_project, sqlite_project
 
-SAMPLE = 2
+SAMPLE = {"backup": 1, "restore": 2}
 BACKUP = ["backup"]
 
 
@@ -37,34 +36,40 @@ def the_arena(
                 yield made
 
 
-class TestSample:
-    def test_killed_backup_is_mended_by_the_next_run(
-        self, the_arena: Arena, torture_random: random.Random
-    ) -> None:
-        assert_survives(the_arena, BACKUP, SAMPLE, torture_random)
+@pytest.fixture
+def commands(the_arena: Arena) -> dict[str, list[str]]:
+    return {"backup": BACKUP, "restore": the_arena.restore_command()}
 
-    def test_killed_restore_is_mended_by_the_next_run(
-        self, the_arena: Arena, torture_random: random.Random
-    ) -> None:
-        assert_survives(the_arena, the_arena.restore_command(), SAMPLE, torture_random)
+
+Tell = Callable[[str], None]
+
+
+@pytest.mark.parametrize("name", ["backup", "restore"])
+def test_killed_run_is_mended_by_the_next(
+    the_arena: Arena,
+    commands: dict[str, list[str]],
+    name: str,
+    torture_random: random.Random,
+    tell: Tell,
+) -> None:
+    assert_survives(the_arena, commands[name], SAMPLE[name], torture_random, tell)
 
 
 @pytest.mark.torture
-class TestTorture:
-    def test_killed_backups_are_mended_by_the_next_run(
-        self, the_arena: Arena, torture_random: random.Random, torture_rounds: int
-    ) -> None:
-        assert_survives(the_arena, BACKUP, (torture_rounds + 1) // 2, torture_random)
-
-    def test_killed_restores_are_mended_by_the_next_run(
-        self, the_arena: Arena, torture_random: random.Random, torture_rounds: int
-    ) -> None:
-        command = the_arena.restore_command()
-        assert_survives(the_arena, command, (torture_rounds + 1) // 2, torture_random)
+@pytest.mark.parametrize("name", ["backup", "restore"])
+def test_every_killed_run_is_mended_by_the_next(
+    the_arena: Arena,
+    commands: dict[str, list[str]],
+    name: str,
+    torture_random: random.Random,
+    torture_rounds: int,
+    tell: Tell,
+) -> None:
+    assert_survives(the_arena, commands[name], (torture_rounds + 1) // 2, torture_random, tell)
 
 
 def assert_survives(
-    arena: Arena, command: list[str], kills: int, chance: random.Random
+    arena: Arena, command: list[str], kills: int, chance: random.Random, tell: Tell
 ) -> None:
     pace = arena.pace(command)
     outcomes: Counter[str] = Counter()
@@ -79,13 +84,9 @@ def assert_survives(
         outcomes["killed"] += 1
         found = Round(arena, command, pid, outcomes).problems(chance)
         problems += [f"kill {outcomes['killed']}: {problem}" for problem in found]
-    report(command, pace, outcomes)
-    assert problems == []
-
-
-def report(command: list[str], pace: Pace, outcomes: Counter[str]) -> None:
     counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
-    print(f"\n{command[0]} (undisturbed: {pace.total:.2f} s): {counts}")
+    tell(f"{command[0]} (undisturbed: {pace.total:.2f} s): {counts}, {len(problems)} problems")
+    assert problems == []
 
 
 class Round:
@@ -112,7 +113,9 @@ class Round:
         for number, command in enumerate(commands):
             if failure := self.arena.run(command):
                 problems.append(f"next run: {failure}")
-            problems += self._live_data(restored=self.arena.restore_command() in commands[: number + 1])
+            problems += self._live_data(
+                restored=self.arena.restore_command() in commands[: number + 1]
+            )
             problems += [f"left behind: {name}" for name in self.arena.leftovers(self.killed)]
             problems += [f"readable: {path}" for path in self.arena.plaintext()]
             problems += self._catalog(running)
@@ -167,7 +170,9 @@ class Round:
     def _stored(self) -> list[str]:
         """Every backup that is listed is whole, those from before the kill among them."""
         rows = self.arena.inspector.backups("local")
-        problems = [f"{row['name']} is {row['status']}" for row in rows if row["status"] != "complete"]
+        problems = [
+            f"{row['name']} is {row['status']}" for row in rows if row["status"] != "complete"
+        ]
         missing = {self.arena.first, self.arena.second} - {row["id"] for row in rows}
         problems += [f"lost: {identifier}" for identifier in missing]
         self.outcomes["backups verified"] += len(rows)

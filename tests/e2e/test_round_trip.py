@@ -75,6 +75,7 @@ class RoundTrips:
     def project(self, original: Project, workdir: Path) -> Project:
         return original.clone(workdir)
 
+    @pytest.mark.every_major
     def test_what_was_lost_comes_back_in_its_place(self, empty: Project) -> None:
         empty.populate()
         _add_what_is_no_file(empty.media)
@@ -93,6 +94,7 @@ class RoundTrips:
         for name in NO_FILES:
             assert any(name.decode() in warning for warning in report["warnings"]), name
 
+    @pytest.mark.every_major
     def test_next_rows_get_the_next_keys(self, project: Project) -> None:
         project.destroy()
         project.restore("--latest")

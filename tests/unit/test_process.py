@@ -182,6 +182,24 @@ def test_a_child_that_dies_tells_why_although_its_feeder_could_not_write() -> No
         read_whole(child)
 
 
+def test_a_child_that_dies_stops_what_feeds_it() -> None:
+    class Endless(BytesReader):
+        reads = 0
+
+        def read(self, size: int, /) -> bytes:
+            self.reads += 1
+            return bytes(size)
+
+    upstream = Endless(b"")
+
+    with pytest.raises(ProcessError, match="exit 7"):
+        read_whole(Child(shell("exit 7"), stdin=upstream))
+
+    reads = upstream.reads
+    time.sleep(0.2)
+    assert upstream.reads == reads
+
+
 def test_a_failure_upstream_is_told_by_the_one_that_failed_first() -> None:
     first = Child(shell("printf data; echo first reason >&2; exit 2"))
 

@@ -58,19 +58,20 @@ class Command(BackupCommand):
 
     def run(self, **options: Any) -> None:
         if options["undo"]:
+            _require_nothing_else(options)
             self._undo(interactive=options["interactive"])
             return
         asked = self._asked(options)
-        planned = api.restore(**asked, plan=True)
         if options["plan"]:
-            self._show_plan(planned)
+            self._show_plan(api.restore(**asked, plan=True))
             return
         if options["interactive"] and not self.as_json:
+            planned = api.restore(**asked, plan=True)
             self._show_plan(planned)
             if not self.confirm(_("Restore this backup?")):
                 self.console.print(_("Nothing was changed."))
                 return
-        asked |= {"identifier": planned.backup_id, "latest": False, "at": None}
+            asked |= {"identifier": planned.backup_id, "latest": False, "at": None}
         self._show_result(api.restore(**asked, progress=self.progress))
 
     def _asked(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Command(BackupCommand):
             raise NoBackupError(_("There is no backup to restore."))
         self.progress.pause()
         self.console.print(tables.backups_table(listed, width=self.console.width))
-        answer = input(_("Which one (ID or name, empty for none)? ")).strip()
+        answer = self.ask(_("Which one (ID or name, empty for none)? ")).strip()
         if not answer:
             raise NoBackupError(_("No backup was chosen; nothing was changed."))
         return answer
@@ -152,9 +153,20 @@ class Command(BackupCommand):
         self.console.print(tables.facts_table(facts))
 
 
+def _require_nothing_else(options: dict[str, Any]) -> None:
+    """Refuse what an undo would pass over: it is always that of the last restore, and at once."""
+    others = ("id", "latest", "at", "destination", "only", "plan", "to_database", "to_media")
+    if any(options[name] for name in others):
+        raise UsageError(
+            _("--undo takes no backup and no other option: it swaps back the last restore."),
+            hint=_("Run: manage.py restore --undo"),
+        )
+
+
 def _moment(text: str) -> datetime:
     try:
-        moment = parse_datetime(text) or parse_datetime(f"{text} 23:59:59")
+        # A day means the whole of it; `parse_datetime` alone would take its first moment.
+        moment = parse_datetime(f"{text} 23:59:59") or parse_datetime(text)
     except ValueError:
         moment = None
     if moment is None:

@@ -14,6 +14,8 @@ from mipyme_backup import api
 from mipyme_backup.errors import DamagedError, UsageError
 from mipyme_backup.management.base import BackupCommand
 
+PARTIAL = 3
+
 
 class Command(BackupCommand):
     help = "Read backups back, and say whether every byte is as it was written."
@@ -57,5 +59,6 @@ class Command(BackupCommand):
                 )
                 table.add_row(escape(result.name), escape(result.destination), outcome)
             self.console.print(table)
-        if any(result.problems for result in results):
+        if any(result.problems and not result.away for result in results):
             self.exit(DamagedError.exit_status)
+        self.exit(PARTIAL if any(result.away for result in results) else 0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mipyme_backup.sources.sqlite.files import identity
+from mipyme_backup.sources.sqlite.files import identity, preflight
 from mipyme_backup.sources.sqlite.snapshot import SQLiteSnapshot
 from mipyme_backup.sources.sqlite.target import SQLiteTarget
 
-__all__ = ["SQLiteSnapshot", "SQLiteTarget", "identity"]
+__all__ = ["SQLiteSnapshot", "SQLiteTarget", "identity", "preflight"]

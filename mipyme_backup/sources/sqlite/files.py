@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.db.utils import load_backend
 
-from mipyme_backup.errors import BackupError, ConfigurationError
+from mipyme_backup.errors import BackupError, ConfigurationError, SourceError
 from mipyme_backup.messages import _
 
 BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -46,6 +46,20 @@ def identity(settings_dict: Mapping[str, Any]) -> tuple[object, ...]:
     if in_memory(name):
         return ("sqlite", name)
     return ("sqlite", str(live_path(settings_dict)))
+
+
+def preflight(alias: str, settings_dict: Mapping[str, Any]) -> None:
+    """Raise SourceError where the file is missing: Django would make an empty one."""
+    if in_memory(settings_dict.get("NAME")):
+        return
+    path = live_path(settings_dict)
+    if not path.exists():
+        raise SourceError(
+            _("The database %(alias)s does not exist: there is no file %(path)s."),
+            hint=_("Run migrate for a new one; for one that was lost: restore --latest"),
+            alias=alias,
+            path=path,
+        )
 
 
 def connect(path: Path, *, timeout: float) -> sqlite3.Connection:

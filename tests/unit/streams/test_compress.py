@@ -103,9 +103,11 @@ def test_a_flipped_bit_is_found_wherever_it_is() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"\0", b"x" * 1000, os.urandom(CHUNK)])
-@pytest.mark.parametrize("piece", [1000, CHUNK])
-def test_what_follows_the_end_is_found(garbage: bytes, piece: int) -> None:
-    reader = Decompressed(BytesReader(compressed(SAMPLE) + garbage, piece=piece))
+@pytest.mark.parametrize("piece", [1000, CHUNK, None])
+def test_what_follows_the_end_is_found(garbage: bytes, piece: int | None) -> None:
+    stored = compressed(SAMPLE)
+    # Without a size, the first piece ends just where the frame does.
+    reader = Decompressed(BytesReader(stored + garbage, piece=piece or len(stored)))
 
     with pytest.raises(DamagedError, match="goes on"):
         read_whole(reader)

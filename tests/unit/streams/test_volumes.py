@@ -100,6 +100,25 @@ def test_a_volume_is_private_from_its_first_moment(tmp_path: Path) -> None:
     assert set(seen) == {0o600}
 
 
+def test_a_volume_is_on_the_disk_when_it_is_given_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, int]] = []
+    real = os.fsync
+
+    def watched(descriptor: int) -> None:
+        real(descriptor)
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        synced.append((name, os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", watched)
+
+    for volume in cut(BytesReader(b"x" * 2500), spool=tmp_path, volume_size=SIZE):
+        assert synced[-1] == (volume.file.name, volume.size)
+
+    assert len(synced) == 3
+
+
 def test_one_volume_at_a_time_is_in_the_spool(tmp_path: Path) -> None:
     for volume in cut(BytesReader(b"x" * 3500), spool=tmp_path, volume_size=SIZE):
         assert [*tmp_path.iterdir()] == [volume.file]
