@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from django.apps import apps
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
-from mipyme_backup.errors import BackupError
+from mipyme_backup.errors import BackupError, SourceError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.models import Backup, Copy, Restore
+from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:
     from mipyme_backup.operations.reading import Found
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 
-UNAVAILABLE = (Error, ConnectionDoesNotExist)
+UNAVAILABLE = (Error, ConnectionDoesNotExist, SourceError)
 
 
 def _optional(method: Callable[P, None]) -> Callable[P, None]:
@@ -40,7 +41,9 @@ def _optional(method: Callable[P, None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             # On a bare host there is no default database yet, only the one beside.
-            with transaction.atomic(using=str(kwargs.get("using", "default"))):
+            using = str(kwargs.get("using", "default"))
+            _check_exists(using)
+            with transaction.atomic(using=using):
                 method(*args, **kwargs)
         except UNAVAILABLE as error:
             catalog = args[0]
@@ -48,6 +51,13 @@ def _optional(method: Callable[P, None]) -> Callable[P, None]:
             catalog.warn(error)
 
     return guarded
+
+
+def _check_exists(using: str) -> None:
+    """Raise SourceError for an SQLite file that is missing: to connect would make an empty one."""
+    connection = connections[using]
+    if connection.vendor == "sqlite":
+        sqlite.preflight(using, connection.settings_dict)
 
 
 class Catalog:
@@ -186,6 +196,7 @@ class Catalog:
     def rows(self) -> list[dict[str, Any]] | None:
         """Return every run, newest first, as JSON values; None where they cannot be read."""
         try:
+            _check_exists("default")
             return [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
         except UNAVAILABLE as error:
             self.warn(error)

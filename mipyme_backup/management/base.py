@@ -95,13 +95,15 @@ class BackupCommand(BaseCommand):
         return answer.strip().lower() in {"y", "yes", "s", "si", "sí"}
 
     def ask(self, question: str) -> str:
-        """Ask on the terminal; nobody there is an empty answer."""
+        """Ask on the terminal; raises UsageError where nobody is there to answer."""
         self.progress.pause()
         try:
             return input(question)
         except EOFError:
-            self.console.print()
-            return ""
+            raise UsageError(
+                _("There is nobody to ask; nothing was changed."),
+                hint=_("With --no-input nothing is asked."),
+            ) from None
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mipyme_backup.errors import BackupError, NoBackupError
+from mipyme_backup.errors import (
+    BackupError,
+    KeyMissingError,
+    NoBackupError,
+    PreflightError,
+)
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose, listings
@@ -146,6 +151,8 @@ def _content_problems(
                         )
                     else:
                         check_content(artifact.name, measured)
+            except (KeyMissingError, PreflightError):
+                raise  # says nothing of the backup
             except BackupError as error:
                 problems.append(f"{artifact.name}: {error}")
     return problems

@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from tests.fingerprint import difference
 CANARY_ROW = "canary-row-5bd1c0f2"
 CANARY_FILE = "canary-file-a77e93d4"
 ORPHAN_SECONDS = 5.0
+BACKUPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long an undisturbed run takes, and how much of that comes after its mark, in seconds."""
+    """How long an undisturbed run takes, and how much comes after each mark, in seconds."""
 
     total: float
-    after_mark: float
+    after_marks: tuple[float, ...]
 
 
 class Arena:
@@ -123,24 +124,28 @@ class Arena:
         """Measure an undisturbed run."""
         self.reset()
         started = time.monotonic()
+        reached = []
         with self._started(command) as process:
-            self._wait_for_mark(command, process)
-            marked = time.monotonic()
+            for mark in self._marks(command):
+                self._wait_for(mark, process)
+                reached.append(time.monotonic())
             assert process.wait(120) == 0, self._said()
         ended = time.monotonic()
-        return Pace(total=ended - started, after_mark=ended - marked)
+        return Pace(total=ended - started, after_marks=tuple(ended - then for then in reached))
 
     def kill(self, command: list[str], pace: Pace, chance: random.Random) -> int | None:
         """Kill a run at a random moment; return its process id, None where it was too quick.
 
-        Half of the moments are anywhere in its whole duration, half after the mark: there is
-        more to break.
+        Half of the moments are anywhere in its whole duration, the others after one of its marks:
+        there is more to break.
         """
-        after_mark = chance.random() < 0.5
-        seconds = chance.uniform(0, pace.after_mark if after_mark else pace.total)
+        marks = self._marks(command)
+        number = None if chance.random() < 0.5 else chance.randrange(len(marks))
+        span = pace.total if number is None else pace.after_marks[number]
+        seconds = chance.uniform(0, span)
         with self._started(command) as process:
-            if after_mark:
-                self._wait_for_mark(command, process)
+            if number is not None:
+                self._wait_for(marks[number], process)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
                 return None
@@ -173,17 +178,21 @@ class Arena:
     def _said(self) -> str:
         return (self.project.root / "output").read_text(errors="replace")[-2000:]
 
-    def _wait_for_mark(self, command: list[str], process: subprocess.Popen[bytes]) -> None:
-        """Wait until a backup writes its first bytes, or a restore begins to swap."""
-        reached = self._swapping if command[0] == "restore" else self._writing
-        while process.poll() is None and not reached():
+    def _marks(self, command: list[str]) -> list[Callable[[], bool]]:
+        """Return what tells that a run has begun to change things, and that it is all but over."""
+        if command[0] == "restore":
+            return [lambda: "swapping" in self._phases(), lambda: "done" in self._phases()]
+        return [lambda: any(self.state.glob("runs/*.json")), self._committed]
+
+    def _wait_for(self, mark: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        while process.poll() is None and not mark():
             time.sleep(0.001)
 
-    def _writing(self) -> bool:
-        return any(self.state.glob("runs/*.json"))
+    def _phases(self) -> set[str]:
+        return {entry["phase"] for entry in self.journal()}
 
-    def _swapping(self) -> bool:
-        return any(entry["phase"] == "swapping" for entry in self.journal())
+    def _committed(self) -> bool:
+        return len([*self.project.backups.glob("*/manifest.json")]) > BACKUPS
 
     # Looking
 
@@ -193,10 +202,6 @@ class Arena:
             with contextlib.suppress(FileNotFoundError):
                 entries.append(json.loads(file.read_text()))
         return entries
-
-    def is_whole(self, content: Content) -> bool:
-        """Say whether the database and the media are both old, or both new."""
-        return content in (self.old, self.new)
 
     def orphans(self, seconds: float = ORPHAN_SECONDS) -> list[str]:
         """Return the command lines of our commands' processes that still run after `seconds`."""

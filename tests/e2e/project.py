@@ -38,7 +38,7 @@ if __name__ == "__main__":
 """
 
 SETTINGS = """\
-from datetime import timedelta
+import datetime
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ MIPYME_BACKUP = {{
         "OPTIONS": {{"passphrase_file": BASE_DIR / "passphrase"}},
     }},
 }}
-MIPYME_BACKUP.update({backup_settings!r})
+MIPYME_BACKUP.update({backup_settings!r})  # may hold a `datetime.timedelta`
 """
 
 APPS = (

@@ -21,7 +21,7 @@ import pytest
 
 from tests.e2e.project import Project, postgresql_project, sqlite_project
 from tests.fingerprint import difference, fingerprint, media_fingerprint
-from tests.services import PostgreSQLServer, postgresql
+from tests.services import PostgreSQLServer
 
 MARKER = b',\n "authentication": '
 SECONDS = 60
@@ -45,17 +45,10 @@ def project(original: Project, workdir: Path) -> Project:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQLServer]:
-    """One server, the newest at hand: nothing here depends on its version."""
-    with postgresql() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def original_on_server(
-    server: PostgreSQLServer, tmp_path_factory: pytest.TempPathFactory
+    postgresql_server: PostgreSQLServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
-    with postgresql_project(tmp_path_factory.mktemp("server"), server) as project:
+    with postgresql_project(tmp_path_factory.mktemp("server"), postgresql_server) as project:
         _fill(project)
         yield project
 
@@ -223,8 +216,6 @@ class TestWhichBackup:
             ("backup", "--destination=nowhere"),
             ("restore", "--latest", "--from=nowhere"),
             ("restore", "--latest", "--only=medias"),
-            ("verify_backups", "--destination=nowhere"),
-            ("list_backups", "--destination=nowhere"),
         ],
     )
     def test_unknown_name_is_answered_with_the_known_ones(
@@ -235,7 +226,7 @@ class TestWhichBackup:
         refused(project, *args, status=2, code="usage", says=wrong, hint=known)
 
     def test_option_that_is_none_and_choice_that_is_none(self, project: Project) -> None:
-        for args in (("backup", "--kind=weekly"), ("restore", "--latest", "--force")):
+        for args in (("backup", "--kind=weekly"), ("restore", "--latest", "--forced")):
             wrong = args[-1].rpartition("=")[2]
             refused(project, *args, status=2, code="usage", says=wrong, hint="--help")
 
@@ -515,26 +506,20 @@ class TestSettings:
             hint="--to-media",
         )
 
-    def test_backup_without_media_root_takes_no_other_folder_for_it(self, project: Project) -> None:
-        _append(project, "MEDIA_ROOT = ''")
+    def test_backup_before_the_first_migrate_and_without_media_root(self, workdir: Path) -> None:
+        with sqlite_project(workdir) as project:
+            Path(project.database["NAME"]).touch()
+            _append(project, "MEDIA_ROOT = ''")
 
-        made = project.backup()
+            result = project.manage("backup", "--json")
 
-        manifest = json.loads((project.backups / made["name"] / "manifest.json").read_bytes())
-        (media,) = (source for source in manifest["sources"] if source["name"] == "media")
-        assert made["status"] == "complete"
-        assert [facts["files"] for facts in media["facts"].values()] == [0]
-
-    def test_backup_before_the_first_migrate_warns_and_works(self, workdir: Path) -> None:
-        with sqlite_project(workdir) as empty:
-            sqlite3.connect(empty.database["NAME"]).close()
-            Path(empty.database["NAME"]).touch()
-
-            result = empty.manage("backup", "--json")
-
-            assert json.loads(result.stdout)["status"] == "complete"
+            made = json.loads(result.stdout)
+            manifest = json.loads((project.backups / made["name"] / "manifest.json").read_bytes())
+            (media,) = (source for source in manifest["sources"] if source["name"] == "media")
+            assert made["status"] == "complete"
             assert "without the catalog" in result.stderr
             assert "Traceback" not in result.stderr
+            assert [facts["files"] for facts in media["facts"].values()] == [0]
 
 
 # --- Full and forbidden places --------------------------------------------------------------
@@ -542,6 +527,7 @@ class TestSettings:
 
 class TestPlaces:
     def test_destination_that_may_not_be_written_to(self, project: Project) -> None:
+        (project.root / "state").mkdir(mode=0o700)
         _append(project, "MIPYME_BACKUP['STATE_DIR'] = BASE_DIR / 'state'")
         os.chmod(project.backups, 0o500)
 
@@ -572,14 +558,15 @@ class TestPlaces:
         )
 
     def test_media_that_cannot_be_read_is_a_warning(self, project: Project) -> None:
-        os.chmod(project.media / "plain.txt", 0)
-        os.chmod(project.media / "folder", 0)
+        (project.media / "secret.txt").write_text("x")
+        (project.media / "secret.txt").chmod(0)
+        (project.media / "folder").chmod(0)
 
         result = _bound_by_permissions(project)("backup", "--json")
 
         made = json.loads(result.stdout)
         assert (result.returncode, made["status"]) == (0, "complete"), result.stdout
-        for name in ("plain.txt", "folder"):
+        for name in ("secret.txt", "folder"):
             assert any(name in warning for warning in made["warnings"]), name
 
     def test_destination_that_is_full(self, project: Project, workdir: Path) -> None:
@@ -603,7 +590,9 @@ class TestPlaces:
             _append(project, f"MIPYME_BACKUP['STATE_DIR'] = {str(disk)!r}")
             (project.media / "large").write_bytes(os.urandom(3_000_000))
 
-            refused(project, "backup", status=1, code="preflight", says=str(disk), hint="room")
+            refused(
+                project, "backup", status=1, code="preflight", says=str(disk), hint="Free space"
+            )
             refused(project, "restore", "--latest", status=1, code="restore", says=str(disk))
 
             assert [path for path in disk.rglob("*") if path.is_file()] == [disk / "lock"]

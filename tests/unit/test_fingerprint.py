@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import ConnectionHandler
+from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests.fingerprint import difference, fingerprint, media_fingerprint

@@ -76,7 +76,7 @@ def populate_postgresql(using: str, seed: int) -> None:
 def _models(using: str, chance: random.Random) -> None:
     lists = [
         Lists(numbers=[], words=[]),
-        Lists(numbers=[2**63 - 1, -(2**63)], words=["", None, "NULL", '{"a", b}', "\\"]),  # type: ignore[misc]
+        Lists(numbers=[2**63 - 1, -(2**63)], words=["", None, "NULL", '{"a", b}', "\\"]),
         Lists(words=list(SCRIPTS), grid=[[Decimal("1.50"), Decimal("-2")], [Decimal(0)] * 2]),
     ]
     lists += [Lists(words=[str(n)], numbers=list(range(n % 9))) for n in range(ROWS)]

@@ -65,7 +65,11 @@ class Command(BackupCommand):
         if options["plan"]:
             self._show_plan(api.restore(**asked, plan=True))
             return
-        if options["interactive"] and not self.as_json:
+        if options["interactive"]:
+            if self.as_json:
+                raise UsageError(
+                    _("--json cannot ask whether to restore."), hint=_("Add --no-input, or --plan.")
+                )
             planned = api.restore(**asked, plan=True)
             self._show_plan(planned)
             if not self.confirm(_("Restore this backup?")):
