@@ -66,10 +66,7 @@ class Command(BackupCommand):
             self._show_plan(api.restore(**asked, plan=True))
             return
         if options["interactive"]:
-            if self.as_json:
-                raise UsageError(
-                    _("--json cannot ask whether to restore."), hint=_("Add --no-input, or --plan.")
-                )
+            self._require_dialogue()
             planned = api.restore(**asked, plan=True)
             self._show_plan(planned)
             if not self.confirm(_("Restore this backup?")):
@@ -114,19 +111,22 @@ class Command(BackupCommand):
             raise NoBackupError(_("No backup was chosen; nothing was changed."))
         return answer
 
-    def _undo(self, *, interactive: bool) -> None:
-        if (
-            interactive
-            and not self.as_json
-            and not self.confirm(
-                _(
-                    "Swap back what the last restore replaced? "
-                    "What it brought is kept aside for a while."
-                )
+    def _require_dialogue(self) -> None:
+        if self.as_json:
+            raise UsageError(
+                _("--json cannot ask whether to restore."), hint=_("Add --no-input, or --plan.")
             )
-        ):
-            self.console.print(_("Nothing was changed."))
-            return
+
+    def _undo(self, *, interactive: bool) -> None:
+        if interactive:
+            self._require_dialogue()
+            question = _(
+                "Swap back what the last restore replaced? "
+                "What it brought is kept aside for a while."
+            )
+            if not self.confirm(question):
+                self.console.print(_("Nothing was changed."))
+                return
         self._show_result(api.undo_restore(progress=self.progress))
 
     def _show_plan(self, planned: RestoreResult) -> None:
