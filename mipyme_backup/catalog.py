@@ -118,15 +118,32 @@ class Catalog:
         )
 
     @_optional
-    def abandon_running(self) -> None:
-        """Mark the runs whose processes died. Call it with the lock held: nothing else runs."""
+    def abandon_running(self, ended: Mapping[str, str]) -> None:
+        """Mark the runs whose processes died. Call it with the lock held: nothing else runs.
+
+        `ended` are the restores that came to their end all the same, with their status.
+        """
         now = datetime.now(UTC)
         Backup.objects.filter(status=Backup.Status.RUNNING).update(
             status=Backup.Status.ABANDONED, finished_at=now
         )
-        Restore.objects.filter(status=Restore.Status.RUNNING).update(
-            status=Restore.Status.ABANDONED, finished_at=now
-        )
+        for restore in Restore.objects.filter(status=Restore.Status.RUNNING):
+            restore.status = ended.get(restore.restore_id, Restore.Status.ABANDONED)
+            restore.finished_at = now
+            restore.save(update_fields=("status", "finished_at"))
+
+    def has_running(self) -> bool:
+        """Say whether a run is noted as running; False where the catalog cannot be read."""
+        try:
+            _check_exists("default")
+            models: tuple[type[Backup] | type[Restore], ...] = (Backup, Restore)
+            return any(
+                model._default_manager.filter(status=model.Status.RUNNING).exists()
+                for model in models
+            )
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return False
 
     @_optional
     def verified(self, results: Iterable[Verified]) -> None:

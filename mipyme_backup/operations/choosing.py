@@ -107,17 +107,23 @@ def check_sources(project: Project, only: Sequence[str], found: Iterable[Found] 
 
 
 def _named(found: Iterable[Found], identifier: str) -> list[Found]:
+    listed = list(found)
     hits = [
         item
-        for item in found
+        for item in listed
         if item.name in {identifier, identifier.rstrip("/")}
         or (item.manifest is not None and item.manifest.id.startswith(identifier))
     ]
     if not hits:
+        unreadable = [item for item in listed if item.error is not None]
         raise DamagedError(
             _("There is no backup %(identifier)s."),
-            hint=_("list_backups shows those that there are."),
+            hint=_("%(count)d cannot be read, of which only the folder's name is known: %(names)s")
+            if unreadable
+            else _("list_backups shows those that there are."),
             identifier=identifier,
+            count=len(unreadable),
+            names=", ".join(item.name for item in unreadable[:10]),
         )
     good = [item for item in hits if item.manifest is not None]
     if not good:

@@ -27,9 +27,21 @@ def settle(project: Project) -> None:
     """End what killed runs left, and what was kept long enough. Call it with the lock held."""
     recover(project)
     sweep_unfinished(project)
-    project.catalog.abandon_running()
+    _end_killed_runs(project)
     project.sweep_work()
     remove_expired(project)
+
+
+def _end_killed_runs(project: Project) -> None:
+    """Say in the catalog what became of runs that were killed: a few came to their end before."""
+    if not project.catalog.has_running():
+        return
+    ended = {"done": "complete", "undone": "undone"}
+    project.catalog.abandon_running(
+        {e["id"]: ended[e["phase"]] for e in project.journal.entries() if e["phase"] in ended}
+    )
+    with contextlib.suppress(DestinationError):
+        project.catalog.sync(listings(project, list(project.destinations)))
 
 
 def recover(project: Project) -> None:

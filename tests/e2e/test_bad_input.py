@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.services import PostgreSQLServer
 
 MARKER = b',\n "authentication": '
 SECONDS = 60
+RESTORE = ("restore", "--latest", "--no-input")
 DESTINATION = "mipyme_backup.destinations.LocalDestination"
 
 Run = subprocess.CompletedProcess[str]
@@ -83,10 +85,9 @@ def refused(
     `says` and `hint` are parts of the message and of the next step; a hint there must be.
     """
     before = _state(project)
+    flags = ["--json", "--no-input"] if args[0] == "restore" else ["--json"]
 
-    result = (run or project.manage)(
-        *args, "--json", **({} if run else {"check": False}), **options
-    )
+    result = (run or partial(project.manage, check=False))(*args, *flags, **options)
 
     assert "Traceback" not in result.stdout + result.stderr, result.stderr[-3000:]
     document = json.loads(result.stdout)
@@ -626,7 +627,7 @@ class TestPlaces:
 class TestTwoAtOnce:
     def test_second_one_is_told_who_holds_the_lock(self, project: Project) -> None:
         with _stopped_in_the_middle(project, "backup", "--json") as first:
-            for args in (("backup",), ("restore", "--latest")):
+            for args in (("backup",), RESTORE):
                 result = project.manage(*args, "--json", check=False)
 
                 error = json.loads(result.stdout)["error"]
@@ -650,25 +651,21 @@ class TestTwoAtOnce:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize(
-        ("engine", "args", "number", "status"),
-        [
-            ("sqlite", ("backup",), signal.SIGINT, 130),
-            ("sqlite", ("restore", "--latest", "--no-input"), signal.SIGTERM, 143),
-            ("postgresql", ("backup",), signal.SIGTERM, 143),
-            ("postgresql", ("restore", "--latest", "--no-input"), signal.SIGINT, 130),
-        ],
-    )
-    def test_ends_clean(
-        self,
-        request: pytest.FixtureRequest,
-        engine: str,
-        args: tuple[str, ...],
-        number: signal.Signals,
-        status: int,
+    def test_backup_by_ctrl_c(self, project: Project) -> None:
+        self._ends_clean(project, "backup", number=signal.SIGINT, status=130)
+
+    def test_backup_by_sigterm(self, on_server: Project) -> None:
+        self._ends_clean(on_server, "backup", number=signal.SIGTERM, status=143)
+
+    def test_restore_by_ctrl_c(self, on_server: Project) -> None:
+        self._ends_clean(on_server, *RESTORE, number=signal.SIGINT, status=130)
+
+    def test_restore_by_sigterm(self, project: Project) -> None:
+        self._ends_clean(project, *RESTORE, number=signal.SIGTERM, status=143)
+
+    def _ends_clean(
+        self, project: Project, *args: str, number: signal.Signals, status: int
     ) -> None:
-        name = {"sqlite": "project", "postgresql": "on_server"}[engine]
-        project: Project = request.getfixturevalue(name)
         (project.media / "large").write_bytes(os.urandom(3_000_000))
         before = _state(project)
 

@@ -74,6 +74,7 @@ call_command("backup", json=True, only=["media"], stdout=out, verbosity=0)
 print("made", json.loads(out.getvalue())["status"])
 for args, options in (
     (["restore", "feedbeef"], {"interactive": False}),
+    (["restore", "feedbeef"], {"json": True, "interactive": False}),
     (["restore", "feedbeef"], {"json": True}),
     (["backup"], {"destination": ["nowhere"]}),
     (["verify_backups", "feedbeef"], {}),
@@ -195,10 +196,11 @@ class TestCallCommand:
     def test_statuses_travel_as_command_errors(self, project: Project) -> None:
         printed = project.manage("shell", "-c", CALLS).stdout.splitlines()
 
-        assert printed[-5:] == [
+        assert printed[-6:] == [
             "made complete",
             "restore 6 There is no backup feedbeef.",
             "restore 6 There is no backup feedbeef.",
+            "restore 2 --json cannot ask whether to restore.",
             "backup 2 There is no destination nowhere.",
             "verify_backups 6 There is no backup feedbeef.",
         ]
@@ -412,11 +414,13 @@ class TestKeys:
         made = project.backup()
         good = project.restore(made["id"])
         key.write_text("another\n")
-        refused = project.manage("restore", made["id"], "--no-input", "--json", check=False)
+        refused = project.manage("restore", made["name"], "--no-input", "--json", check=False)
+        unknown = project.manage("restore", made["id"], "--no-input", "--json", check=False)
 
         assert _manifest(project, made["name"])["authentication"]["key"] != by_passphrase
         assert good["status"] == "complete"
         assert refused.returncode == 4
+        assert unknown.returncode == 6 and "folder" in json.loads(unknown.stdout)["error"]["hint"]
 
     def test_without_encryption_no_gpg_is_needed(self, project: Project) -> None:
         _append(project, "MIPYME_BACKUP['ENCRYPTION'] = None")

@@ -99,7 +99,7 @@ def assert_all_found(
         finally:
             damage.mend()
     tell(", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
-    assert problems == []
+    assert not problems, "\n".join(problems)
     assert store.inspector.verify(list(store.names.values())) == []
 
 

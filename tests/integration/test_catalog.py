@@ -1,0 +1,254 @@
+"""The catalog: a history that nothing depends on, and that the destinations can rebuild."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+
+from mipyme_backup.catalog import Catalog
+from mipyme_backup.errors import DestinationError
+from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.operations.reading import Found
+from mipyme_backup.operations.verify import Verified
+
+pytestmark = pytest.mark.django_db
+
+START = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return Catalog()
+
+
+def test_run_is_noted_from_its_start_to_its_end(catalog: Catalog) -> None:
+    manifest = _manifest("a" * 16)
+
+    catalog.start(manifest.id, manifest.name, "daily", "a note", START, START)
+    running = _only_row(catalog)
+    catalog.finish(manifest, "f" * 64, {"local": None})
+    finished = _only_row(catalog)
+
+    assert (running["status"], running["finished_at"], running["copies"]) == ("running", None, [])
+    assert finished["status"] == "complete"
+    assert finished["finished_at"] == manifest.finished_at.isoformat()
+    assert finished["sources"] == ["database:default"]
+    assert finished["sha256"] == "f" * 64
+    assert finished["copies"] == [{"destination": "local", "status": "complete", "error": None}]
+
+
+def test_copy_that_failed_makes_it_partial_and_keeps_the_reason(catalog: Catalog) -> None:
+    error = DestinationError("%(place)s is 100%% full", place="/mnt")
+
+    catalog.finish(_manifest("a" * 16), "", {"local": None, "remote": error})
+
+    row = _only_row(catalog)
+    assert row["status"] == "partial"
+    assert row["copies"][1] == {
+        "destination": "remote",
+        "status": "failed",
+        "error": "/mnt is 100% full",
+    }
+
+
+def test_failed_run_tells_its_reason(catalog: Catalog) -> None:
+    catalog.start("a" * 16, "manual_1", "manual", "", None, START)
+
+    catalog.fail("a" * 16, "the disk is full")
+
+    row = _only_row(catalog)
+    assert (row["status"], row["warnings"]) == ("failed", ["the disk is full"])
+    assert row["finished_at"]
+
+
+def test_only_a_running_one_can_fail(catalog: Catalog) -> None:
+    catalog.finish(_manifest("a" * 16), "", {"local": None})
+
+    catalog.fail("a" * 16, "too late")
+
+    assert _only_row(catalog)["status"] == "complete"
+
+
+def test_run_whose_process_died_is_abandoned(catalog: Catalog) -> None:
+    catalog.start("a" * 16, "manual_1", "manual", "", None, START)
+    catalog.finish(_manifest("b" * 16), "", {"local": None})
+
+    catalog.abandon_running({})
+
+    assert {row["id"][0]: row["status"] for row in catalog.rows() or []} == {
+        "a": "abandoned",
+        "b": "complete",
+    }
+    assert not catalog.has_running()
+
+
+def test_verification_marks_the_copy_and_a_good_one_clears_it(catalog: Catalog) -> None:
+    catalog.finish(_manifest("a" * 16), "", {"local": None, "other": None})
+
+    def copies_after(*problems: str) -> list[tuple[str, str | None]]:
+        verified = Verified(
+            id="a" * 16, name="manual_a", destination="local", problems=tuple(problems)
+        )
+        catalog.verified([verified])
+        return [(copy["status"], copy["error"]) for copy in _only_row(catalog)["copies"]]
+
+    assert copies_after("a hole", "a flip") == [("damaged", "a hole\na flip"), ("complete", None)]
+    assert copies_after() == [("complete", None), ("complete", None)]
+
+
+class TestSync:
+    def test_lost_catalog_comes_back(self, catalog: Catalog) -> None:
+        held = [_found(letter, "local") for letter in "ab"]
+
+        catalog.sync({"local": held, "other": [_found("b", "other")]})
+
+        rows = {row["name"]: row for row in catalog.rows() or []}
+        assert {name: len(row["copies"]) for name, row in rows.items()} == {
+            "manual_a": 1,
+            "manual_b": 2,
+        }
+        assert {row["status"] for row in rows.values()} == {"complete"}
+
+    def test_copy_that_is_gone_is_missing(self, catalog: Catalog) -> None:
+        catalog.sync({"local": [_found("a", "local")]})
+
+        catalog.sync({"local": []})
+
+        assert _only_row(catalog)["copies"][0]["status"] == "missing"
+
+    def test_destination_that_was_not_listed_is_left_as_it_was(self, catalog: Catalog) -> None:
+        catalog.sync({name: [_found("a", name)] for name in ("local", "other")})
+
+        catalog.sync({"local": []})
+
+        statuses = {c["destination"]: c["status"] for c in _only_row(catalog)["copies"]}
+        assert statuses == {"local": "missing", "other": "complete"}
+
+    def test_unreadable_manifest_and_failed_runs_stay_out_of_it(self, catalog: Catalog) -> None:
+        catalog.start("f" * 16, "manual_f", "manual", "", None, START)
+        catalog.fail("f" * 16, "no disk")
+        error = DestinationError("unreadable")
+
+        catalog.sync({"local": [Found(destination="local", name="manual_x", error=error)]})
+
+        assert [row["name"] for row in catalog.rows() or []] == ["manual_f"]
+
+
+class TestAbsence:
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda catalog: catalog.start("a" * 16, "manual_1", "manual", "", None, START),
+            lambda catalog: catalog.finish(_manifest("a" * 16), "", {"local": None}),
+            lambda catalog: catalog.sync({"local": [_found("a", "local")]}),
+            lambda catalog: catalog.start_restore("a" * 16, _manifest("a" * 16), ["media"]),
+            lambda catalog: catalog.abandon_running({}),
+        ],
+        ids=["start", "finish", "sync", "restore", "abandon"],
+    )
+    def test_tables_that_are_not_there_are_a_warning(
+        self, catalog: Catalog, caplog: pytest.LogCaptureFixture, write: Callable[[Catalog], None]
+    ) -> None:
+        _drop_tables(catalog)
+
+        with caplog.at_level(logging.WARNING, "mipyme_backup"):
+            write(catalog)
+            write(catalog)
+
+        assert len(caplog.records) == 1
+        assert "without the catalog" in caplog.text and "list_backups --sync" in caplog.text
+
+    def test_reading_says_that_nothing_is_known(self, catalog: Catalog) -> None:
+        _drop_tables(catalog)
+
+        assert catalog.rows() is None
+        assert catalog.has_running() is False
+
+    def test_older_tables_are_a_warning_too(
+        self, catalog: Catalog, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE mipyme_backup_backup RENAME COLUMN label TO was_label")
+
+        catalog.start("a" * 16, "manual_1", "manual", "", None, START)
+
+        assert "label" in caplog.text
+
+    def test_missing_file_is_not_made(
+        self,
+        catalog: Catalog,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        file = tmp_path / "none.sqlite3"
+        monkeypatch.setitem(connection.settings_dict, "NAME", str(file))
+
+        catalog.abandon_running({})
+
+        assert catalog.rows() is None
+        assert str(file) in caplog.text
+        assert not file.exists()
+
+
+def test_newest_comes_first(catalog: Catalog) -> None:
+    for letter, days in (("a", 2), ("b", 0), ("c", 1)):
+        catalog.finish(_manifest(letter * 16, started_at=START - timedelta(days=days)), "", {})
+
+    assert [row["id"][0] for row in catalog.rows() or []] == ["b", "c", "a"]
+
+
+def test_permissions_are_there_from_the_first_migration() -> None:
+    wanted = {"run_backup", "verify_backup", "run_drill", "pin_backup", "restore_backup"}
+
+    found = Permission.objects.filter(
+        content_type__app_label="mipyme_backup", codename__in=wanted
+    ).values_list("codename", flat=True)
+
+    assert set(found) == wanted
+
+
+def test_every_table_of_the_app_is_left_out_of_dumps(catalog: Catalog) -> None:
+    tables = {
+        name for name in connection.introspection.table_names() if name.startswith("mipyme_backup_")
+    }
+
+    assert catalog.tables == tables and len(tables) >= 3
+
+
+def _only_row(catalog: Catalog) -> dict[str, Any]:
+    (row,) = catalog.rows() or []
+    return row
+
+
+def _manifest(backup_id: str, *, started_at: datetime = START) -> Manifest:
+    return Manifest(
+        id=backup_id,
+        name=f"manual_{backup_id[0]}",
+        kind="manual",
+        project="tests",
+        started_at=started_at,
+        snapshot_at=started_at + timedelta(seconds=1),
+        finished_at=started_at + timedelta(seconds=2),
+        sequence=1,
+        sources=(SavedSource(name="database:default", artifacts=()),),
+    )
+
+
+def _found(letter: str, destination: str) -> Found:
+    manifest = _manifest(letter * 16)
+    return Found(destination=destination, name=manifest.name, manifest=manifest, sha256="e" * 64)
+
+
+def _drop_tables(catalog: Catalog) -> None:
+    """Drop the catalog's tables until the test is over and its transaction rolled back."""
+    with connection.cursor() as cursor:
+        for table in ("mipyme_backup_copy", *sorted(catalog.tables - {"mipyme_backup_copy"})):
+            cursor.execute(f"DROP TABLE {table}")
