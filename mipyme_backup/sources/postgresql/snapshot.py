@@ -104,8 +104,9 @@ class PostgreSQLSnapshot:
         ]
 
     def artifact(self) -> Artifact:
-        with self._mutex, self._connection.cursor() as cursor:
-            tables = [table.oid for table in self._tables if table not in self._without_rows]
+        size = None  # a mere hint; that a snapshot is lost, opening the dump will say
+        tables = [table.oid for table in self._tables if table not in self._without_rows]
+        with contextlib.suppress(Error), self._mutex, self._connection.cursor() as cursor:
             size = content.tables_size(cursor, tables)
         return Artifact(
             name=artifact_name(self.alias, "dump"),
