@@ -95,7 +95,7 @@ class PostgreSQLSnapshot:
             raise
         try:
             with self._connection.cursor() as cursor:
-                self.name, self._tables, self._id = self._open(cursor)
+                self.name, self._tables, self._id, self._size = self._open(cursor)
         except BaseException:
             self.close()
             raise
@@ -104,15 +104,11 @@ class PostgreSQLSnapshot:
         ]
 
     def artifact(self) -> Artifact:
-        size = None  # a mere hint; that a snapshot is lost, opening the dump will say
-        tables = [table.oid for table in self._tables if table not in self._without_rows]
-        with contextlib.suppress(Error), self._mutex, self._connection.cursor() as cursor:
-            size = content.tables_size(cursor, tables)
         return Artifact(
             name=artifact_name(self.alias, "dump"),
             open=self._dump,
             facts=self.facts,
-            size_hint=size,
+            size_hint=self._size,
         )
 
     @contextlib.contextmanager
@@ -169,7 +165,7 @@ class PostgreSQLSnapshot:
             with contextlib.suppress(Error):
                 self._connection.close()
 
-    def _open(self, cursor: Any) -> tuple[str, list[content.Table], str]:
+    def _open(self, cursor: Any) -> tuple[str, list[content.Table], str, int]:
         name = content.single(cursor, "SELECT current_database()")
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -197,8 +193,8 @@ class PostgreSQLSnapshot:
             attempts=ATTEMPTS,
         )
 
-    def _lock_and_export(self, cursor: Any) -> tuple[list[content.Table], str] | None:
-        """Return the tables and the snapshot's id, None when a table came in between.
+    def _lock_and_export(self, cursor: Any) -> tuple[list[content.Table], str, int] | None:
+        """Return the tables, the snapshot's id and the tables' size; None when one came in between.
 
         LOCK TABLE takes no snapshot. So the snapshot is younger than every lock: what was
         truncated or rewritten before is seen as it became, and nothing can be after.
@@ -213,7 +209,7 @@ class PostgreSQLSnapshot:
         held = set(content.names(cursor, LOCKED_TABLES))
         if any(table.oid not in held for table in present):
             return None
-        return present, snapshot
+        return present, snapshot, content.tables_size(cursor, [table.oid for table in present])
 
     def _dump(self) -> Reader:
         self.check()
