@@ -122,3 +122,10 @@ class DamagedError(BackupError):
 
     code = "damaged"
     exit_status = 6
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a run ended, in words: an interruption has none of its own."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "The run was interrupted."
+    return str(error) or type(error).__name__

@@ -22,13 +22,15 @@ Phase = Literal["loading", "swapping", "done", "undoing", "undone"]
 class Entry(TypedDict):
     """One restore. `targets` are the states of its targets, `finished_at` an ISO time in UTC.
 
-    `elsewhere` says that it replaces nothing.
+    `elsewhere` says that it replaces nothing; `merges` are the databases into which fixtures are
+    merged, last of all.
     """
 
     id: str
     backup: str
     phase: Phase
     elsewhere: bool
+    merges: list[str]
     targets: list[dict[str, Any]]
     safety_backup: str | None
     finished_at: str | None

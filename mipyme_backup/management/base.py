@@ -106,7 +106,8 @@ class BackupCommand(BaseCommand):
             ) from None
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        # An option cut short today may mean another one tomorrow: crontabs outlive versions.
+        parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
         if self._from_command_line and "--json" in sys.argv:
             parser.error = self._refuse  # type: ignore[method-assign]
         return parser

@@ -17,11 +17,12 @@ from django.conf import settings
 import mipyme_backup
 from mipyme_backup import signals
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import BackupError, UsageError
+from mipyme_backup.errors import BackupError, UsageError, reason_of
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import all_backups, check_sources
 from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.saving import Saving
 from mipyme_backup.operations.sequence import next_sequence
@@ -100,6 +101,7 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
     destinations = {name: project.destinations[name] for name in _destinations(project, request)}
     warnings, failures = _preflight(project, sources, destinations)
     earlier = [item for item in all_backups(project) if item.manifest] if destinations else []
+    warnings += _scarce_space(destinations, failures, earlier)
     backup_id, started_at = new_id(), datetime.now(UTC)
     name = _free_name(backup_name(request, started_at), destinations, failures)
     project.catalog.start(backup_id, name, request.kind, request.label, request.slot, started_at)
@@ -133,7 +135,7 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
             data = writer.commit(manifest, writer.packs.values())
         except BaseException as error:
             writer.forget()
-            project.catalog.fail(backup_id, str(error))
+            project.catalog.fail(backup_id, reason_of(error))
             signals.backup_failed.send_robust(sender=take, error=error)
             raise
     copies = {name: writer.failures.get(name) for name in destinations}
@@ -198,6 +200,37 @@ def _preflight(
             failures[name] = error
     _some_left(destinations, failures)
     return warnings, failures
+
+
+def _scarce_space(
+    destinations: Mapping[str, Destination],
+    failures: dict[str, BackupError],
+    earlier: Sequence[Found],
+) -> list[Message]:
+    """Warn where the last backup would not fit again; adds the destinations that do not tell.
+
+    A warning, because this one may be smaller, and one that does not fit is removed again.
+    """
+    warnings = []
+    last = max((item.manifest for item in earlier if item.manifest), key=_sequence, default=None)
+    needed = sum(a.stored_size for s in last.sources for a in s.artifacts) if last else 0
+    for name, destination in destinations.items():
+        if name in failures:
+            continue
+        try:
+            free = destination.free_space()
+        except BackupError as error:
+            failures[name] = error
+            continue
+        if free is not None and free < needed:
+            text = _("%(name)s has %(free)d bytes free, and the last backup took %(needed)d.")
+            warnings.append(Message(text, {"name": name, "free": free, "needed": needed}))
+    _some_left(destinations, failures)
+    return warnings
+
+
+def _sequence(manifest: Manifest) -> int:
+    return manifest.sequence
 
 
 def _free_name(

@@ -75,7 +75,9 @@ def choose(
     found = all_backups(project, destination)
     check_sources(project, only, found)
     matching = (
-        _named(found, identifier) if identifier else _newest(project, found, at=at, only=only)
+        _newest(project, found, at=at, only=only)
+        if identifier is None
+        else _named(found, identifier)
     )
     manifest = matching[0].manifest
     assert manifest is not None
@@ -112,7 +114,7 @@ def _named(found: Iterable[Found], identifier: str) -> list[Found]:
         item
         for item in listed
         if item.name in {identifier, identifier.rstrip("/")}
-        or (item.manifest is not None and item.manifest.id.startswith(identifier))
+        or (identifier and item.manifest is not None and item.manifest.id.startswith(identifier))
     ]
     if not hits:
         unreadable = [item for item in listed if item.error is not None]

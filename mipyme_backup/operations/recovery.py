@@ -12,9 +12,10 @@ from django.db import Error, connections
 
 from mipyme_backup.errors import BackupError, DestinationError, RestoreError
 from mipyme_backup.journal import Entry, Phase
-from mipyme_backup.messages import _
+from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
 from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.undisturbed import undisturbed
 from mipyme_backup.operations.writing import sweep_unfinished
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.media import MediaTarget
@@ -71,11 +72,6 @@ def _abandon(project: Project, entry: Entry) -> None:
 
 
 def _finish(project: Project, entry: Entry) -> None:
-    if not entry["targets"]:
-        project.journal.remove(entry)
-        project.catalog.end_restore(entry["id"], "abandoned")
-        logger.warning("The merge of fixtures %s was interrupted: restore again.", entry["id"])
-        return
     try:
         swap_all(project, entry, _targets(project, entry))
     except BackupError as error:
@@ -84,8 +80,21 @@ def _finish(project: Project, entry: Entry) -> None:
         project.catalog.end_restore(entry["id"], "failed", str(error))
         logger.warning("The interrupted restore %s was rolled back: %s", entry["id"], error)
     else:
-        project.catalog.end_restore(entry["id"], "complete")
-        logger.warning("The interrupted restore %s was finished.", entry["id"])
+        if entry["merges"]:
+            _say_merge_is_open(project, entry)
+        else:
+            project.catalog.end_restore(entry["id"], "complete")
+            logger.warning("The interrupted restore %s was finished.", entry["id"])
+
+
+def _say_merge_is_open(project: Project, entry: Entry) -> None:
+    """Fixtures are merged last and by the process that read them: nobody knows how far it came."""
+    text = Message(
+        _("The restore was interrupted while fixtures were merged into %(aliases)s."),
+        {"aliases": ", ".join(entry["merges"])},
+    )
+    project.catalog.end_restore(entry["id"], "failed", str(text))
+    logger.warning("%s Merge them again: restore %s --only fixtures", text, entry["backup"])
 
 
 def roll_back(project: Project, entry: Entry, targets: Sequence[Target]) -> bool:
@@ -109,29 +118,30 @@ def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float
     Returns the seconds of downtime. What was restored elsewhere, or merged, replaces nothing:
     there is nothing to keep of it.
     """
-    swapped: list[Target] = []
-    try:
-        downtime = 0.0
-        for target in targets:
-            downtime += _swap_stubbornly(target)
-            swapped.append(target)
-    except BackupError:
-        for target in reversed(swapped):
-            target.undo()
-        # From here on nothing is swapped any more: a crash must not swap in what is left of it.
-        entry["phase"] = "loading"
-        project.journal.write(entry)
-        roll_back(project, entry, targets)
-        raise
-    except BaseException:
-        logger.error("The cut-over was interrupted: the next backup or restore finishes it.")
-        raise
-    if entry["elsewhere"] or not entry["targets"]:
-        for target in targets:
-            target.remove_replaced()
-        project.journal.remove(entry)
-    else:
-        _end(project, entry, "done")
+    with undisturbed():
+        swapped: list[Target] = []
+        try:
+            downtime = 0.0
+            for target in targets:
+                downtime += _swap_stubbornly(target)
+                swapped.append(target)
+        except BackupError:
+            for target in reversed(swapped):
+                target.undo()
+            # Nothing is swapped any more: a crash must not swap in what is left of it.
+            entry["phase"] = "loading"
+            project.journal.write(entry)
+            roll_back(project, entry, targets)
+            raise
+        except BaseException:
+            logger.error("The cut-over was interrupted: the next backup or restore finishes it.")
+            raise
+        if entry["elsewhere"] or not entry["targets"]:
+            for target in targets:
+                target.remove_replaced()
+            project.journal.remove(entry)
+        else:
+            _end(project, entry, "done")
     return downtime
 
 
@@ -146,17 +156,18 @@ def _swap_stubbornly(target: Target) -> float:
 
 def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
     """Swap everything that was replaced back in, in the reverse order, or nothing."""
-    undone: list[Target] = []
-    try:
-        for target in reversed(targets):
-            target.undo()
-            undone.append(target)
-    except BackupError:
-        for target in reversed(undone):
-            target.swap()
-        _end(project, entry, "done")  # it can be tried again, and blocks nobody meanwhile
-        raise
-    _end(project, entry, "undone")
+    with undisturbed():
+        undone: list[Target] = []
+        try:
+            for target in reversed(targets):
+                target.undo()
+                undone.append(target)
+        except BackupError:
+            for target in reversed(undone):
+                target.swap()
+            _end(project, entry, "done")  # it can be tried again, and blocks nobody meanwhile
+            raise
+        _end(project, entry, "undone")
     project.catalog.end_restore(entry["id"], "undone")
     with contextlib.suppress(DestinationError):  # the catalog that is back knows nothing newer
         project.catalog.sync(listings(project, [*project.destinations]))

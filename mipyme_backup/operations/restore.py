@@ -15,6 +15,7 @@ from mipyme_backup.errors import (
     BackupError,
     NoBackupError,
     RestoreError,
+    reason_of,
 )
 from mipyme_backup.journal import Entry
 from mipyme_backup.manifest import Manifest
@@ -100,7 +101,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             replaced = {} if request.elsewhere else _replaced_names(targets)
         except BaseException as error:
             roll_back(project, entry, [target for _source, target in targets])
-            project.catalog.end_restore(restore_id, "failed", str(error))
+            project.catalog.end_restore(restore_id, "failed", reason_of(error))
             raise
         try:
             downtime = _swap(project, entry, targets, progress)
@@ -171,6 +172,7 @@ def _entry(restore_id: str, manifest: Manifest, targets: Targets, *, elsewhere: 
         "backup": manifest.id,
         "phase": "loading",
         "elsewhere": elsewhere,
+        "merges": [t.alias for _s, t in targets if isinstance(t, FixturesTarget)],
         "targets": [t.state for _s, t in targets if not isinstance(t, FixturesTarget)],
         "safety_backup": None,
         "finished_at": None,

@@ -147,14 +147,12 @@ class Saving:
         """Return the packs of earlier backups that some destination holds whole, by id."""
         packs: dict[str, StoredArtifact] = {}
         damage = known_damage(self._project)
-        working = self._writer.working.items()
         for manifest in self._earlier:
             for pack in manifest.packs:
                 pack_id = pack.path.split("/")[1]
                 if pack_id not in packs and any(
-                    pack.path not in damage.get(name, ())
-                    and all(place.size(path) == volume.size for path, volume in pack.volume_paths())
-                    for name, place in working
+                    pack.path not in damage.get(name, ()) and self._is_whole(name, pack)
+                    for name in self._writer.working
                 ):
                     packs[pack_id] = pack
         return packs
@@ -163,11 +161,19 @@ class Saving:
         for manifest in self._earlier:
             source = manifest.source("media")
             for artifact in source.artifacts if source else ():
-                for destination in self._writer.working.values():
-                    path, volume = artifact.volume_paths()[0]
-                    if artifact.name == INDEX_NAME and destination.size(path) == volume.size:
-                        return open_artifact(self._project, destination, manifest, artifact)
+                for name, place in self._writer.working.items():
+                    if artifact.name == INDEX_NAME and self._is_whole(name, artifact):
+                        return open_artifact(self._project, place, manifest, artifact)
         return None
+
+    def _is_whole(self, name: str, artifact: StoredArtifact) -> bool:
+        """Say whether the destination holds all volumes, by their size."""
+        place = self._project.destinations[name]
+        with self._writer.noting_failure(name):
+            for path, volume in artifact.volume_paths():
+                if place.size(path) != volume.size:
+                    return False
+        return name in self._writer.working
 
 
 def _by_age(project: Project, found: Iterable[Found]) -> list[Manifest]:

@@ -61,6 +61,14 @@ class Writer:
             if name not in self.failures
         }
 
+    @contextlib.contextmanager
+    def noting_failure(self, name: str) -> Iterator[None]:
+        """Leave the destination `name` out from an error in the block on; the others go on."""
+        try:
+            yield
+        except (DestinationError, DamagedError) as error:
+            self.failures[name] = error
+
     def store(self, artifact: Artifact, on_bytes: Callable[[int], None]) -> StoredArtifact:
         """Store one artifact, read to its end; raises its source's or the last place's error."""
         if artifact.pool is None:
@@ -108,7 +116,7 @@ class Writer:
         write_file(file, data)
         new = {pack.path for pack in new_packs}
         for name, destination in self.working.items():
-            with self._failing(name):
+            with self.noting_failure(name):
                 for artifact in manifest.artifacts():
                     if artifact.path.startswith("pool/") and artifact.path not in new:
                         self._provide_pack(name, destination, artifact)
@@ -138,16 +146,9 @@ class Writer:
 
     def _put(self, name: str, file: Path) -> None:
         for destination_name, destination in self.working.items():
-            with self._failing(destination_name):
+            with self.noting_failure(destination_name):
                 destination.put(name, file)
         self._none_left()
-
-    @contextlib.contextmanager
-    def _failing(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (DestinationError, DamagedError) as error:
-            self.failures[name] = error
 
     def _none_left(self) -> None:
         if not self.working:

@@ -56,8 +56,13 @@ class DatabaseSource(Source):
                     alias=alias,
                     known=", ".join(known),
                 )
+        if self._aliases is not None and not self._aliases:
+            raise ConfigurationError(
+                _("SOURCES names no database: its aliases are empty."),
+                hint=_("Leave the option out for all databases, or the source for none."),
+            )
         distinct: dict[tuple[Any, ...], str] = {}
-        for alias in self._aliases or known:
+        for alias in self._wanted():
             distinct.setdefault(self._identity(alias), alias)
         return list(distinct.values())
 
@@ -168,7 +173,7 @@ class DatabaseSource(Source):
         One for each server, not for each database: two of our sessions would exclude each other.
         """
         by_server: dict[tuple[str, ...], AdvisoryLock] = {}
-        for alias in self._aliases or connections.settings:
+        for alias in self._wanted():
             if connections[alias].vendor == "postgresql":
                 settings = self.settings(alias)
                 server = postgresql.identity(settings)[:-1]
@@ -181,6 +186,9 @@ class DatabaseSource(Source):
             check_dump(reader, int(facts["major"]), self._bin_dir)
         else:
             check_file(reader)
+
+    def _wanted(self) -> Sequence[str]:
+        return list(connections.settings) if self._aliases is None else self._aliases
 
     def _identity(self, alias: str) -> tuple[Any, ...]:
         module = sqlite if self.vendor(alias) == "sqlite" else postgresql

@@ -72,6 +72,19 @@ class TargetContract:
         target.remove_replaced()
         assert restoring.live() == old
 
+    def test_what_was_undone_can_be_swapped_in_again(self, restoring: Restoring) -> None:
+        old = restoring.live()
+        target = self._loaded(restoring)
+        target.swap()
+        new = restoring.live()
+
+        target.undo()
+        restoring.passed_on(target).swap()
+
+        assert restoring.live() == new
+        target.undo()
+        assert restoring.live() == old
+
     def test_its_state_is_all_that_another_process_needs(self, restoring: Restoring) -> None:
         old = restoring.live()
         loaded = self._loaded(restoring)

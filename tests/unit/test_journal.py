@@ -20,7 +20,7 @@ from mipyme_backup.journal import Entry, Journal
 def entry(restore_id: str = "ab12", **changes: Any) -> Entry:
     values: dict[str, Any] = dict.fromkeys(Entry.__required_keys__)
     values |= {"id": restore_id, "backup": "feed", "phase": "loading"}
-    values |= {"elsewhere": False, "targets": [{"type": "sqlite"}]}
+    values |= {"elsewhere": False, "merges": [], "targets": [{"type": "sqlite"}]}
     return {**values, **changes}  # type: ignore[typeddict-item]
 
 

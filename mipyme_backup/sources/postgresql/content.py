@@ -68,6 +68,12 @@ SEQUENCES = f"""
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
           AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
 """
+IS_EMPTY = f"""
+    SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata) AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE {APPLICATION_SCHEMAS}
+              AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")})
+"""
 LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
 SCHEMAS = f"""
     SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {APPLICATION_SCHEMAS}
@@ -128,6 +134,11 @@ def row_counts(cursor: Any, counted: Iterable[Table]) -> dict[str, int]:
         cursor.execute(f"SELECT count(*) FROM ONLY {table.quoted}")
         counts[table.label] = int(cursor.fetchone()[0])
     return counts
+
+
+def is_empty(cursor: Any) -> bool:
+    """Say whether nobody has put a relation or a large object into the database."""
+    return bool(single(cursor, IS_EMPTY))
 
 
 def sequences_behind(cursor: Any) -> list[str]:

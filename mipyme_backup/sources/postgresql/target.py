@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from mipyme_backup.errors import RestoreError
+from django.db import Error
+
+from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name
@@ -157,7 +159,18 @@ class PostgreSQLTarget(Target):
             )
 
     def has_live(self) -> bool:
-        return bool(self.state["replaces"])
+        return bool(self.state["replaces"]) and not self._is_empty()
+
+    def _is_empty(self) -> bool:
+        """Say whether the live database was made and never used; no, where it does not tell."""
+        try:
+            with (
+                connected(self._alias, self._settings, name=self._name) as connection,
+                connection.cursor() as cursor,
+            ):
+                return content.is_empty(cursor)
+        except (Error, BackupError):
+            return False
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
         opening = artifacts[artifact_name(self._alias, "dump")]

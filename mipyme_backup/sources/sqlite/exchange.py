@@ -13,12 +13,14 @@ so that copy is made under the very lock under which the new content is written:
   reads what was committed last, makes the copy between the first step and the next.
 
 A marker, a table that is in the new content from before the transfer on, tells after a crash
-whether the transfer was committed.
+whether the transfer was committed. From there on the exchange is in: traces that cannot be
+removed then are a warning, and removed later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sqlite3
@@ -33,6 +35,7 @@ from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.sqlite import files
 
+logger = logging.getLogger("mipyme_backup")
 T = TypeVar("T")
 
 STEP_PAGES = 4000
@@ -64,12 +67,12 @@ class Exchange:
         """Do it, or finish what was killed; return the seconds during which `live` was locked."""
         try:
             if self._is_committed():
-                self._finish()
-                return 0.0
-            if not self.incoming.exists():
+                seconds = 0.0
+            elif not self.incoming.exists():
                 return self._already_done()
-            self._prepare_incoming()
-            return self._exchange()
+            else:
+                self._prepare_incoming()
+                seconds = self._exchange()
         except sqlite3.Error as error:
             raise files.explained(error, self.live, RestoreError) from error
         except OSError as error:
@@ -80,6 +83,28 @@ class Exchange:
                 folder=self.live.parent,
                 reason=error,
             ) from error
+        self.remove_traces()
+        return seconds
+
+    def remove_traces(self) -> None:
+        """Remove the new content's own file and then, when that is durable, the marker.
+
+        In the other order a kill in between would look like an exchange that never began.
+        """
+        try:
+            if not self._is_committed():
+                return
+            files.remove(self.incoming)
+            files.sync(self.incoming.parent)
+            with closing(files.connect(self.live, timeout=self.busy_timeout)) as live:
+                live.execute(f"DROP TABLE IF EXISTS {files.quoted(self.marker)}")
+        except (sqlite3.Error, OSError) as error:
+            logger.warning(
+                "%s is exchanged; the table %s stays in it for now: %s",
+                self.live,
+                self.marker,
+                error,
+            )
 
     def _is_committed(self) -> bool:
         return bool(self._ask_live(lambda live: self.marker in files.tables(live)))
@@ -155,8 +180,6 @@ class Exchange:
         self._end_outgoing()
         with closing(files.connect(self.incoming, timeout=self.busy_timeout)) as incoming:
             incoming.backup(live, progress=_refuse_busy)
-        live.execute("PRAGMA locking_mode = NORMAL")  # from the end of the next transaction on
-        self._remove_traces(live)
         live.close()
         return time.monotonic() - started
 
@@ -220,10 +243,7 @@ class Exchange:
             # that there are two pages at least.
             pages = min(STEP_PAGES, files.pragma(incoming, "page_count") // 2)
             incoming.backup(live, pages=pages, progress=keep_outgoing, sleep=POLL_SECONDS)
-        seconds = time.monotonic() - started
-        live.execute(f"PRAGMA busy_timeout = {int(self.busy_timeout * 1000)}")
-        self._remove_traces(live)
-        return seconds
+        return time.monotonic() - started
 
     def _begin_outgoing(self) -> sqlite3.Connection:
         """Start the copy of the old content anew; one of an earlier attempt may be out of date."""
@@ -271,7 +291,6 @@ class Exchange:
         if self.wal:
             with closing(files.connect(self.live, timeout=self.busy_timeout)) as live:
                 live.execute("PRAGMA journal_mode = WAL")
-        self._finish()
         return time.monotonic() - started
 
     def _adopt_owner(self) -> None:
@@ -283,19 +302,6 @@ class Exchange:
             model = self.live.parent.stat()
         if os.geteuid() == 0:
             os.chown(self.incoming, model.st_uid, model.st_gid)
-
-    def _finish(self) -> None:
-        with closing(files.connect(self.live, timeout=self.busy_timeout)) as live:
-            self._remove_traces(live)
-
-    def _remove_traces(self, live: sqlite3.Connection) -> None:
-        """Remove the new content's own file and then, when that is durable, the marker.
-
-        In the other order a kill in between would look like an exchange that never began.
-        """
-        files.remove(self.incoming)
-        files.sync(self.incoming.parent)
-        live.execute(f"DROP TABLE IF EXISTS {files.quoted(self.marker)}")
 
     def _blocked(self) -> RestoreError:
         return RestoreError(

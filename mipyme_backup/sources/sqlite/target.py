@@ -23,8 +23,8 @@ BUSY_TIMEOUT = 30.0
 class SQLiteTarget(Target):
     """A file beside the live one, whose content is later put into the live one.
 
-    ``<live>.restoring_<id>`` is what was loaded, ``<live>.before_<id>`` what it replaced,
-    ``<live>.undone_<id>`` what an undo replaced.
+    ``<live>.restoring_<id>`` is what was loaded, or what an undo took out again;
+    ``<live>.before_<id>`` is what was replaced.
     """
 
     def __init__(self, state: dict[str, Any]) -> None:
@@ -32,7 +32,6 @@ class SQLiteTarget(Target):
         self._live = Path(state["live"])
         self._side = files.sidecar(self._live, f".restoring_{state['restore_id']}")
         self._before = Path(state["before"])
-        self._undone = files.sidecar(self._live, f".undone_{state['restore_id']}")
 
     @classmethod
     def prepare(
@@ -161,29 +160,39 @@ class SQLiteTarget(Target):
         return files.django_entry(self.state["engine"], str(self._side), self.state["time_zone"])
 
     def swap(self) -> float:
-        return self._exchange(self._side, self._before, "restored").run()
+        return self._swapping().run()
 
     def discard(self) -> None:
         files.remove(self._side)
-        files.remove(files.sidecar(self._before, ".tmp"))
+        for path in (self._side, self._before):
+            files.remove(files.sidecar(path, ".tmp"))
 
     def undo(self) -> None:
         """Put the replaced content back; what was restored, and written since, is kept beside."""
-        self._exchange(self._before, self._undone, "undone").run()
+        self._undoing().run()
 
     def remove_replaced(self) -> None:
-        for path in (self._before, self._undone):
-            files.remove(path)
-            files.remove(files.sidecar(path, ".tmp"))
+        self._swapping().remove_traces()
+        self._undoing().remove_traces()
+        files.remove(self._before)
+        self.discard()
 
-    def _exchange(self, incoming: Path, outgoing: Path, word: str) -> Exchange:
+    def _swapping(self) -> Exchange:
+        return self._exchange(self._side, self._before, "restored", wal=self.state["wal"])
+
+    def _undoing(self) -> Exchange:
+        return self._exchange(self._before, self._side, "undone")
+
+    def _exchange(
+        self, incoming: Path, outgoing: Path, word: str, *, wal: bool = False
+    ) -> Exchange:
         return Exchange(
             live=self._live,
             incoming=incoming,
             outgoing=outgoing,
             marker=f"mipyme_backup_{word}_{self.state['restore_id']}",
             busy_timeout=self.state["busy_timeout"],
-            wal=self.state["wal"] and incoming == self._side,
+            wal=wal,
         )
 
     def _check_space(self) -> int:

@@ -19,7 +19,7 @@ import pytest
 from mipyme_backup.errors import DestinationError, PreflightError, RestoreError
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Target
-from mipyme_backup.sources.sqlite import SQLiteSnapshot, SQLiteTarget
+from mipyme_backup.sources.sqlite import SQLiteSnapshot, SQLiteTarget, files
 from tests.unit.sources import sqlite_ledger as ledger
 from tests.unit.sources.sqlite_killer import Killer, killer
 
@@ -184,7 +184,7 @@ def test_a_kill_at_any_call_leaves_all_old_or_all_new(
         states.add(_word_of(live))
         getattr(SQLiteTarget.from_state(target.state), method)()
 
-        after, kept = ("new", "before") if method == "swap" else ("old", "undone")
+        after, kept = ("new", "before") if method == "swap" else ("old", "restoring")
         assert ledger.read(live)[0] == after, f"killed at call {call}"
         assert _word_of(beside(live, kept)) == {"new": _first(kind), "old": "new"}[after], call
         assert_nothing_left_over(live, kept)
@@ -360,9 +360,39 @@ def test_undo_brings_back_the_old_and_keeps_what_came_after(live: Path, mode: st
     target.undo()
 
     assert ledger.read(live)[0] == "old"
-    assert ledger.read(beside(live, "undone"))[0] == "new"
+    assert ledger.read(beside(live, "restoring"))[0] == "new"
     assert journal_mode(live) == mode
-    assert_nothing_left_over(live, "undone")
+    assert_nothing_left_over(live, "restoring")
+
+
+@MODES
+def test_swap_whose_last_step_is_blocked_is_in_and_cleaned_up_later(
+    live: Path, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.create(live, "old", mode=mode)
+    target = loaded(live)
+    target.state["busy_timeout"] = 0.2
+    remove = files.remove
+    with closing(sqlite3.connect(live, isolation_level=None)) as writer:
+
+        def remove_while_somebody_writes(path: Path) -> None:
+            if path == beside(live, "restoring") and not writer.in_transaction:
+                writer.execute("BEGIN IMMEDIATE")
+            remove(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "remove", remove_while_somebody_writes)
+            target.swap()
+
+        assert "is exchanged; the table mipyme_backup_restored_ab12 stays" in caplog.text
+        assert writer.execute("SELECT word FROM total").fetchone() == ("new",)
+        writer.execute("ROLLBACK")
+    assert ledger.read(beside(live, "before"))[0] == "old"
+
+    target.remove_replaced()
+
+    assert ledger.read(live)[0] == "new"
+    assert_nothing_left_over(live)
 
 
 def test_what_was_replaced_can_be_removed_and_then_not_undone(live: Path) -> None:
