@@ -168,12 +168,12 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the project's processes: nothing of the tests' own."""
-        kept = ("HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONWARNINGS")
+        kept = ("HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPYCACHEPREFIX", "PYTHONWARNINGS")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         path = os.environ.get("PATH", os.defpath)
         if self.server is not None:
             path = f"{self.server.bin_dir}{os.pathsep}{path}"
-        return {**environment, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**environment, "PATH": path}
 
     def json(self, *args: str) -> Any:
         """Run a command with ``--json`` and return what it printed."""

@@ -21,7 +21,7 @@ from tests.e2e.project import Project, postgresql_project, sqlite_project
 from tests.services import PostgreSQLServer
 
 WRITERS = 3
-CHURN_SECONDS = 12
+CHURN_SECONDS = 6
 TOTAL = 50 * 1000
 # The order of names lets the accounts be read before the bulk, the transfers after it.
 BULK = (

@@ -1,4 +1,4 @@
-"""A process that never stops to write: it moves money between accounts until it is ended.
+"""A process that hardly ever stops to write: it moves money between accounts until it is ended.
 
 Run as ``writer.py KIND``, KIND being ``sqlite`` or ``postgresql``, with ``DSN`` in the environment.
 Each transfer is one transaction over two tables; a lost connection is made again, any other error
@@ -16,6 +16,9 @@ import time
 from typing import Any
 
 import psycopg
+
+PAUSE = 0.002
+"""Seconds: three writers leave some of two processors to what is tested."""
 
 
 def main(kind: str, dsn: str) -> None:
@@ -48,6 +51,7 @@ def _transfer(kind: str, connection: Any) -> None:
         f" VALUES ({sender}, {receiver}, {amount})"
     )
     connection.execute("COMMIT")
+    time.sleep(PAUSE)
 
 
 if __name__ == "__main__":
