@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.e2e import warm
 from tests.fingerprint import MediaEntry, media_fingerprint
 from tests.services import PostgreSQLServer
 
@@ -144,13 +145,9 @@ class Project:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``manage.py`` to its end; with `check`, a failure is raised with what it printed."""
-        result = subprocess.run(
-            self.command(*args),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
+        result = warm.run(
+            self.command(*args)[1:],
+            text=input,
             cwd=self.root,
             env={**self.environment(), **(env or {})},
             timeout=SECONDS,
