@@ -8,15 +8,15 @@ from mipyme_backup.errors import BackupError, DamagedError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Child, Reader
 from mipyme_backup.sources.postgresql.archive import WholeDump
-from mipyme_backup.sources.postgresql.tools import find_tool
+from mipyme_backup.sources.postgresql.tools import find_reader
 
 
 def check_dump(reader: Reader, major: int, bin_dir: Path | None = None) -> None:
-    """Raise DamagedError unless pg_restore of version `major` can read the whole dump.
+    """Raise DamagedError unless pg_restore can read the whole dump, which is of version `major`.
 
     ``pg_restore -l`` would not do: it accepts half of one.
     """
-    tool = find_tool("pg_restore", major, bin_dir)
+    tool = find_reader(major, bin_dir)
     child = Child([str(tool.path), "--file=/dev/null"], stdin=WholeDump(reader))
     try:
         child.wait()

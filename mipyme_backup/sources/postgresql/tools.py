@@ -1,20 +1,24 @@
 """Finds PostgreSQL's client tools of the server's own major version.
 
 A dump by a newer pg_dump cannot be restored to the server that it came from, and an older one
-refuses to dump: so nothing but the same major version will do.
+refuses to dump: so nothing but the same major version will do. To read a dump that was made
+long ago a newer pg_restore will do as well.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mipyme_backup import process
 from mipyme_backup.errors import BackupError, PreflightError
 from mipyme_backup.messages import _
+
+NEWER_MAJORS = 10
+"""So many major versions after that of a dump are looked for to read it."""
 
 # Where distributions keep several versions side by side.
 FOLDERS = (
@@ -49,12 +53,10 @@ def find_tool(name: str, major: int, bin_dir: Path | None = None) -> Tool:
     Raises PreflightError naming the versions that were found instead.
     """
     others: list[Tool] = []
-    for path in candidates(name, major, bin_dir, os.environ.get("PATH", "")):
-        tool = _ask(path)
-        if tool is not None and tool.major == major:
+    for tool in _installed(name, major, bin_dir):
+        if tool.major == major:
             return tool
-        if tool is not None:
-            others.append(tool)
+        others.append(tool)
     raise PreflightError(
         _(
             "The server is PostgreSQL %(major)d, but there is no %(tool)s of that version here "
@@ -66,7 +68,29 @@ def find_tool(name: str, major: int, bin_dir: Path | None = None) -> Tool:
         ),
         tool=name,
         major=major,
-        found=", ".join(f"{tool.version} in {tool.path.parent}" for tool in others) or "-",
+        found=_listed(others),
+    )
+
+
+def find_reader(major: int, bin_dir: Path | None = None) -> Tool:
+    """Return a pg_restore that reads dumps of version `major`: of that version or a newer one.
+
+    Raises PreflightError naming the versions that were found instead.
+    """
+    others: list[Tool] = []
+    for wanted in range(major, major + NEWER_MAJORS):
+        for tool in _installed("pg_restore", wanted, bin_dir):
+            if tool.major >= major:
+                return tool
+            others.append(tool)
+    raise PreflightError(
+        _(
+            "The dump is of PostgreSQL %(major)d, but there is no pg_restore of that version or a "
+            "newer one here (found: %(found)s)"
+        ),
+        hint=_("Install PostgreSQL's client tools, of version %(major)d or newer."),
+        major=major,
+        found=_listed(others),
     )
 
 
@@ -93,6 +117,18 @@ def parse_version(output: str) -> str | None:
     """Return the version in what ``--version`` prints, None where there is none."""
     match = re.search(r"\(PostgreSQL\) (\d+\S*)", output)
     return match[1] if match else None
+
+
+def _installed(name: str, major: int, bin_dir: Path | None) -> Iterator[Tool]:
+    """Yield the programs that may be of version `major`, with what they say of themselves."""
+    for path in candidates(name, major, bin_dir, os.environ.get("PATH", "")):
+        tool = _ask(path)
+        if tool is not None:
+            yield tool
+
+
+def _listed(tools: Sequence[Tool]) -> str:
+    return ", ".join(dict.fromkeys(f"{t.version} in {t.path.parent}" for t in tools)) or "-"
 
 
 def _ask(path: Path) -> Tool | None:

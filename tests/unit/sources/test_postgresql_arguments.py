@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mipyme_backup.errors import PreflightError
 from mipyme_backup.sources.postgresql.archive import Contents, Entry
 from mipyme_backup.sources.postgresql.dump import dump_arguments
 from mipyme_backup.sources.postgresql.load import (
@@ -21,7 +22,7 @@ from mipyme_backup.sources.postgresql.load import (
 )
 from mipyme_backup.sources.postgresql.selection import select
 from mipyme_backup.sources.postgresql.server import Rights, beside
-from mipyme_backup.sources.postgresql.tools import candidates, parse_version
+from mipyme_backup.sources.postgresql.tools import candidates, find_reader, parse_version
 
 SETTINGS = {
     "NAME": "shop",
@@ -259,3 +260,10 @@ def test_debian_wrapper_is_no_candidate_and_links_are_asked_once(workdir: Path) 
 
     assert found[:2] == [workdir / "given/pg_dump", workdir / "linked/pg_dump"]
     assert workdir / "real/pg_dump" not in found
+
+
+def test_dump_newer_than_every_pg_restore_here_names_those_that_there_are() -> None:
+    with pytest.raises(PreflightError, match=r"PostgreSQL 90.*found: ") as caught:
+        find_reader(90)
+
+    assert "version 90 or newer" in str(caught.value.hint)
