@@ -97,6 +97,12 @@ class ObjectMissingError(DestinationError):
     code = "object_missing"
 
 
+class DeletionRefusedError(DestinationError):
+    """The destination keeps an object, by a lock or because our credentials may only add."""
+
+    code = "deletion_refused"
+
+
 class RestoreError(BackupError):
     """A restore stopped; live data is as it was."""
 

@@ -22,10 +22,18 @@ class Destination(ABC):
     """A place where backups are kept.
 
     All errors are `DestinationError`; its `permanent` flag says whether trying again may help.
-    A missing object is `ObjectMissingError`. A listing that fails raises: it never looks empty.
+    A missing object is `ObjectMissingError`, a deletion that the service refuses (by a lock, or
+    by credentials that may only add) is `DeletionRefusedError`. A listing that fails raises: it
+    never looks empty.
+
+    `remote` says that it is not on this machine; `bandwidth` limits what is sent, in bytes a
+    second (None: not at all); `may_delete` is known once `check` has passed, None where it
+    cannot be told. One thread uses a destination at a time.
     """
 
     remote = False
+    bandwidth: int | None = None
+    may_delete: bool | None = None
 
     @abstractmethod
     def check(self) -> None:
@@ -37,6 +45,14 @@ class Destination(ABC):
 
         `file` is a finished, synced file that will not change; it may be linked, not copied.
         """
+
+    def vouches_for(self, name: str, file: Path) -> bool:
+        """Say whether the service itself attests that the object has the bytes of `file`.
+
+        False, where it attests nothing, means that the object has to be read again to know.
+        Raises DestinationError when it attests other bytes.
+        """
+        return False
 
     @abstractmethod
     def open(self, name: str) -> Reader:
@@ -53,6 +69,13 @@ class Destination(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove the object; one that is missing already is no error."""
+
+    def sweep(self, prefix: str) -> None:
+        """Remove what killed runs left of objects whose name begins with `prefix`.
+
+        Those are temporary files and unfinished uploads, never an object that is whole.
+        """
+        return
 
     def free_space(self) -> int | None:
         """Return the free bytes, None where that has no meaning."""
