@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from mipyme_backup import conf
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.destinations import Destination
+from mipyme_backup.destinations.retrying import RetryingDestination
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.encryption.passphrase import fingerprint, read_secret
 from mipyme_backup.errors import ConfigurationError, UsageError
@@ -39,6 +40,7 @@ from mipyme_backup.sources.media import MediaSource
 S = TypeVar("S", DatabaseSource, MediaSource)
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 LABEL_LENGTH = 200
+RETRY_FOR = 300.0
 
 __all__ = [
     "BackupResult",
@@ -245,8 +247,7 @@ def build_project() -> Project:
         databases=_first(configured, DatabaseSource),
         media=_first(configured, MediaSource),
         destinations={
-            name: _build(part, Destination, f"DESTINATIONS.{name}")
-            for name, part in settings.destinations.items()
+            name: _destination(name, part) for name, part in settings.destinations.items()
         },
         encryption=encryption,
         signing_key=next(iter(trusted.items()), None),
@@ -277,6 +278,12 @@ def _split(configured: Mapping[str, Source]) -> dict[str, Source]:
 def _first(configured: Mapping[str, Source], kind: type[S]) -> S:
     """Return the configured source of this kind, or one with its defaults."""
     return next((source for source in configured.values() if isinstance(source, kind)), kind())
+
+
+def _destination(name: str, part: conf.Part) -> Destination:
+    built = _build(part, Destination, f"DESTINATIONS.{name}")
+    built.bandwidth = part.extra.get("BANDWIDTH")
+    return RetryingDestination(built, name=name, seconds=part.extra.get("RETRY_FOR", RETRY_FOR))
 
 
 def _build(part: conf.Part, kind: type[Any], key: str) -> Any:

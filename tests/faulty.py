@@ -1,11 +1,15 @@
-"""A destination for the settings of a test that fails once, at the call that it is told."""
+"""Destinations for the settings of a test: slow, down, or failing at the call that it is told."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import ClassVar
 
 from mipyme_backup.destinations import LocalDestination
+from mipyme_backup.errors import DestinationError
 from mipyme_backup.testing import Fault, FaultyDestination
 from mipyme_backup.testing.doubles import Verb
 
@@ -18,3 +22,52 @@ class FailingOnce(FaultyDestination):
     def __init__(self, *, location: str | Path, verb: Verb, call: int) -> None:
         super().__init__(LocalDestination(location=location), Fault(verb=verb, first=call))
         type(self).made = self
+
+
+class FarAway(LocalDestination):
+    """A local folder that counts as remote.
+
+    Each put takes `seconds`; from put number `fails_at` on they fail for a reason that may pass,
+    put number `dies_at` is the last thing that the process does; while `down`, `check` fails.
+    `puts` are the names that were put; in the folder `watched` the queued volumes are counted at
+    each put: `most` is their peak.
+    """
+
+    remote = True
+    puts: ClassVar[list[str]] = []
+    most: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        *,
+        location: str | Path,
+        seconds: float = 0,
+        fails_at: int | None = None,
+        dies_at: int | None = None,
+        down: bool = False,
+        watched: str | Path | None = None,
+    ) -> None:
+        super().__init__(location=location)
+        self._seconds = seconds
+        self._fails_at = fails_at
+        self._dies_at = dies_at
+        self._down = down
+        self._watched = watched
+
+    def check(self) -> None:
+        if self._down:
+            time.sleep(self._seconds)
+            raise DestinationError("it is down", permanent=False)
+        super().check()
+
+    def put(self, name: str, file: Path) -> None:
+        time.sleep(self._seconds)
+        kind = type(self)
+        if self._watched is not None:
+            kind.most = max(kind.most, len([*Path(self._watched).glob("*/queued.*")]))
+        if self._fails_at is not None and len(kind.puts) + 1 >= self._fails_at:
+            raise DestinationError("the line is cut", permanent=False)
+        kind.puts.append(name)
+        if len(kind.puts) == self._dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().put(name, file)

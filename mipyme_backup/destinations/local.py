@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mipyme_backup.destinations.base import Destination, Entry
+from mipyme_backup.destinations.names import check_name
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
@@ -85,22 +86,30 @@ class LocalDestination(Destination):
                 path.unlink()
             self._remove_empty(path.parent)
 
+    def sweep(self, prefix: str) -> None:
+        """Remove the folder of a name that begins so, and those above it, where they are empty.
+
+        Temporary files are not told apart by name: `check` removes those of dead processes.
+        """
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            self._remove_empty(self._path(folder))
+
     def free_space(self) -> int | None:
         with self._errors(_("read")):
             status = os.statvfs(self.location)
             return status.f_bavail * status.f_frsize
 
     def _path(self, name: str) -> Path:
-        steps = name.split("/")
-        if name.startswith(".") or not {"", ".", ".."}.isdisjoint(steps) or "\0" in name:
-            raise DestinationError(_("%(name)r is no name of an object."), name=name)
+        check_name(name)
         return self.location / name
 
     def _remove_empty(self, folder: Path) -> None:
         """Remove the folder and those above it, as far as they are empty and not our root."""
         with contextlib.suppress(OSError):
             while folder != self.location:
-                folder.rmdir()
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rmdir()
                 folder = folder.parent
 
     def _temporary(self) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,12 +19,16 @@ from django.conf import settings
 import mipyme_backup
 from mipyme_backup import signals
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import BackupError, UsageError, reason_of
+from mipyme_backup.errors import BackupError, DestinationError, reason_of
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
-from mipyme_backup.operations.choosing import all_backups, check_sources
+from mipyme_backup.operations.choosing import check_destination, check_sources
+from mipyme_backup.operations.lanes import Lanes
+from mipyme_backup.operations.looking import look_around
+from mipyme_backup.operations.notes import new_note
+from mipyme_backup.operations.owed import complete_owed
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found
+from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.saving import Saving
 from mipyme_backup.operations.sequence import next_sequence
@@ -50,8 +56,13 @@ class BackupResult:
     copies: Mapping[str, BackupError | None] = field(default_factory=dict)
 
     @property
+    def failed(self) -> frozenset[str]:
+        """The destinations that lack a copy."""
+        return frozenset(name for name, error in self.copies.items() if error)
+
+    @property
     def status(self) -> str:
-        return "partial" if any(self.copies.values()) else "complete"
+        return "partial" if self.failed else "complete"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -89,60 +100,93 @@ def described(manifest: Manifest, sha256: str) -> dict[str, Any]:
 def run(
     project: Project, request: Request, progress: Progress, *, wait: bool = False
 ) -> BackupResult:
-    """Take one backup; raises LockedError, and whatever keeps all destinations from having it."""
+    """Take one backup, then complete copies of earlier ones that some destination lacks.
+
+    Raises LockedError, and whatever keeps all destinations from having the backup.
+    """
     with project.lock("backup", wait=wait):
         settle(project)
-        return take(project, request, progress)
+        result = take(project, request, progress)
+        complete_owed(project, result.failed, progress)
+        return result
 
 
 def take(project: Project, request: Request, progress: Progress) -> BackupResult:
     """Take one backup with the lock held already."""
     sources = choose_sources(project, request.only)
-    destinations = {name: project.destinations[name] for name in _destinations(project, request)}
-    warnings, failures = _preflight(project, sources, destinations)
-    earlier = [item for item in all_backups(project) if item.manifest] if destinations else []
-    warnings += _scarce_space(destinations, failures, earlier)
+    destinations = _destinations(project, request)
     backup_id, started_at = new_id(), datetime.now(UTC)
-    name = _free_name(backup_name(request, started_at), destinations, failures)
+    name = backup_name(request, started_at)
     project.catalog.start(backup_id, name, request.kind, request.label, request.slot, started_at)
-    with project.work_folder() as work:
-        writer = Writer(project, destinations, backup_id=backup_id, name=name, spool=work)
-        writer.failures.update(failures)
-        try:
-            saved = Saving(project, sources, writer, work, progress, earlier).run()
-            manifest = Manifest(
-                id=backup_id,
-                name=name,
-                kind=request.kind,
-                label=request.label,
-                slot=request.slot,
-                project=project.name,
-                started_at=started_at,
-                snapshot_at=saved.snapshot_at,
-                finished_at=datetime.now(UTC),
-                sequence=next_sequence(project, earlier),
-                sources=saved.sources,
-                packs=saved.packs,
-                whole=not request.only,
-                host=socket.gethostname(),
-                versions=_versions(),
-                migrations=saved.migrations,
-                warnings=tuple(str(warning) for warning in [*warnings, *saved.warnings]),
-                encryption=project.encryption.method if project.encryption else None,
-                key_fingerprint=project.encryption.key_fingerprint if project.encryption else None,
-            )
-            progress.step(Message(_("Reading back what was stored")))
-            data = writer.commit(manifest, writer.packs.values())
-        except BaseException as error:
-            writer.forget()
-            project.catalog.fail(backup_id, reason_of(error))
-            signals.backup_failed.send_robust(sender=take, error=error)
-            raise
-    copies = {name: writer.failures.get(name) for name in destinations}
-    result = BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
-    project.catalog.finish(manifest, result.sha256, copies)
+    try:
+        with Lanes(destinations) as lanes, project.work_folder() as work:
+            started = _Started(id=backup_id, name=name, at=started_at, work=work)
+            result = _store(project, request, sources, lanes, started, progress)
+    except BaseException as error:
+        project.catalog.fail(backup_id, reason_of(error))
+        signals.backup_failed.send_robust(sender=take, error=error)
+        raise
+    project.catalog.finish(result.manifest, result.sha256, result.copies)
     signals.backup_finished.send_robust(sender=take, result=result)
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Started:
+    """A run that has begun; `name` is what it would be called, `work` its private folder."""
+
+    id: str
+    name: str
+    at: datetime
+    work: Path
+
+
+def _store(
+    project: Project,
+    request: Request,
+    sources: Sequence[Source],
+    lanes: Lanes,
+    started: _Started,
+    progress: Progress,
+) -> BackupResult:
+    """Save the sources, and commit."""
+    warnings = _preflight(project, sources)
+    held = look_around(project, lanes)
+    warnings += _scarce_space(lanes, held)
+    name = _free_name(started.name, held)
+    note = new_note(project, started.id, name, [*lanes])
+    writer = Writer(project, lanes, note, work=started.work)
+    try:
+        saved = Saving(project, sources, writer, started.work, progress, held).run()
+        manifest = Manifest(
+            id=started.id,
+            name=name,
+            kind=request.kind,
+            label=request.label,
+            slot=request.slot,
+            project=project.name,
+            started_at=started.at,
+            snapshot_at=saved.snapshot_at,
+            finished_at=datetime.now(UTC),
+            sequence=next_sequence(project, held),
+            sources=saved.sources,
+            packs=saved.packs,
+            whole=not request.only,
+            host=socket.gethostname(),
+            versions=_versions(),
+            migrations=saved.migrations,
+            warnings=tuple(str(warning) for warning in [*warnings, *saved.warnings]),
+            encryption=project.encryption.method if project.encryption else None,
+            key_fingerprint=project.encryption.key_fingerprint if project.encryption else None,
+        )
+        progress.step(Message(_("Confirming what each destination holds")))
+        data = writer.commit(manifest)
+        failures = writer.make_room()
+    except BaseException:
+        writer.forget()
+        raise
+    copies = {name: failures.get(name) for name in lanes}
+    return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
 
 
 def choose_sources(project: Project, only: Sequence[str]) -> list[Source]:
@@ -169,92 +213,53 @@ def backup_name(request: Request, now: datetime) -> str:
     return f"{prefix}_{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _destinations(project: Project, request: Request) -> list[str]:
+def _destinations(project: Project, request: Request) -> dict[str, Destination]:
+    """Return the destinations asked for.
+
+    A safety backup is for the next hours, and a restore must not wait for an upload: it stays
+    on this machine where there is a place for it.
+    """
     for name in request.destinations:
-        if name not in project.destinations:
-            raise UsageError(
-                _("There is no destination %(name)s."),
-                hint=_("Known destinations: %(known)s"),
-                name=name,
-                known=", ".join(project.destinations),
-            )
-    return [
-        name
-        for name in project.destinations
-        if not request.destinations or name in request.destinations
-    ]
+        check_destination(project, name)
+    wanted = request.destinations or [*project.destinations]
+    if request.kind == "safety":
+        wanted = [name for name in wanted if not project.destinations[name].remote] or wanted
+    return {name: place for name, place in project.destinations.items() if name in wanted}
 
 
-def _preflight(
-    project: Project, sources: Sequence[Source], destinations: Mapping[str, Any]
-) -> tuple[list[Message], dict[str, BackupError]]:
-    """Return warnings, and why destinations cannot be used; raise where no work is possible."""
+def _preflight(project: Project, sources: Sequence[Source]) -> list[Message]:
+    """Return warnings; raise what makes it impossible to save or to encrypt."""
     if project.encryption is not None:
         project.encryption.preflight()
-    warnings = [warning for source in sources for warning in source.preflight()]
-    failures: dict[str, BackupError] = {}
-    for name, destination in destinations.items():
-        try:
-            destination.check()
-        except BackupError as error:
-            failures[name] = error
-    _some_left(destinations, failures)
-    return warnings, failures
+    return [warning for source in sources for warning in source.preflight()]
 
 
-def _scarce_space(
-    destinations: Mapping[str, Destination],
-    failures: dict[str, BackupError],
-    earlier: Sequence[Found],
-) -> list[Message]:
-    """Warn where the last backup would not fit again; adds the destinations that do not tell.
+def _scarce_space(lanes: Lanes, held: Mapping[str, Holdings]) -> list[Message]:
+    """Warn where the last backup would not fit again.
 
     A warning, because this one may be smaller, and one that does not fit is removed again.
     """
-    warnings = []
-    last = max((item.manifest for item in earlier if item.manifest), key=_sequence, default=None)
+    earlier = [item.manifest for one in held.values() for item in one.backups if item.manifest]
+    last = max(earlier, key=lambda manifest: manifest.sequence, default=None)
     needed = sum(a.stored_size for s in last.sources for a in s.artifacts) if last else 0
-    for name, destination in destinations.items():
-        if name in failures:
-            continue
-        try:
-            free = destination.free_space()
-        except BackupError as error:
-            failures[name] = error
-            continue
-        if free is not None and free < needed:
-            text = _("%(name)s has %(free)d bytes free, and the last backup took %(needed)d.")
-            warnings.append(Message(text, {"name": name, "free": free, "needed": needed}))
-    _some_left(destinations, failures)
+    warnings = []
+    for name in held:
+        with contextlib.suppress(DestinationError):
+            free = lanes[name].destination.free_space()
+            if free is not None and free < needed:
+                text = _("%(name)s has %(free)d bytes free, and the last backup took %(needed)d.")
+                warnings.append(Message(text, {"name": name, "free": free, "needed": needed}))
     return warnings
 
 
-def _sequence(manifest: Manifest) -> int:
-    return manifest.sequence
-
-
-def _free_name(
-    name: str, destinations: Mapping[str, Destination], failures: dict[str, BackupError]
-) -> str:
-    """Return `name`, with a number where it is taken; adds the destinations that do not tell."""
-    taken: set[str] = set()
-    for alias, destination in destinations.items():
-        if alias not in failures:
-            try:
-                taken |= {e.name.rpartition("/")[0] for e in destination.entries(name)}
-            except BackupError as error:
-                failures[alias] = error
-    _some_left(destinations, failures)
+def _free_name(name: str, held: Mapping[str, Holdings]) -> str:
+    """Return `name`, with a number where it is taken on a destination."""
+    taken = {path.rpartition("/")[0] for one in held.values() for path in one.sizes}
     candidate, number = name, 1
     while candidate in taken:
         number += 1
         candidate = f"{name}_{number}"
     return candidate
-
-
-def _some_left(destinations: Mapping[str, Any], failures: Mapping[str, BackupError]) -> None:
-    if len(failures) == len(destinations):
-        raise next(iter(failures.values()))
 
 
 def _versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mipyme_backup.private_files import make_folder, write_file
 
 Damage = Mapping[str, frozenset[str]]
 """The paths of damaged packs by destination."""
+
+_writing = threading.Lock()  # a run tells of several destinations at once
 
 
 def known_damage(project: Project) -> Damage:
@@ -30,17 +33,18 @@ def note_damage(
     project: Project, destination: str, *, damaged: Collection[str], sound: Collection[str]
 ) -> None:
     """Add the packs found damaged on `destination`, take those away that are sound (again)."""
-    known = dict(known_damage(project))
-    before = known.get(destination, frozenset())
-    known[destination] = (before - set(sound)) | set(damaged)
-    if known[destination] == before:
-        return
-    make_folder(project.state_dir)
-    file = _file(project)
-    temporary = file.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    write_file(temporary, json.dumps({n: sorted(paths) for n, paths in known.items()}).encode())
-    temporary.rename(file)
+    with _writing:
+        known = dict(known_damage(project))
+        before = known.get(destination, frozenset())
+        known[destination] = (before - set(sound)) | set(damaged)
+        if known[destination] == before:
+            return
+        make_folder(project.state_dir)
+        file = _file(project)
+        temporary = file.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        write_file(temporary, json.dumps({n: sorted(p) for n, p in known.items()}).encode())
+        temporary.rename(file)
 
 
 def _file(project: Project) -> Path:

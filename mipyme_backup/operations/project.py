@@ -82,9 +82,11 @@ class Project:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep_work(self) -> None:
-        """Remove the work folders of runs that died. Call it with the lock held, before any work.
+        """Remove what runs that died left unfinished here. Call it with the lock held, at first.
 
-        All of them: in a container the next run often has the process id of the one that died.
+        Every work folder: in a container the next run often has the process id of one that died.
         """
         for folder in (self.state_dir / "work").glob("*"):
             shutil.rmtree(folder, ignore_errors=True)
+        for file in self.state_dir.glob("*/*.tmp"):
+            file.unlink(missing_ok=True)

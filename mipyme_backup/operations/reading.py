@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import BinaryIO, cast
 
 from mipyme_backup import manifest as manifests
 from mipyme_backup.destinations import Destination
@@ -14,8 +17,9 @@ from mipyme_backup.errors import BackupError, DamagedError, KeyMissingError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
+from mipyme_backup.private_files import make_folder
 from mipyme_backup.process import CHUNK, Reader
-from mipyme_backup.streams.digest import Measured, drain
+from mipyme_backup.streams.digest import Measured
 from mipyme_backup.streams.pipeline import raw_form
 from mipyme_backup.streams.volumes import Joined
 
@@ -33,18 +37,33 @@ class Found:
     error: BackupError | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """What one listing of a destination showed: the size of each object, and the backups."""
+
+    sizes: Mapping[str, int]
+    backups: Sequence[Found]
+
+    def hold(self, artifact: StoredArtifact) -> bool:
+        """Say whether all volumes are there, by their size."""
+        return all(self.sizes.get(path) == volume.size for path, volume in artifact.volume_paths())
+
+
 def backups_on(project: Project, destination: str) -> list[Found]:
     """Return every backup on the destination, unreadable ones included, in order of name.
 
     Raises DestinationError when the destination cannot be listed: never "no backups".
     """
+    return [*holdings(project, destination).backups]
+
+
+def holdings(project: Project, destination: str) -> Holdings:
+    """List the destination, and read every manifest on it; raises DestinationError."""
     ending = f"/{manifests.FILE_NAME}"
-    names = [
-        entry.name.removesuffix(ending)
-        for entry in project.destinations[destination].entries()
-        if entry.name.endswith(ending)
-    ]
-    return [read_manifest(project, destination, name) for name in names]
+    sizes = {entry.name: entry.size for entry in project.destinations[destination].entries()}
+    names = [name.removesuffix(ending) for name in sizes if name.endswith(ending)]
+    backups = [read_manifest(project, destination, name) for name in names]
+    return Holdings(sizes=sizes, backups=backups)
 
 
 def read_manifest(project: Project, destination: str, name: str) -> Found:
@@ -73,7 +92,7 @@ def check_stored(
     """Read every stored byte of `artifact`; yield a sentence for each volume that is not right."""
     for path, volume in artifact.volume_paths():
         try:
-            _check_volume(destination, path, volume, on_bytes)
+            check_volume(destination, path, volume, on_bytes)
         except BackupError as error:
             yield str(error)
 
@@ -83,7 +102,8 @@ def open_artifact(
 ) -> Reader:
     """Return the raw stream of `artifact`: each volume is checked before it is decrypted."""
     stored = Joined(
-        partial(_open_volume, destination, path, volume) for path, volume in artifact.volume_paths()
+        partial(_open_volume, project, destination, path, volume)
+        for path, volume in artifact.volume_paths()
     )
     decrypt = None
     if manifest.encryption is not None:
@@ -121,16 +141,40 @@ class _Exact:
         self._upstream.close()
 
 
-def _open_volume(destination: Destination, path: str, volume: Volume) -> Reader:
-    _check_volume(destination, path, volume, None)
-    return destination.open(path)
+def _open_volume(project: Project, destination: Destination, path: str, volume: Volume) -> Reader:
+    """Return the volume's bytes, all of which were checked before the first is given.
+
+    A remote one is fetched once, into a file in `STATE_DIR` that has no name.
+    """
+    if not destination.remote:
+        check_volume(destination, path, volume)
+        return destination.open(path)
+    root = project.state_dir / "work"
+    make_folder(root)
+    fetched = cast("BinaryIO", tempfile.TemporaryFile(dir=root))  # noqa: SIM115
+    try:
+        check_volume(destination, path, volume, copy_to=fetched)
+    except BaseException:
+        fetched.close()
+        raise
+    fetched.seek(0)
+    return fetched
 
 
-def _check_volume(
-    destination: Destination, path: str, volume: Volume, on_bytes: OnBytes | None
+def check_volume(
+    destination: Destination,
+    path: str,
+    volume: Volume,
+    on_bytes: OnBytes | None = None,
+    *,
+    copy_to: BinaryIO | None = None,
 ) -> None:
+    """Read the volume; raises DamagedError where its bytes are not those that were written."""
     measured = Measured(destination.open(path), on_bytes=on_bytes)
-    drain(measured)
+    with contextlib.closing(measured):
+        while data := measured.read(CHUNK):
+            if copy_to is not None:
+                copy_to.write(data)
     if (measured.size, measured.sha256) != (volume.size, volume.sha256):
         raise DamagedError(
             _("%(path)s is damaged: its bytes are not those that were written."),

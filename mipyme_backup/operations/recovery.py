@@ -16,7 +16,6 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.undisturbed import undisturbed
-from mipyme_backup.operations.writing import sweep_unfinished
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.media import MediaTarget
 
@@ -27,7 +26,6 @@ FAILURES = (BackupError, OSError, Error)
 def settle(project: Project) -> None:
     """End what killed runs left, and what was kept long enough. Call it with the lock held."""
     recover(project)
-    sweep_unfinished(project)
     _end_killed_runs(project)
     project.sweep_work()
     remove_expired(project)

@@ -18,7 +18,7 @@ from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found, open_artifact
+from mipyme_backup.operations.reading import Found, Holdings, open_artifact
 from mipyme_backup.operations.writing import Writer
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Snapshot, Source, View
@@ -50,7 +50,7 @@ class Saving:
         writer: Writer,
         work: Path,
         progress: Progress,
-        earlier: Iterable[Found],
+        held: Mapping[str, Holdings],
     ) -> None:
         self._warnings: list[Message] = []
         self._project = project
@@ -58,7 +58,8 @@ class Saving:
         self._writer = writer
         self._work = work
         self._progress = progress
-        self._earlier = _by_age(project, earlier)
+        self._held = held
+        self._earlier = _by_age(project, (b for one in held.values() for b in one.backups))
 
     def run(self) -> Saved:
         for attempt in range(1, ATTEMPTS + 1):
@@ -147,12 +148,14 @@ class Saving:
         """Return the packs of earlier backups that some destination holds whole, by id."""
         packs: dict[str, StoredArtifact] = {}
         damage = known_damage(self._project)
+        working = {lane.name for lane in self._writer.keeping_up}
         for manifest in self._earlier:
             for pack in manifest.packs:
                 pack_id = pack.path.split("/")[1]
                 if pack_id not in packs and any(
-                    pack.path not in damage.get(name, ()) and self._is_whole(name, pack)
-                    for name in self._writer.working
+                    pack.path not in damage.get(name, ()) and holdings.hold(pack)
+                    for name, holdings in self._held.items()
+                    if name in working
                 ):
                     packs[pack_id] = pack
         return packs
@@ -161,19 +164,11 @@ class Saving:
         for manifest in self._earlier:
             source = manifest.source("media")
             for artifact in source.artifacts if source else ():
-                for name, place in self._writer.working.items():
-                    if artifact.name == INDEX_NAME and self._is_whole(name, artifact):
-                        return open_artifact(self._project, place, manifest, artifact)
+                for lane in self._writer.keeping_up:
+                    holdings = self._held.get(lane.name)
+                    if artifact.name == INDEX_NAME and holdings and holdings.hold(artifact):
+                        return open_artifact(self._project, lane.destination, manifest, artifact)
         return None
-
-    def _is_whole(self, name: str, artifact: StoredArtifact) -> bool:
-        """Say whether the destination holds all volumes, by their size."""
-        place = self._project.destinations[name]
-        with self._writer.noting_failure(name):
-            for path, volume in artifact.volume_paths():
-                if place.size(path) != volume.size:
-                    return False
-        return name in self._writer.working
 
 
 def _by_age(project: Project, found: Iterable[Found]) -> list[Manifest]:

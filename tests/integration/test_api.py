@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
-from django.core.management import call_command
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -28,36 +27,7 @@ from mipyme_backup.errors import (
     UsageError,
 )
 from mipyme_backup.messages import Message
-
-LOCAL = "mipyme_backup.destinations.LocalDestination"
-
-
-@pytest.fixture
-def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database without Django's test case: that forbids the one beside, of a restore."""
-    with django_db_blocker.unblock():
-        yield
-        call_command("flush", interactive=False, verbosity=0)
-
-
-@pytest.fixture
-def backups(database: None, settings: Any, workdir: Path) -> Path:
-    """The folder of the one destination; a row and a file are there to be saved."""
-    settings.MEDIA_ROOT = str(workdir / "media")
-    passphrase = workdir / "passphrase"
-    passphrase.touch(mode=0o600)
-    passphrase.write_text("correct horse battery staple\n")
-    settings.MIPYME_BACKUP = {
-        "DESTINATIONS": {"local": {"BACKEND": LOCAL, "OPTIONS": {"location": workdir / "backups"}}},
-        "ENCRYPTION": {
-            "BACKEND": "mipyme_backup.encryption.GPG",
-            "OPTIONS": {"passphrase_file": passphrase},
-        },
-    }
-    Group.objects.create(name="before")
-    (workdir / "media").mkdir()
-    (workdir / "media" / "picture").write_text("before")
-    return workdir / "backups"
+from tests.integration.conftest import LOCAL
 
 
 class Recorder:

@@ -10,9 +10,8 @@ import pytest
 from mipyme_backup import api
 from mipyme_backup.testing.doubles import Verb
 from tests.faulty import FailingOnce
-from tests.integration.test_api import LOCAL, backups, database
+from tests.integration.conftest import LOCAL
 
-__all__ = ["backups", "database"]  # fixtures
 FAULTY = "tests.faulty.FailingOnce"
 
 

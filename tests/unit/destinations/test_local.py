@@ -442,3 +442,18 @@ def test_an_unreadable_disk_is_an_error_of_the_destination(
 def test_a_missing_object_is_named_with_its_place(local: LocalDestination, location: Path) -> None:
     with pytest.raises(ObjectMissingError, match=f"{location}/backup/object"):
         local.open("backup/object")
+
+
+def test_sweep_removes_the_empty_folders_of_a_killed_put_and_nothing_else(
+    local: LocalDestination, tmp_path: Path
+) -> None:
+    local.check()
+    for folder in ("monthly/killed", "pool/abc", "whole"):
+        (local.location / folder).mkdir(parents=True)
+    (local.location / "whole" / "object").write_bytes(b"content")
+
+    for prefix in ("monthly/killed/", "pool/abc/files.", "whole/", "never/was/", "", "top"):
+        local.sweep(prefix)
+
+    assert [path.name for path in local.location.iterdir()] == ["whole"]
+    assert [entry.name for entry in local.entries()] == ["whole/object"]

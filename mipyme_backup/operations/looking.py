@@ -1,0 +1,65 @@
+"""The first look at every destination: is it there, what lies on it, what must be swept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from mipyme_backup.destinations import Destination
+from mipyme_backup.operations.lanes import Lanes
+from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
+from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.reading import Holdings, holdings
+
+PATIENCE_SECONDS = 3.0
+
+
+def look_around(project: Project, lanes: Lanes) -> dict[str, Holdings]:
+    """Return what each destination holds that answers within `PATIENCE_SECONDS`.
+
+    The others are marked as behind; where none has answered yet, the first answer is waited
+    for. Raises the last lane's error where no destination can be used.
+    """
+    held: dict[str, Holdings] = {}
+    notes = [*run_notes(project)]
+    for name, lane in lanes.items():
+        lane.submit(partial(_look, project, name, notes, held))
+    lanes.wait(lambda: not lanes.busy, PATIENCE_SECONDS)
+    lanes.wait(lambda: bool(held) or not lanes.busy)
+    for lane in lanes.values():
+        lane.behind = lane.name not in held
+    if not held:
+        raise lanes.failures()[-1]
+    if _uncommitted(notes, held):
+        return look_around(project, lanes)
+    return held
+
+
+def _look(
+    project: Project,
+    name: str,
+    notes: Iterable[RunNote],
+    held: dict[str, Holdings],
+    destination: Destination,
+) -> None:
+    destination.check()
+    for note in notes:
+        if name in note.destinations and not note.committing:
+            note.remove_from(destination)
+            note.settled(name)
+    held[name] = holdings(project, name)
+
+
+def _uncommitted(notes: Iterable[RunNote], held: Mapping[str, Holdings]) -> bool:
+    """Find the runs that were killed right before their first manifest; say whether any was."""
+    dead = [
+        note
+        for note in notes
+        if note.committing
+        and not note.committed
+        and set(note.destinations) <= held.keys()
+        and not any(manifest_path(note.name) in held[name].sizes for name in note.destinations)
+    ]
+    for note in dead:
+        note.nothing_committed()
+    return bool(dead)

@@ -1,0 +1,105 @@
+"""Copies that a destination still lacks: completed by a later run, or by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+from mipyme_backup.destinations import Destination
+from mipyme_backup.errors import BackupError, ObjectMissingError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.completing import complete, read_whole
+from mipyme_backup.operations.lanes import Lanes
+from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import read_manifest
+
+logger = logging.getLogger("mipyme_backup")
+
+
+def complete_owed(project: Project, away: Collection[str], progress: Progress) -> None:
+    """Complete what earlier runs noted as lacking; leaves out the destinations `away`.
+
+    Whatever fails is a warning, and tried again by the next run.
+    """
+    for note in [*run_notes(project)]:
+        names = [n for n in note.destinations if n in project.destinations and n not in away]
+        if not note.committing or not names:
+            continue
+        try:
+            manifest, data = _committed(project, note)
+        except ObjectMissingError:
+            note.nothing_committed()  # not any more: the next run removes what is left of it
+            continue
+        except BackupError as error:
+            logger.warning("The copies of %s cannot be completed now: %s", note.name, error)
+            continue
+        progress.step(Message(_("Completing the copies of %(name)s"), {"name": note.name}))
+        failures = complete_on(project, manifest, data, names)
+        for name, failure in failures.items():
+            if failure is None:
+                note.settled(name, committed=True)
+            else:
+                logger.warning("%s lacks a copy of %s: %s", name, note.name, failure)
+        project.catalog.finish(manifest, hashlib.sha256(data).hexdigest(), failures)
+
+
+def complete_on(
+    project: Project, manifest: Manifest, data: bytes, names: Collection[str]
+) -> dict[str, BackupError | None]:
+    """Complete the backup on the destinations `names` from the others; return what failed.
+
+    `data` are the bytes of its manifest. What is there with the right size, and is no pack that
+    other backups share, is read once more.
+    """
+    holders = sorted(
+        (d for n, d in project.destinations.items() if n not in names), key=lambda d: d.remote
+    )
+    with (
+        Lanes({name: project.destinations[name] for name in names}) as lanes,
+        project.work_folder() as work,
+    ):
+        for name, lane in lanes.items():
+            lane.submit(partial(_complete, project, name, manifest, data, holders, work))
+        lanes.wait(lambda: not lanes.busy)
+        return {name: lane.failure for name, lane in lanes.items()}
+
+
+def _complete(
+    project: Project,
+    name: str,
+    manifest: Manifest,
+    data: bytes,
+    holders: Collection[Destination],
+    work: Path,
+    destination: Destination,
+) -> None:
+    destination.check()
+    complete(
+        project,
+        name,
+        manifest,
+        data,
+        others=lambda: holders,
+        unread=lambda path: path.startswith(f"{manifest.name}/"),
+        work=work,
+    )
+
+
+def _committed(project: Project, note: RunNote) -> tuple[Manifest, bytes]:
+    """Return the manifest and its bytes from the first destination that has it.
+
+    Raises ObjectMissingError where none has it, another BackupError where some do not tell.
+    """
+    failure: BackupError = ObjectMissingError(_("No destination holds it."))
+    for name, destination in project.destinations.items():
+        found = read_manifest(project, name, note.name)
+        if found.manifest is not None and found.manifest.id == note.backup_id:
+            return found.manifest, read_whole(destination, manifest_path(note.name))
+        if found.error is not None and not isinstance(found.error, ObjectMissingError):
+            failure = found.error
+    raise failure

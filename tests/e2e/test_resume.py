@@ -1,0 +1,72 @@
+"""A run that is killed while a far copy is on its way: the next one completes it, or sweeps."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.project import Project, sqlite_project
+
+VOLUME = 65536
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 5, "manifest"])
+def test_next_run_completes_or_sweeps(workdir: Path, dies_at: int | str) -> None:
+    far = workdir / "far"
+    with sqlite_project(workdir, VOLUME_SIZE=VOLUME) as project:
+        project.populate()
+        _place(project, far)
+        puts = _count_puts(project, far) + 1
+        last = puts if dies_at == "manifest" else int(dies_at)
+        _place(project, far, dies_at=last)
+        (project.media / "new").write_bytes(b"makes a pack")
+
+        killed = subprocess.run(
+            project.command("backup"), env=project.environment(), capture_output=True, cwd=workdir
+        )
+        _place(project, far)
+        made = project.backup()
+
+        assert killed.returncode == -9, killed.stderr
+        assert made["status"] == "complete"
+        rows = project.json("verify_backups", "--level", "content")
+        assert all(row["ok"] for row in rows), rows
+        held = {
+            place: {row["name"] for row in rows if row["destination"] == place}
+            for place in ("local", "far")
+        }
+        assert held["local"] == held["far"]
+        for place in (project.backups, far):
+            folders = {path.name for path in place.iterdir() if not path.name.startswith(".")}
+            assert folders == held["local"] | {"pool"}
+        assert not [*(project.backups / ".state" / "runs").iterdir()]
+
+
+def _count_puts(project: Project, far: Path) -> int:
+    """Take a backup, and return how many objects a second one of nothing new would put."""
+    project.backup()
+    before = {path for path in far.rglob("*") if path.is_file()}
+    project.backup()
+    return len({path for path in far.rglob("*") if path.is_file()} - before)
+
+
+def _place(project: Project, far: Path, **options: Any) -> None:
+    local = {"location": str(project.backups)}
+    project.backup_settings = {
+        **project.backup_settings,
+        "STATE_DIR": str(project.backups / ".state"),
+        "DESTINATIONS": {
+            "local": {
+                "BACKEND": "mipyme_backup.destinations.LocalDestination",
+                "OPTIONS": local,
+            },
+            "far": {
+                "BACKEND": "tests.faulty.FarAway",
+                "OPTIONS": {"location": str(far), "seconds": 0.02, **options},
+            },
+        },
+    }
+    project.write()

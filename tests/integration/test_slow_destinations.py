@@ -1,0 +1,162 @@
+"""A slow or dead destination neither stops nor slows the others, and is completed afterwards."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mipyme_backup import api
+from mipyme_backup.errors import DestinationError
+from mipyme_backup.operations.writing import DEPTH
+from tests.faulty import FarAway
+from tests.integration.conftest import LOCAL
+
+VOLUME = 65536
+VOLUMES = 30
+
+
+@pytest.fixture
+def project(backups: Path, settings: Any) -> Any:
+    """The settings, with volumes of 64 KiB, and media that fills thirty of them."""
+    (backups.with_name("media") / "large").write_bytes(os.urandom(VOLUME * VOLUMES))
+    settings.MIPYME_BACKUP = {
+        **settings.MIPYME_BACKUP,
+        "VOLUME_SIZE": VOLUME,
+        "STATE_DIR": backups.with_name("state"),
+    }
+    FarAway.puts.clear()
+    FarAway.most = 0
+    return settings
+
+
+def place(project: Any, backups: Path, *, local: bool = True, **far: Any) -> None:
+    """Set the destinations: a local one where asked for, and `far` ones with their options."""
+    places: dict[str, Any] = {}
+    if local:
+        places["local"] = {"BACKEND": LOCAL, "OPTIONS": {"location": backups}}
+    for name, options in far.items():
+        given = {"location": backups.with_name(name), **options}
+        places[name] = {"BACKEND": "tests.faulty.FarAway", "OPTIONS": given, "RETRY_FOR": 0}
+    project.MIPYME_BACKUP = {**project.MIPYME_BACKUP, "DESTINATIONS": places}
+
+
+def finished(folder: Path, made: api.BackupResult) -> float:
+    return (folder / made.manifest.name / "manifest.json").stat().st_mtime
+
+
+def assert_good(made: api.BackupResult, *destinations: str) -> None:
+    verified = api.verify(identifiers=[made.manifest.id], level="content")
+    assert {v.destination: v.problems for v in verified} == dict.fromkeys(destinations, ())
+
+
+def test_local_copy_does_not_wait_for_a_slow_one(project: Any, backups: Path) -> None:
+    watched = backups.with_name("state") / "work"
+    place(project, backups, slow={"seconds": 0.4, "watched": watched})
+
+    began = time.time()
+    made = api.backup()
+
+    assert made.status == "complete"
+    slow, local = finished(backups.with_name("slow"), made), finished(backups, made)
+    assert slow - began > VOLUMES * 0.4
+    assert local - began < (slow - began) / 2
+    assert 0 < FarAway.most <= DEPTH + 1
+    assert len(FarAway.puts) == len(set(FarAway.puts)), "volumes were sent twice"
+    assert_good(made, "local", "slow")
+
+
+def test_without_a_local_one_the_spool_stays_small(project: Any, backups: Path) -> None:
+    watched = backups.with_name("state") / "work"
+    place(project, backups, local=False, slow={"seconds": 0.02, "watched": watched})
+
+    made = api.backup()
+
+    assert made.status == "complete"
+    assert 0 < FarAway.most <= DEPTH + 1
+    assert_good(made, "slow")
+
+
+def test_the_fast_one_of_two_far_ones_completes_the_slow_one(project: Any, backups: Path) -> None:
+    place(project, backups, local=False, fast={}, slow={"seconds": 0.4})
+
+    made = api.backup()
+
+    assert made.status == "complete"
+    assert_good(made, "fast", "slow")
+
+
+def test_one_that_is_down_is_completed_by_the_next_run(project: Any, backups: Path) -> None:
+    place(project, backups, far={"down": True, "seconds": 4})
+    first = api.backup()
+    row = api.backups()[0].to_dict()
+
+    assert first.status == row["status"] == "partial"
+    assert {copy["destination"]: copy["status"] for copy in row["copies"]} == {
+        "local": "complete",
+        "far": "failed",
+    }
+    assert "it is down" in str(first.copies["far"])
+
+    place(project, backups, far={})
+    second = api.backup()
+
+    assert second.status == "complete"
+    assert_good(first, "local", "far")
+    assert [row.to_dict()["status"] for row in api.backups()] == ["complete", "complete"]
+    assert not [*(backups.with_name("state") / "runs").iterdir()]
+
+
+def test_one_that_breaks_down_gets_only_what_it_lacks(project: Any, backups: Path) -> None:
+    place(project, backups, far={"fails_at": 6})
+    first = api.backup()
+    sent = {*FarAway.puts}
+    FarAway.puts.clear()
+
+    assert first.status == "partial"
+    assert len(sent) == 5
+    place(project, backups, far={})
+    api.backup()
+
+    assert sent.isdisjoint(FarAway.puts)
+    assert_good(first, "local", "far")
+
+
+def test_parts_on_one_that_is_full_are_removed_and_come_again(project: Any, backups: Path) -> None:
+    place(project, backups, far={})
+    blocked = backups.with_name("far") / "pool"
+    blocked.parent.mkdir()
+    blocked.write_text("in the way of every pack, as a full disk is")
+    first = api.backup()
+
+    assert first.status == "partial"
+    assert [path.name for path in blocked.parent.iterdir()] == ["pool"]
+    blocked.unlink()
+    api.backup()
+
+    assert_good(first, "local", "far")
+
+
+def test_all_of_them_down_is_a_failure(project: Any, backups: Path) -> None:
+    place(project, backups, local=False, one={"down": True}, two={"down": True})
+
+    with pytest.raises(DestinationError, match="it is down"):
+        api.backup()
+
+    assert api.backups()[0].to_dict()["status"] == "failed"
+    assert not [*backups.with_name("state").glob("runs/*")]
+
+
+def test_safety_backup_stays_on_this_machine(project: Any, backups: Path) -> None:
+    place(project, backups, far={})
+    made = api.backup()
+    FarAway.puts.clear()
+
+    restored = api.restore(identifier=made.manifest.id)
+
+    assert restored.safety_backup is not None
+    assert (backups / restored.safety_backup / "manifest.json").exists()
+    assert FarAway.puts == []
