@@ -49,6 +49,7 @@ __all__ = [
     "Verified",
     "backup",
     "backups",
+    "complete",
     "restore",
     "undo_restore",
     "verify",
@@ -101,6 +102,21 @@ def backup(
         kind=kind, only=only, destinations=destinations, label=label, slot=slot
     )
     return backup_operation.run(build_project(), request, progress or Silent(), wait=wait)
+
+
+def complete(
+    *,
+    identifier: str,
+    destinations: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> BackupResult:
+    """Complete the copies of a backup on the `destinations`, without any on all that lack it.
+
+    Only what a destination lacks, or holds damaged, is sent, from a copy that is good.
+    """
+    return backup_operation.complete(
+        build_project(), identifier, destinations, progress or Silent()
+    )
 
 
 def restore(

@@ -26,7 +26,7 @@ from mipyme_backup.operations.choosing import check_destination, check_sources
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.looking import look_around
 from mipyme_backup.operations.notes import new_note
-from mipyme_backup.operations.owed import complete_owed
+from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settle
@@ -109,6 +109,14 @@ def run(
         result = take(project, request, progress)
         complete_owed(project, result.failed, progress)
         return result
+
+
+def complete(
+    project: Project, identifier: str, destinations: Sequence[str], progress: Progress
+) -> BackupResult:
+    """Complete the copies of an earlier backup; `destinations` are names, empty for all."""
+    manifest, data, copies = complete_by_hand(project, identifier, destinations, progress)
+    return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
 
 
 def take(project: Project, request: Request, progress: Progress) -> BackupResult:

@@ -47,7 +47,7 @@ def complete(
             if artifact.path in damage or held.get(path) != volume.size:
                 _copy(destination, path, volume, others, work)
             elif unread(path):
-                _read_back(destination, path, volume)
+                _mend(destination, path, volume, others, work)
         if artifact.path in damage:
             note_damage(project, name, damaged=(), sound=(artifact.path,))
     _put_manifest(destination, manifest_path(manifest.name), data, work)
@@ -56,6 +56,23 @@ def complete(
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:
     prefixes = [f"{manifest.name}/", *(["pool/"] if manifest.packs else [])]
     return {e.name: e.size for prefix in prefixes for e in destination.entries(prefix)}
+
+
+def _mend(
+    destination: Destination,
+    path: str,
+    volume: Volume,
+    others: Callable[[], Iterable[Destination]],
+    work: Path,
+) -> None:
+    """Read the volume; where its bytes are wrong, and there is a place to copy from, copy it."""
+    try:
+        _read_back(destination, path, volume)
+    except DestinationError as error:
+        if not [*others()]:
+            raise
+        logger.warning("%s", error)
+        _copy(destination, path, volume, others, work)
 
 
 def _copy(

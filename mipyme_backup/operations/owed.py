@@ -1,4 +1,4 @@
-"""Copies that a destination still lacks: completed by a later run, or by hand."""
+"""Copies that a destination lacks, or holds damaged: completed by a later run, or by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import BackupError, ObjectMissingError
+from mipyme_backup.errors import BackupError, NoBackupError, ObjectMissingError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.choosing import check_destination, choose
 from mipyme_backup.operations.completing import complete, read_whole
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
@@ -46,6 +47,40 @@ def complete_owed(project: Project, away: Collection[str], progress: Progress) -
             else:
                 logger.warning("%s lacks a copy of %s: %s", name, note.name, failure)
         project.catalog.finish(manifest, hashlib.sha256(data).hexdigest(), failures)
+
+
+def complete_by_hand(
+    project: Project, identifier: str, destinations: Collection[str], progress: Progress
+) -> tuple[Manifest, bytes, dict[str, BackupError | None]]:
+    """Complete the backup on the destinations, without any on all that lack it.
+
+    Returns its manifest with its bytes, and what failed by destination. Raises LockedError,
+    UsageError for an unknown destination, and NoBackupError where no destination has it whole.
+    """
+    for name in destinations:
+        check_destination(project, name)
+    with project.lock("backup"):
+        choice = choose(project, identifier=identifier)
+        manifest = choice.manifest
+        lacking = [n for n in project.destinations if n not in choice.destinations]
+        names = [n for n in project.destinations if n in destinations] or lacking
+        holder = next((n for n in choice.destinations if n not in names), None)
+        if holder is None:
+            raise NoBackupError(
+                _("There is no other copy of %(name)s to complete it from."),
+                hint=_("Take another backup."),
+                name=manifest.name,
+            )
+        data = read_whole(project.destinations[holder], manifest_path(manifest.name))
+        progress.step(Message(_("Completing the copies of %(name)s"), {"name": manifest.name}))
+        failures = complete_on(project, manifest, data, names)
+        for note in run_notes(project):
+            if note.backup_id == manifest.id:
+                for name in [name for name, failure in failures.items() if failure is None]:
+                    note.settled(name, committed=True)
+        copies = {name: failures.get(name) for name in project.destinations}
+        project.catalog.finish(manifest, hashlib.sha256(data).hexdigest(), copies)
+    return manifest, data, copies
 
 
 def complete_on(

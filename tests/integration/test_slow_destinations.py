@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mipyme_backup import api
-from mipyme_backup.errors import DestinationError
+from mipyme_backup.errors import DestinationError, NoBackupError
 from mipyme_backup.operations.writing import DEPTH
 from tests.faulty import FarAway
 from tests.integration.conftest import LOCAL
@@ -160,3 +160,34 @@ def test_safety_backup_stays_on_this_machine(project: Any, backups: Path) -> Non
     assert restored.safety_backup is not None
     assert (backups / restored.safety_backup / "manifest.json").exists()
     assert FarAway.puts == []
+
+
+def test_copy_is_completed_by_hand_and_mended(project: Any, backups: Path) -> None:
+    place(project, backups, far={"down": True})
+    made = api.backup()
+    place(project, backups, far={})
+
+    completed = api.complete(identifier=made.manifest.id[:6])
+
+    assert completed.status == "complete"
+    assert_good(made, "local", "far")
+    (volume,) = (backups.with_name("far") / made.manifest.name).glob("fixtures*")
+    content = bytearray(volume.read_bytes())
+    content[len(content) // 2] ^= 1
+    volume.write_bytes(content)
+    FarAway.puts.clear()
+    mended = api.complete(identifier=made.manifest.name, destinations=["far"])
+
+    assert mended.status == "complete"
+    assert sorted(FarAway.puts) == sorted(
+        [f"{made.manifest.name}/{volume.name}", f"{made.manifest.name}/manifest.json"]
+    )
+    assert_good(made, "local", "far")
+
+
+def test_the_only_copy_cannot_be_completed(project: Any, backups: Path) -> None:
+    place(project, backups, far={"down": True})
+    made = api.backup()
+
+    with pytest.raises(NoBackupError, match="no other copy"):
+        api.complete(identifier=made.manifest.id, destinations=["local"])

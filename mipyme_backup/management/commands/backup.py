@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from mipyme_backup import api
 from mipyme_backup.api import BackupResult
+from mipyme_backup.errors import UsageError
 from mipyme_backup.management import tables
 from mipyme_backup.management.base import BackupCommand
 
@@ -39,21 +40,41 @@ class Command(BackupCommand):
             help="save only to this destination (repeatable)",
         )
         parser.add_argument("--label", default="", help="a note that is kept with the backup")
+        parser.add_argument(
+            "--complete",
+            metavar="ID",
+            help="take none: complete the copies of this one on the destinations that lack it",
+        )
 
     def run(self, **options: Any) -> None:
-        result = api.backup(
-            kind=options["kind"],
-            only=options["only"],
-            destinations=options["destination"],
-            label=options["label"],
-            progress=self.progress,
-        )
+        result = self._complete(options) if options["complete"] else self._take(options)
         if self.as_json:
             self.print_json(result.to_dict())
         else:
             self.progress.pause()
             self._summarise(result)
         self.exit(PARTIAL if result.status == "partial" else 0)
+
+    def _take(self, options: dict[str, Any]) -> BackupResult:
+        return api.backup(
+            kind=options["kind"],
+            only=options["only"],
+            destinations=options["destination"],
+            label=options["label"],
+            progress=self.progress,
+        )
+
+    def _complete(self, options: dict[str, Any]) -> BackupResult:
+        if options["only"] or options["label"] or options["kind"] != "manual":
+            raise UsageError(
+                _("--complete takes no backup: --kind, --only and --label mean nothing to it."),
+                hint=_("With --destination it completes that copy alone."),
+            )
+        return api.complete(
+            identifier=options["complete"],
+            destinations=options["destination"],
+            progress=self.progress,
+        )
 
     def _summarise(self, result: BackupResult) -> None:
         manifest = result.manifest
