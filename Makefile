@@ -31,7 +31,8 @@ test: $(DEV) ## run every test but the torture, on real servers
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-all: export ALL_MAJORS = 1
-test-all: test ## the same with every test on each PostgreSQL at hand
+test-all: export EVERY_LINE = 1
+test-all: test ## the same, on each PostgreSQL at hand, killed before every line
 
 lint: $(DEV) ## style, and which module may import which
 	@$(BIN)/ruff check .

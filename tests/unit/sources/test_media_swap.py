@@ -1,8 +1,14 @@
-"""Swapping media folders: killed before every single line, both ways, and on a real mount."""
+"""Swapping media folders: killed before any line, both ways, and on a real mount.
+
+With EVERY_LINE set (`make test-all`) it is killed before every single line, otherwise before
+every `STEP`th, from a random one on.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +26,8 @@ CODE = ("mipyme_backup/sources/media/swap.py", "mipyme_backup/sources/media/entr
 DEEP = (*CODE, "/shutil.py")
 OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": b"old"}
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}
+
+STEP = 1 if os.environ.get("EVERY_LINE") else 5
 
 KINDS: dict[str, Callable[[Path], Swap]] = {
     "exchange": lambda live: FolderSwap(live, "id"),
@@ -62,10 +70,9 @@ def each_kill(
     work: Callable[[Swap], object],
     code: tuple[str, ...] = CODE,
 ) -> Iterator[Swap]:
-    """Yield a swap as a kill before each line of `work` leaves it."""
-    number = 0
-    while True:
-        number += 1
+    """Yield a swap as a kill before each `STEP`th line of `work` leaves it."""
+    first = random.Random(f"{os.environ['TORTURE_SEED']}:{tmp_path.name}").randint(1, STEP)
+    for number in itertools.count(first, STEP):
         folder = tmp_path / str(number)
         folder.mkdir()
         swap = ready(folder, make)
