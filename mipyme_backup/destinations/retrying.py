@@ -33,11 +33,14 @@ class RetryingDestination(Destination):
     """
 
     def __init__(self, inner: Destination, *, name: str, seconds: float) -> None:
-        self.remote = inner.remote
         self._inner = inner
         self._name = name
         self._seconds = seconds
         self._lock = threading.Lock()
+
+    @property
+    def remote(self) -> bool:  # type: ignore[override]
+        return self._inner.remote
 
     @property
     def may_delete(self) -> bool | None:  # type: ignore[override]
