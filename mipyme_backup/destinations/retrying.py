@@ -43,6 +43,14 @@ class RetryingDestination(Destination):
         return self._inner.remote
 
     @property
+    def bandwidth(self) -> int | None:
+        return self._inner.bandwidth
+
+    @bandwidth.setter
+    def bandwidth(self, bandwidth: int | None) -> None:
+        self._inner.bandwidth = bandwidth
+
+    @property
     def may_delete(self) -> bool | None:  # type: ignore[override]
         return self._inner.may_delete
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import mipyme_backup
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError
 from mipyme_backup.manifest import Manifest, Volume
@@ -21,6 +22,7 @@ from mipyme_backup.process import CHUNK
 from mipyme_backup.streams.digest import Measured
 
 logger = logging.getLogger("mipyme_backup")
+RECOVERY_PROGRAM = "recover.py"
 
 
 def complete(
@@ -51,6 +53,16 @@ def complete(
         if artifact.path in damage:
             note_damage(project, name, damaged=(), sound=(artifact.path,))
     _put_manifest(destination, manifest_path(manifest.name), data, work)
+
+
+def put_recovery_program(destination: Destination) -> None:
+    """Lay `recover.py` beside the backups: all that is needed to read them without us."""
+    program = Path(mipyme_backup.__file__).with_name(RECOVERY_PROGRAM)
+    try:
+        if destination.size(RECOVERY_PROGRAM) != program.stat().st_size:
+            destination.put(RECOVERY_PROGRAM, program)
+    except DestinationError as error:  # no reason to call a backup that is whole a failure
+        logger.warning("%s lacks its copy of %s: %s", destination, RECOVERY_PROGRAM, error)
 
 
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:

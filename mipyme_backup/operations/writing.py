@@ -13,7 +13,7 @@ from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption.passphrase import derive_key
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
-from mipyme_backup.operations.completing import complete
+from mipyme_backup.operations.completing import complete, put_recovery_program
 from mipyme_backup.operations.lanes import Lane, Lanes
 from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.project import Project
@@ -200,6 +200,7 @@ class Writer:
             work=self._work,
         )
         self._note.settled(lane.name, committed=True)
+        put_recovery_program(destination)
         self._committed.append(lane.name)
 
     def _file_name(self, artifact: Artifact) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 
 from mipyme_backup.destinations import Destination, Entry
@@ -28,6 +30,7 @@ class DestinationContract:
         destination.check()
 
         assert list(destination.entries()) == []
+        assert list(destination.entries(".")) == []
 
     def test_what_was_put_is_read_back(self, destination: Destination, tmp_path: Path) -> None:
         destination.check()
@@ -186,3 +189,43 @@ class DestinationContract:
         free = destination.free_space()
 
         assert free is None or free >= 0
+
+    def test_it_vouches_for_no_other_bytes_than_those_it_holds(
+        self, destination: Destination, tmp_path: Path
+    ) -> None:
+        destination.check()
+        self._put(destination, "backup/object", b"content", tmp_path)
+        for other in (b"changed", b"longer content"):
+            (tmp_path / "spooled").write_bytes(other)
+            self._vouches_not(destination, "backup/object", tmp_path / "spooled")
+        destination.delete("backup/object")
+
+        self._vouches_not(destination, "backup/object", tmp_path / "spooled")
+
+    def _vouches_not(self, destination: Destination, name: str, file: Path) -> None:
+        """A destination may say that it cannot tell, or that the bytes are other ones."""
+        vouched = False
+        with contextlib.suppress(DestinationError):
+            vouched = destination.vouches_for(name, file)
+        assert not vouched
+
+    def test_sweeping_leaves_what_is_whole(self, destination: Destination, tmp_path: Path) -> None:
+        destination.check()
+        for name in ("app/1", "app/2", "other"):
+            self._put(destination, name, b"content", tmp_path)
+
+        for prefix in ("app/", "app/1", "nothing/", ""):
+            destination.sweep(prefix)
+
+        assert [entry.name for entry in destination.entries()] == ["app/1", "app/2", "other"]
+
+    def test_sending_keeps_to_the_bandwidth(self, destination: Destination, tmp_path: Path) -> None:
+        destination.check()
+        destination.bandwidth = 400_000
+        began = time.monotonic()
+
+        self._put(destination, "backup/object", bytes(520_000), tmp_path)
+
+        # A second's worth may have been saved up. What is not sent away is not held back.
+        assert time.monotonic() - began >= (0.3 if destination.remote else 0)
+        assert destination.size("backup/object") == 520_000

@@ -1,0 +1,96 @@
+"""What differs between families of storages, behind one interface."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.throttle import Throttle
+from mipyme_backup.errors import DeletionRefusedError, DestinationError
+from mipyme_backup.messages import _
+from mipyme_backup.process import Reader
+
+PROBE = ".mipyme_backup_probe"
+PROBE_CONTENT = b"mipyme_backup tries here whether it can write and delete.\n"
+
+
+class Access(ABC):
+    """How objects are kept in one storage. Names have been checked; errors are those of
+    `Destination`, whose docstrings say what each verb does.
+    """
+
+    remote = True
+
+    def __init__(self, storage: Any, alias: str) -> None:
+        self.storage = storage
+        self.alias = alias
+
+    def probe(self) -> bool | None:
+        """Write a small object and delete it; return whether deletion is allowed.
+
+        It has the same name each time, so that one remains where nothing may be deleted.
+        """
+        self.prepare()
+        with tempfile.NamedTemporaryFile(prefix="mipyme_backup_probe_") as file:
+            file.write(PROBE_CONTENT)
+            file.flush()
+            try:
+                self.put(PROBE, Path(file.name), Throttle(None))
+                if self.size(PROBE) != len(PROBE_CONTENT):
+                    raise DestinationError(
+                        _("The storage %(alias)r does not hold what was just written to it."),
+                        hint=_("Look at its options in STORAGES, and at the service."),
+                        alias=self.alias,
+                    )
+                self.delete(PROBE)
+            except DeletionRefusedError:
+                return False
+        return True
+
+    def prepare(self) -> None:
+        """Raise DestinationError where the storage's options rule out keeping backups there."""
+        return
+
+    @abstractmethod
+    def put(self, name: str, file: Path, throttle: Throttle) -> None: ...
+
+    def vouches_for(self, name: str, file: Path) -> bool:
+        return False
+
+    @abstractmethod
+    def open(self, name: str) -> Reader: ...
+
+    @abstractmethod
+    def size(self, name: str) -> int | None: ...
+
+    @abstractmethod
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield what is stored below `prefix`, in any order; files that are no objects, too."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None: ...
+
+    def sweep(self, prefix: str) -> None:
+        return
+
+    def free_space(self) -> int | None:
+        return None
+
+
+def walk(
+    listed: Callable[[str], tuple[list[str], list[Entry]]], prefix: str, folder: str = ""
+) -> Iterator[Entry]:
+    """Yield the entries whose name begins with `prefix`, going into no folder that has none.
+
+    `listed` takes a folder's name ("" is the root) and returns the names of the folders and the
+    entries of the files in it, all of them from the root on.
+    """
+    folders, files = listed(folder)
+    yield from (entry for entry in files if entry.name.startswith(prefix))
+    for below in folders:
+        if f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/"):
+            yield from walk(listed, prefix, below)

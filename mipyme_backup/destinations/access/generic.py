@@ -1,0 +1,178 @@
+"""Any storage, by the public interface of Django's Storage alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
+
+from mipyme_backup.destinations.access.base import Access, walk
+from mipyme_backup.destinations.access.wording import reason_of
+from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.throttle import Throttle
+from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
+from mipyme_backup.messages import _
+from mipyme_backup.process import Reader
+
+FOR_GOOD = (
+    AttributeError,
+    ImproperlyConfigured,
+    NotImplementedError,
+    PermissionError,
+    SuspiciousOperation,
+    TypeError,
+    ValueError,
+)
+"""What will fail the same way again; of any other error of a library that cannot be told."""
+
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+"""What is raised for a name that is nowhere, or lies below a file, or is a folder's."""
+
+
+class GenericAccess(Access):
+    """Save, open, list and delete, and believe none of it: storages rename what they save, and
+    say nothing of a delete that failed.
+
+    To replace an object is to delete it first: a storage has no other word for it.
+    """
+
+    def __init__(self, storage: Any, alias: str) -> None:
+        super().__init__(storage, alias)
+        self.remote = not isinstance(storage, FileSystemStorage)
+
+    def put(self, name: str, file: Path, throttle: Throttle) -> None:
+        with self._errors(_("write to"), name):
+            if self.storage.exists(name):
+                self._make_way(name)
+            with throttle.open(file) as content:
+                saved = self.storage.save(name, File(content, name=name))
+            if saved != name:
+                self._take_back(saved)
+                raise DestinationError(
+                    _("The storage %(alias)r saves %(name)s under another name, %(saved)s."),
+                    hint=_("Backups need a storage that keeps names as they are."),
+                    alias=self.alias,
+                    name=name,
+                    saved=saved,
+                )
+            held, expected = self.storage.size(name), file.stat().st_size
+            if held != expected:
+                self._take_back(name)
+                raise DestinationError(
+                    _("The storage %(alias)r holds %(held)s of the %(size)s bytes of %(name)s."),
+                    hint=_("It may be full, or change what it saves: look at its options."),
+                    permanent=False,
+                    alias=self.alias,
+                    held=held,
+                    size=expected,
+                    name=name,
+                )
+
+    def open(self, name: str) -> Reader:
+        with self._errors(_("read"), name):
+            if not self.storage.exists(name):  # some open what is missing, and fail later
+                raise FileNotFoundError(name)
+            return _Opened(self, name, self.storage.open(name, "rb"))
+
+    def size(self, name: str) -> int | None:
+        with self._errors(_("read"), name):
+            try:
+                return int(self.storage.size(name)) if self.storage.exists(name) else None
+            except MISSING:
+                return None
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        with self._errors(_("list")):
+            yield from walk(self._listed, prefix)
+
+    def delete(self, name: str) -> None:
+        with self._errors(_("delete from"), name):
+            try:
+                if not self.storage.exists(name):
+                    return
+                self.storage.delete(name)
+            except FileNotFoundError:
+                return
+            except PermissionError as error:
+                raise self._kept(name) from error
+            if self.storage.exists(name):
+                raise self._kept(name)
+
+    def _listed(self, folder: str) -> tuple[list[str], list[Entry]]:
+        folders, files = self.storage.listdir(folder)
+        above = f"{folder}/" if folder else ""
+        names = [f"{above}{file}" for file in files]
+        return (
+            [f"{above}{name.rstrip('/')}" for name in folders],
+            [Entry(name=name, size=int(self.storage.size(name))) for name in names],
+        )
+
+    def _make_way(self, name: str) -> None:
+        try:
+            self.delete(name)
+        except DeletionRefusedError:
+            # What may not be deleted can be replaced where the storage writes over it.
+            if self.storage.get_available_name(name) != name:
+                raise
+
+    def _take_back(self, name: str) -> None:
+        with contextlib.suppress(DestinationError):
+            self.delete(name)
+
+    def _kept(self, name: str) -> DeletionRefusedError:
+        return DeletionRefusedError(
+            _("The storage %(alias)r keeps %(name)s: it does not let us delete it."),
+            hint=_("Where that is not on purpose, look at the rights of its credentials."),
+            alias=self.alias,
+            name=name,
+        )
+
+    @contextlib.contextmanager
+    def _errors(self, verb: str, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except DestinationError:
+            raise
+        except MISSING as error:
+            # While an object is read it is missing; for anything else a folder is.
+            raise (ObjectMissingError if verb == "read" else DestinationError)(
+                _("The storage %(alias)r has no %(name)s."),
+                hint=_("Use another copy of this backup.")
+                if verb == "read"
+                else _("Look at its options in STORAGES; it may have to be made or mounted."),
+                alias=self.alias,
+                name=name or _("folder for its objects"),
+            ) from error
+        except Exception as error:  # whatever the storage's library raises
+            raise DestinationError(
+                _("Cannot %(verb)s the storage %(alias)r: %(kind)s: %(reason)s"),
+                hint=_("Look at its options in STORAGES, and whether its service can be reached."),
+                permanent=isinstance(error, FOR_GOOD),
+                verb=verb,
+                alias=self.alias,
+                kind=type(error).__name__,
+                reason=reason_of(error, self.storage),
+            ) from error
+
+
+class _Opened:
+    """An open file of a storage; an error while reading is a DestinationError."""
+
+    def __init__(self, access: GenericAccess, name: str, file: File[bytes]) -> None:
+        self._access = access
+        self._name = name
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        with self._access._errors(_("read"), self._name):
+            data: bytes = self._file.read(size)
+        return data
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._file.close()

@@ -1,0 +1,241 @@
+"""SFTP, by a django-storages SFTPStorage's options: temporary name, size checked, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mipyme_backup.destinations.access.base import Access, walk
+from mipyme_backup.destinations.access.ssh import Connection
+from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.throttle import Throttle
+from mipyme_backup.errors import DestinationError
+from mipyme_backup.messages import _
+from mipyme_backup.process import Reader
+
+TEMPORARY = re.compile(r"\.mipyme_backup-[0-9a-f]{16}\.part")
+"""The end of a temporary name; before it stands that of the object."""
+
+REQUEST = 32 * 1024
+"""Bytes that every server takes, and gives, in one request."""
+
+READ_AHEAD = 64
+"""Requests that are on their way at a time while an object is read: 2 MiB."""
+
+
+class SFTPAccess(Access):
+    """Files below the storage's `root_path`, 0600 in folders of 0700 where it sets no modes."""
+
+    def __init__(self, storage: Any, alias: str) -> None:
+        super().__init__(storage, alias)
+        self._connection = Connection(storage)
+
+    def prepare(self) -> None:
+        with self._connection.errors(_("prepare")):
+            self._make_folder(self.storage.root_path)
+
+    def put(self, name: str, file: Path, throttle: Throttle) -> None:
+        temporary = f"{name}.mipyme_backup-{secrets.token_hex(8)}.part"
+        with self._connection.errors(_("write to"), name):
+            self._make_folder(posixpath.dirname(self._path(name)))
+        try:
+            with contextlib.ExitStack() as opened, self._connection.errors(_("write to"), name):
+                self._write(temporary, file, throttle, opened)
+                self._rename(self._path(temporary), self._path(name))
+        except BaseException:
+            with contextlib.suppress(DestinationError), self._connection.errors(_("write to")):
+                self._connection.sftp.remove(self._path(temporary))
+            raise
+
+    def open(self, name: str) -> Reader:
+        with self._connection.errors(_("read"), name, reading=True):
+            if self._size(name) is None:
+                raise FileNotFoundError
+            return _Prefetched(self._connection, name, self._connection.sftp.open(self._path(name)))
+
+    def size(self, name: str) -> int | None:
+        with self._connection.errors(_("read"), name, reading=True):
+            return self._size(name)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        return (entry for entry in self._files(prefix) if not TEMPORARY.search(entry.name))
+
+    def delete(self, name: str) -> None:
+        with self._connection.errors(_("delete from"), name, deleting=True):
+            if self._size(name) is not None:
+                self._connection.sftp.remove(self._path(name))
+        self._remove_empty(posixpath.dirname(name))
+
+    def sweep(self, prefix: str) -> None:
+        for entry in [*self._files(prefix)]:
+            if TEMPORARY.search(entry.name):
+                self.delete(entry.name)
+
+    def _files(self, prefix: str) -> Iterator[Entry]:
+        with self._connection.errors(_("list")):
+            yield from walk(self._listed, prefix)
+
+    def _listed(self, folder: str) -> tuple[list[str], list[Entry]]:
+        above = f"{folder}/" if folder else ""
+        folders, files = [], []
+        for found in self._connection.sftp.listdir_attr(self._path(folder) or "."):
+            name = above + found.filename
+            # What begins with a dot at the root is no object, and a link is nothing of ours.
+            if stat.S_ISDIR(found.st_mode or 0) and not name.startswith("."):
+                folders.append(name)
+            elif stat.S_ISREG(found.st_mode or 0):
+                files.append(Entry(name=name, size=int(found.st_size or 0)))
+        return folders, files
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self.storage.root_path, name) if name else self.storage.root_path
+
+    def _size(self, name: str) -> int | None:
+        return _size_of_file(self._connection.sftp, self._path(name))
+
+    def _write(
+        self, name: str, file: Path, throttle: Throttle, opened: contextlib.ExitStack
+    ) -> None:
+        sftp, path = self._connection.sftp, self._path(name)
+        with throttle.open(file) as content:
+            target = sftp.open(path, "wx", 0)  # what is buffered cannot be let go
+            opened.callback(_let_go, target)
+            self._make_private(sftp, path)
+            target.set_pipelined(True)
+            while piece := content.read(REQUEST):
+                target.write(piece)
+            target.close()
+        held, size = sftp.stat(path).st_size, file.stat().st_size
+        if held != size:
+            raise DestinationError(
+                _("The host %(host)s holds %(held)s of the %(size)s bytes that were sent."),
+                hint=_("Look whether its disk or our quota there is full."),
+                permanent=False,
+                host=self.storage.host,
+                held=held,
+                size=size,
+            )
+
+    def _make_private(self, sftp: Any, path: str) -> None:
+        """Set mode and owner before there is a byte in the file."""
+        storage = self.storage
+        try:
+            sftp.chmod(path, 0o600 if storage.file_mode is None else storage.file_mode)
+        except OSError:
+            # A server that knows no modes is no reason to go without a backup: what is asked for
+            # in the settings is held to, what is only our custom is not.
+            if storage.file_mode is not None:
+                raise
+        if storage.uid is not None or storage.gid is not None:
+            status = sftp.stat(path)
+            sftp.chown(
+                path,
+                status.st_uid if storage.uid is None else storage.uid,
+                status.st_gid if storage.gid is None else storage.gid,
+            )
+
+    def _rename(self, path: str, target: str) -> None:
+        sftp = self._connection.sftp
+        try:
+            sftp.posix_rename(path, target)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # The server lacks this extension of OpenSSH; its own rename replaces nothing.
+            with contextlib.suppress(FileNotFoundError):
+                sftp.remove(target)
+            sftp.rename(path, target)
+
+    def _make_folder(self, path: str) -> None:
+        sftp = self._connection.sftp
+        if path in {"", "/", "."}:
+            return
+        try:
+            sftp.stat(path)
+        except FileNotFoundError:
+            self._make_folder(posixpath.dirname(path))
+            sftp.mkdir(path, 0o700 if self.storage.dir_mode is None else self.storage.dir_mode)
+
+    def _remove_empty(self, folder: str) -> None:
+        """Remove the folder and those above it, as far as they are empty and not our root."""
+        while folder:
+            with self._connection.errors(_("delete from"), folder):
+                try:
+                    self._connection.sftp.rmdir(self._path(folder))
+                except OSError:
+                    return
+            folder = posixpath.dirname(folder)
+
+
+def _let_go(file: Any) -> None:
+    """Close a file without waiting for answers that will not come."""
+    file.set_pipelined(False)
+    with contextlib.suppress(Exception):
+        file.close()
+
+
+def _size_of_file(sftp: Any, path: str) -> int | None:
+    """Return the size of a regular file in bytes, None where there is none."""
+    try:
+        status = sftp.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        # Some servers say only "Failure" of what lies below a file.
+        if type(error) is not OSError or error.errno is not None or not _below_file(sftp, path):
+            raise
+        return None
+    return int(status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def _below_file(sftp: Any, path: str) -> bool:
+    above = posixpath.dirname(path)
+    return above not in {"", "/"} and (
+        _size_of_file(sftp, above) is not None or _below_file(sftp, above)
+    )
+
+
+class _Prefetched:
+    """An open file, read in windows of requests that are sent before the first is answered."""
+
+    def __init__(self, connection: Connection, name: str, file: Any) -> None:
+        self._connection = connection
+        self._name = name
+        self._file = file
+        self._size = int(file.stat().st_size)
+        self._offset = 0
+        self._arriving: Iterator[bytes] = iter(())
+        self._piece = memoryview(b"")
+
+    def read(self, size: int, /) -> bytes:
+        if not self._piece:
+            with self._connection.errors(_("read"), self._name, reading=True):
+                self._piece = memoryview(self._next())
+        taken = bytes(self._piece[:size])
+        self._piece = self._piece[size:]
+        self._offset += len(taken)
+        return taken
+
+    def close(self) -> None:
+        # A connection that is gone has closed its files.
+        with contextlib.suppress(Exception):
+            self._file.close()
+
+    def _next(self) -> bytes:
+        if self._offset >= self._size:
+            return b""
+        piece = next(self._arriving, None)
+        if piece is None:
+            end = min(self._offset + READ_AHEAD * REQUEST, self._size)
+            starts = range(self._offset, end, REQUEST)
+            self._arriving = self._file.readv([(at, min(REQUEST, end - at)) for at in starts])
+            piece = next(self._arriving)
+        if not piece:
+            raise EOFError("the file ended before its size")
+        return piece

@@ -1,0 +1,39 @@
+"""Reads what ``rsync --list-only`` prints."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+from mipyme_backup.destinations.base import Entry
+from mipyme_backup.errors import DestinationError
+from mipyme_backup.messages import _
+
+LINE = re.compile(
+    rb"(?P<kind>[-dlpscbD])[-rwxsStT]{9}[+.@]?"
+    rb" +(?P<size>\d+) \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?P<name>.+)",
+    re.DOTALL,
+)
+ESCAPED = re.compile(rb"\\#([0-7]{3})")
+
+
+def parse_listing(output: bytes) -> Iterator[Entry]:
+    """Yield the regular files in the order listed; a byte that is no UTF-8 becomes a surrogate.
+
+    Links, folders and devices are left out. Raises DestinationError for a line that cannot be
+    understood: a listing is whole, or it is none.
+    """
+    for line in output.split(b"\n"):
+        if not line:
+            continue
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise DestinationError(
+                _("The listing of the server holds a line that cannot be understood: %(line)r"),
+                hint=_("Look at what the account's login prints, and at the versions of rsync."),
+                line=line.decode(errors="replace"),
+            )
+        if match["kind"] == b"-":
+            name = ESCAPED.sub(lambda escape: bytes([int(escape[1], 8) & 0xFF]), match["name"])
+            yield Entry(name=os.fsdecode(name), size=int(match["size"]))

@@ -1,0 +1,1408 @@
+#!/usr/bin/env python3
+"""Recover backups that mipyme_backup made, without it: python3 recover.py --help
+
+It lists, verifies and unpacks the backups below a folder, with nothing but Python 3.9 or newer,
+gpg and zstd. It lies beside the backups, one file that imports nothing but the standard library:
+that is why it is longer than a module should be, and starts its processes itself.
+
+Exit status: 0 done; 1 error; 2 usage; 4 no such backup, or no key that opens it; 6 a backup is
+damaged, not whole or not authentic. The stored format: docs/format.md of mipyme_backup.
+"""
+
+# ruff: noqa: UP017 - Python 3.9 has no datetime.UTC
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import functools
+import getpass
+import hashlib
+import hmac
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+FINE, FAILED, USAGE, NOTHING, DAMAGED = 0, 1, 2, 4, 6
+CHUNK = 256 * 1024
+BLOCK = tarfile.BLOCKSIZE
+MANIFEST = "manifest.json"
+MANIFEST_BYTES = 64 * 2**20
+MARKER = b',\n "authentication": '
+INDEX = "media.index.jsonl"
+LINE_BYTES = 2**20
+LARGEST = 2**63 - 1
+SECRET_BYTES = 4096
+FINGERPRINT_SALT = b"mipyme_backup key fingerprint, version 1"
+SAFE_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._%+=@-]+")
+SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
+PACKAGES = (
+    "Install it. Debian: apt-get install gnupg zstd; Red Hat: dnf install gnupg2 zstd;"
+    " Alpine: apk add gnupg zstd; macOS: brew install gnupg zstd"
+)
+ANOTHER = "Use another copy of this backup, or another backup."
+TRUST = {
+    "authentic": "authentic: the key at hand made it",
+    "unknown": "NOT AUTHENTICATED: no key at hand proves who made it",
+    "unsigned": "NOT AUTHENTICATED: it is not signed, so anybody may have made it",
+}
+GIVE_KEY = "Give the file of its passphrase (or signing key): --passphrase-file FILE"
+
+Chunks = Generator[bytes, None, None]
+
+# ---------------------------------------------------------------------- what people are told
+
+language = "en"
+
+
+def _(text: str) -> str:
+    return SPANISH.get(text, text) if language == "es" else text
+
+
+def shown(value: object) -> str:
+    """Return `value` on one line, with whatever a terminal would act on escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(value)
+    )
+
+
+def filled(text: str, values: dict[str, object]) -> str:
+    return _(text) % {name: shown(value) for name, value in values.items()}
+
+
+def say(text: str, **values: object) -> None:
+    sys.stdout.write(filled(text, values) + "\n")
+
+
+def progress(text: str, **values: object) -> None:
+    sys.stderr.write(filled(text, values) + "\n")
+
+
+class Problem(Exception):  # noqa: N818 - also a value: what `verify` found
+    """What ended the work: an exit `status`, a text, and in `hint` the next step."""
+
+    def __init__(self, status: int, text: str, hint: str = "", **values: object) -> None:
+        super().__init__(text)
+        self.status, self.text, self.hint, self.values = status, text, hint, values
+
+    def __str__(self) -> str:
+        return " ".join(filled(text, self.values) for text in (self.text, self.hint) if text)
+
+
+def damaged(text: str, **values: object) -> Problem:
+    return Problem(DAMAGED, text, ANOTHER, **values)
+
+
+def human(size: int) -> str:
+    amount, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.1f} {units[0]}".replace(".0 bytes", " bytes")
+
+
+# ---------------------------------------------------------------------- keys
+
+
+@functools.cache
+def derive_key(secret: bytes, salt: bytes) -> bytes:
+    try:
+        return hashlib.scrypt(secret, salt=salt, n=2**15, r=8, p=1, dklen=32, maxmem=2**26)
+    except (AttributeError, ValueError) as error:
+        raise Problem(
+            FAILED,
+            "This Python cannot compute scrypt, so no passphrase can be used.",
+            "Use a Python built with OpenSSL 1.1 or newer: that of python.org, Homebrew, Debian.",
+        ) from error
+
+
+def fingerprint(secret: bytes) -> str:
+    return derive_key(secret, FINGERPRINT_SALT).hex()[:16]
+
+
+class Keys:
+    """The secrets at hand by their fingerprints, and the folder of the caller's keyring."""
+
+    def __init__(self, files: Iterable[str], gnupghome: str | None) -> None:
+        self.secrets: dict[str, bytes] = {}
+        self.gnupghome = os.path.abspath(gnupghome) if gnupghome else None
+        for file in files:
+            self.add(secret_in(file), file)
+
+    def add(self, content: bytes, file: str) -> None:
+        secret = content[:-1] if content.endswith(b"\n") else content
+        if not secret or len(secret) > SECRET_BYTES or any(byte < 0x20 for byte in secret):
+            raise Problem(
+                FAILED,
+                "%(file)s is no passphrase: it must be one line without control characters.",
+                "A file from Windows has a carriage return at the line's end: take it out.",
+                file=file,
+            )
+        self.secrets[fingerprint(secret)] = secret
+
+    def ask(self) -> None:
+        """Ask for the passphrase on the terminal, once, without an echo."""
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError as error:
+            raise Problem(
+                NOTHING, "The backup needs a passphrase, and there is no terminal to ask.", GIVE_KEY
+            ) from error
+        self.add(getpass.getpass(_("Passphrase: ")).encode("utf-8", "surrogateescape"), "/dev/tty")
+
+    def check_opens(self, backup: Backup) -> None:
+        """Raise Problem where no key at hand opens the backup."""
+        if not backup.encryption:
+            return
+        if backup.symmetric and backup.key not in self.secrets:
+            raise Problem(
+                NOTHING,
+                "No passphrase given opens %(name)s: it was made with key %(key)s.",
+                GIVE_KEY,
+                name=backup.name,
+                key=backup.key,
+            )
+        if not backup.symmetric and self.gnupghome is None:
+            raise Problem(
+                NOTHING,
+                "%(name)s is encrypted to public keys.",
+                "Name the folder of a keyring that has a secret key of it: --gnupghome ~/.gnupg",
+                name=backup.name,
+            )
+
+
+def secret_in(file: str) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+                raise Problem(
+                    FAILED,
+                    "The passphrase file %(file)s can be read by others.",
+                    "Run: chmod 600 %(file)s",
+                    file=file,
+                )
+            return opened.read(SECRET_BYTES + 2)
+    except OSError as error:
+        raise Problem(
+            FAILED, "%(file)s cannot be read: %(reason)s", file=file, reason=error.strerror
+        ) from error
+
+
+# ---------------------------------------------------------------------- manifests
+
+
+class Volume(NamedTuple):
+    path: str
+    size: int
+    sha256: str
+
+
+class Artifact(NamedTuple):
+    name: str
+    raw_size: int
+    volumes: tuple[Volume, ...]
+
+
+class Backup(NamedTuple):
+    """A manifest. `trust` is ``authentic``, ``unknown`` (no key at hand) or ``unsigned``."""
+
+    name: str
+    id: str
+    trust: str
+    order: tuple[int, datetime]
+    finished: datetime
+    sources: dict[str, list[Artifact]]
+    facts: dict[str, dict[str, Any]]
+    packs: list[Artifact]
+    encryption: str
+    key: str
+    document: dict[str, Any]
+
+    @property
+    def symmetric(self) -> bool:
+        return "symmetric" in self.encryption
+
+    def artifacts(self) -> list[Artifact]:
+        return [*(item for items in self.sources.values() for item in items), *self.packs]
+
+    def volumes(self) -> list[Volume]:
+        return [volume for artifact in self.artifacts() for volume in artifact.volumes]
+
+
+def authenticated(body: bytes, tail: bytes, keys: Keys) -> str:
+    """Return the trust that the manifest's ending gives it; Problem where it contradicts."""
+    try:
+        stated = json.loads(tail[:-3])
+        algorithm, digest = stated["algorithm"], str(stated["digest"])
+        expected, trust = {"algorithm": algorithm}, "unsigned"
+        if algorithm == "SHA-256":
+            expected["digest"] = hashlib.sha256(body).hexdigest()
+        elif algorithm == "HMAC-SHA256":
+            expected.update(key=str(stated["key"]), salt=str(stated["salt"]), digest=digest)
+            secret, trust = keys.secrets.get(expected["key"]), "unknown"
+            if secret is not None:
+                key, trust = derive_key(secret, bytes.fromhex(expected["salt"])), "authentic"
+                expected["digest"] = hmac.new(key, body, "sha256").hexdigest()
+        else:
+            raise ValueError(algorithm)
+    except MALFORMED as error:
+        raise damaged("The manifest is cut off or damaged.") from error
+    if not hmac.compare_digest(json.dumps(expected).encode() + b"\n}\n", tail):
+        raise damaged("The manifest is NOT AUTHENTIC: it was changed after it was written.")
+    return trust
+
+
+def parsed(document: dict[str, Any], trust: str) -> Backup:
+    if document["format"] != 1:
+        raise Problem(
+            DAMAGED,
+            "The manifest has format %(format)s; this file reads format 1.",
+            "Use the recover.py of the version that made the backup, or a newer one.",
+            format=document["format"],
+        )
+    sources, facts = {}, {}
+    for source in document["sources"]:
+        sources[text_in(source["name"])] = [artifact_in(item) for item in source["artifacts"]]
+        facts.update({name: dict(fact) for name, fact in source["facts"].items()})
+    names = [artifact.name for items in sources.values() for artifact in items]
+    if len({*names, "media"}) != len(names) + 1:
+        raise ValueError("two artifacts of one name")
+    return Backup(
+        name=matched(SAFE_PATH, document["name"]),
+        id=text_in(document["id"]),
+        trust=trust,
+        order=(whole(document["sequence"]), moment(document["snapshot_at"])),
+        finished=moment(document["finished_at"]),
+        sources=sources,
+        facts=facts,
+        packs=[artifact_in(item) for item in document["packs"]],
+        encryption=text_in(document["encryption"] or ""),
+        key=text_in(document["key_fingerprint"] or ""),
+        document=document,
+    )
+
+
+def artifact_in(document: dict[str, Any]) -> Artifact:
+    path = matched(SAFE_PATH, document["path"])
+    volumes = tuple(
+        Volume(f"{path}.{number:05d}", whole(item["size"]), matched(SHA256, item["sha256"]))
+        for number, item in enumerate(document["volumes"])
+    )
+    if sum(volume.size for volume in volumes) != document["stored_size"]:
+        raise ValueError("the volumes do not add up")
+    return Artifact(matched(SAFE_NAME, document["name"]), whole(document["raw_size"]), volumes)
+
+
+def matched(pattern: re.Pattern[str], value: Any) -> str:
+    if not pattern.fullmatch(value):
+        raise ValueError(f"{value!r} is not allowed")
+    return text_in(value)
+
+
+def text_in(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def whole(value: object, least: int = 0) -> int:
+    if type(value) is not int or not least <= value <= LARGEST:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(timezone.utc)
+
+
+# ---------------------------------------------------------------------- stored bytes
+
+
+@contextlib.contextmanager
+def stored_file(path: Path) -> Iterator[BinaryIO]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise damaged("%(path)s is missing.", path=path) from error
+    except OSError as error:
+        text = "%(path)s cannot be read: %(reason)s"
+        raise Problem(FAILED, text, path=path, reason=error.strerror) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise damaged("%(path)s is not a regular file.", path=path)
+    with open(descriptor, "rb") as file:
+        yield file
+
+
+class Store:
+    """The folder that holds the backups; no volume is checked twice in one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._checked: dict[Volume, Problem | None] = {}
+
+    def backups(self, keys: Keys) -> list[tuple[str, Backup | Problem]]:
+        """Return each backup, newest first, by its name; what cannot be read comes last."""
+        if (self.root / MANIFEST).exists():
+            text = "%(folder)s is one backup; the folder above it holds the backups."
+            raise Problem(USAGE, text, "Give that one: --from FOLDER", folder=self.root)
+        good: list[Backup] = []
+        bad: list[tuple[str, Backup | Problem]] = []
+        for pattern in ("[!.]*", "monthly/[!.]*"):
+            for path in sorted(self.root.glob(f"{pattern}/{MANIFEST}")):
+                name = path.parent.relative_to(self.root).as_posix()
+                try:
+                    good.append(self.backup(name, keys))
+                except Problem as problem:
+                    bad.append((name, problem))
+        good.sort(key=lambda backup: backup.order, reverse=True)
+        return [*((backup.name, backup) for backup in good), *bad]
+
+    def backup(self, name: str, keys: Keys) -> Backup:
+        with stored_file(self.root / name / MANIFEST) as file:
+            data = file.read(MANIFEST_BYTES + 1)
+        if len(data) > MANIFEST_BYTES:
+            raise damaged("The manifest is too large.")
+        body, _marker, tail = data.rpartition(MARKER)
+        trust = authenticated(body, tail, keys)
+        try:
+            backup = parsed(json.loads(body + b"\n}"), trust)
+        except MALFORMED as error:
+            raise damaged("The manifest cannot be understood: %(reason)s", reason=error) from error
+        if backup.name != name:
+            text = "The manifest in %(name)s is that of %(other)s."
+            hint = "If the folder was renamed, give it that name again."
+            raise Problem(DAMAGED, text, hint, name=name, other=backup.name)
+        return backup
+
+    def lacking(self, backup: Backup) -> int:
+        """Return how many volumes are missing or of another size."""
+        return sum(self._size(volume) != volume.size for volume in backup.volumes())
+
+    def _size(self, volume: Volume) -> int:
+        try:
+            return (self.root / volume.path).stat().st_size
+        except OSError:
+            return -1
+
+    def chunks(self, volumes: Iterable[Volume]) -> Chunks:
+        """Yield the bytes of the volumes; Problem at the end of one that is not as written."""
+        for volume in volumes:
+            path, digest = self.root / volume.path, hashlib.sha256()
+            with stored_file(path) as file:
+                right = os.fstat(file.fileno()).st_size == volume.size
+                while right and (data := file.read(CHUNK)):
+                    digest.update(data)
+                    yield data
+            if not right or digest.hexdigest() != volume.sha256:
+                raise damaged(
+                    "%(path)s is damaged: its bytes are not those that were written.", path=path
+                )
+
+    def problems(self, volumes: Iterable[Volume]) -> Iterator[Problem]:
+        """Read every stored byte, and yield what is wrong with each volume."""
+        for volume in volumes:
+            if volume not in self._checked:
+                self._checked[volume] = None
+                try:
+                    for _data in self.chunks([volume]):
+                        pass
+                except Problem as problem:
+                    self._checked[volume] = problem
+            found = self._checked[volume]
+            if found is not None:
+                yield found
+
+
+# ---------------------------------------------------------------------- decrypt, decompress
+
+
+def piped(
+    argv: Sequence[str],
+    chunks: Chunks,
+    check: Callable[[int, str], None],
+    pass_fds: Sequence[int] = (),
+    env: dict[str, str] | None = None,
+) -> Chunks:
+    """Yield what the program makes of `chunks`; `check` gets its exit status and stderr."""
+    with contextlib.closing(chunks), tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - no shell, and no secret in argv
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                pass_fds=pass_fds,
+                env=env,
+            )
+        except OSError as error:
+            text = "%(tool)s cannot be run: %(reason)s."
+            raise Problem(FAILED, text, PACKAGES, tool=argv[0], reason=error.strerror) from error
+        source, sink = process.stdout, process.stdin
+        assert source is not None and sink is not None
+        failures: list[BaseException] = []
+
+        def feed() -> None:
+            try:
+                for data in chunks:
+                    sink.write(data)
+                sink.close()
+            except BrokenPipeError:  # the program went away; its status tells why
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised in the reading thread
+                failures.append(error)
+                process.kill()
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        try:
+            while data := os.read(source.fileno(), CHUNK):
+                yield data
+            feeder.join()
+            status = process.wait()
+            if failures:
+                raise failures[0]
+            errors.seek(0)
+            check(status, errors.read(CHUNK).decode(errors="replace").strip())
+        finally:
+            process.kill()
+            process.wait()
+            source.close()
+            feeder.join()
+            with contextlib.suppress(OSError):
+                sink.close()
+
+
+def decrypted(chunks: Chunks, backup: Backup, keys: Keys) -> Chunks:
+    """Yield the plain bytes; gpg's own word is needed that all of them are what was encrypted."""
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="mipyme-", dir="/tmp"))
+        statuses = stack.enter_context(tempfile.TemporaryFile())
+
+        def check(status: int, said: str) -> None:
+            statuses.seek(0)
+            words = {line.split()[1] for line in statuses.read().splitlines()}
+            if status == 0 and {b"DECRYPTION_OKAY", b"GOODMDC"} <= words:
+                return
+            if b"ENC_TO" in words and b"DECRYPTION_KEY" not in words:
+                text = "The keyring has no secret key for %(name)s: %(said)s"
+                raise Problem(NOTHING, text, name=backup.name, said=said)
+            raise damaged("gpg could not decrypt: %(said)s", said=said)
+
+        descriptors, environment = [statuses.fileno()], dict(os.environ)
+        argv = ["gpg", "--quiet", "--status-fd", str(statuses.fileno())]
+        if backup.symmetric:
+            descriptors.append(secret_pipe(keys.secrets[backup.key]))
+            stack.callback(os.close, descriptors[-1])
+            argv += ["--homedir", home, "--no-options", "--batch", "--no-tty", "--no-autostart"]
+            argv += ["--no-symkey-cache", "--pinentry-mode", "loopback"]
+            argv += ["--passphrase-fd", str(descriptors[-1])]
+        else:
+            argv += ["--homedir", str(keys.gnupghome)]
+            if sys.stderr.isatty():  # where the agent asks for the key's own passphrase
+                environment.setdefault("GPG_TTY", os.ttyname(sys.stderr.fileno()))
+        yield from piped([*argv, "--decrypt"], chunks, check, descriptors, environment)
+
+
+def secret_pipe(secret: bytes) -> int:
+    """Return the end to read of a pipe that holds the secret."""
+    read_end, write_end = os.pipe()
+    os.write(write_end, secret)
+    os.close(write_end)
+    return read_end
+
+
+def zstd_module() -> Any:
+    for name in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    return None
+
+
+def decompressed(chunks: Chunks) -> Chunks:
+    """Yield the content of one zstd frame, by the module or the program, whichever there is."""
+    zstd = zstd_module()
+    return piped(["zstd", "-dcq"], chunks, bad_frame) if zstd is None else frame(zstd, chunks)
+
+
+def bad_frame(status: int, said: object) -> None:
+    if status:
+        raise damaged("The compressed stream is damaged: %(said)s", said=said)
+
+
+def frame(zstd: Any, chunks: Chunks) -> Chunks:
+    decompressor = zstd.ZstdDecompressor()
+    with contextlib.closing(chunks):
+        for stored in chunks:
+            data = stored
+            while not decompressor.eof and (data or not decompressor.needs_input):
+                try:
+                    content = decompressor.decompress(data, max_length=CHUNK)
+                except zstd.ZstdError as error:
+                    bad_frame(1, error)
+                data = b""
+                if content:
+                    yield content
+            if decompressor.eof and (data or decompressor.unused_data):
+                bad_frame(1, "data after its end")
+    if not decompressor.eof:
+        bad_frame(1, "no end")
+
+
+def content(store: Store, backup: Backup, artifact: Artifact, keys: Keys) -> Chunks:
+    """Yield the artifact as its source gave it, which is as long as the manifest says."""
+    chunks = store.chunks(artifact.volumes)
+    left = artifact.raw_size
+    with contextlib.closing(
+        decompressed(decrypted(chunks, backup, keys) if backup.encryption else chunks)
+    ) as raw:
+        for data in raw:
+            left -= len(data)
+            if left < 0:
+                break
+            yield data
+    if left:
+        text = "%(artifact)s holds more or less than the %(size)s that its manifest states."
+        size = human(artifact.raw_size)
+        raise Problem(DAMAGED, text, ANOTHER, artifact=artifact.name, size=size)
+
+
+# ---------------------------------------------------------------------- media
+
+
+def bad_media(path: bytes = b"") -> NoReturn:
+    where = path[:200].decode("utf-8", "backslashreplace") or INDEX
+    raise damaged(
+        "The media index or a pack is damaged or contradicts itself: %(where)s", where=where
+    )
+
+
+class Media:
+    """The files that the index names, in a table on disk: there may be a million.
+
+    They are written below the open folder `root`, or only checked where that is None.
+    """
+
+    def __init__(self, root: int | None) -> None:
+        self.root = root
+        self.files = self.bytes = 0
+        self._folder: tuple[bytes, int] | None = None
+        self._table = sqlite3.connect("", isolation_level=None)
+        self._table.executescript(
+            "PRAGMA journal_mode = OFF;"
+            "CREATE TABLE file (path BLOB UNIQUE, size INT, mtime_ns INT, mode INT, sha256 TEXT);"
+            "CREATE INDEX content ON file (sha256);"
+            "CREATE TABLE folder (path BLOB PRIMARY KEY, mode INT); BEGIN"
+        )
+
+    def close(self) -> None:
+        self._table.close()
+        if self._folder is not None:
+            os.close(self._folder[1])
+
+    def read_index(self, chunks: Chunks) -> None:
+        rest = b""
+        with contextlib.closing(chunks):
+            for data in chunks:
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._add(line)
+                if len(rest) > LINE_BYTES:
+                    bad_media()
+        twice = self._table.execute("SELECT path FROM file JOIN folder USING (path)").fetchone()
+        if rest or twice:
+            bad_media(*twice or ())
+
+    def _add(self, line: bytes) -> None:
+        try:
+            fields = json.loads(line)
+            path = fields["path"].encode("utf-8", "surrogateescape")
+            mode = whole(fields["mode"]) & 0o777
+            name = path[:-1] if path.endswith(b"/") else path
+            parts = name.split(b"/")
+            if b"\0" in name or len(parts) > 255 or {b"", b".", b".."} & {*parts}:
+                bad_media(path)
+            for end in range(1, len(parts)):
+                parent = b"/".join(parts[:end])
+                self._table.execute("INSERT OR IGNORE INTO folder VALUES (?, ?)", [parent, 0o755])
+            if path.endswith(b"/"):
+                self._table.execute("INSERT OR REPLACE INTO folder VALUES (?, ?)", [name, mode])
+                return
+            size, mtime_ns = whole(fields["size"]), whole(fields["mtime_ns"], -LARGEST)
+            row = [path, size, mtime_ns, mode, matched(SHA256, fields["sha256"])]
+            self._table.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?)", row)
+        except (*MALFORMED, sqlite3.IntegrityError):
+            bad_media(line)
+        self.files, self.bytes = self.files + 1, self.bytes + size
+
+    def read_pack(self, chunks: Chunks) -> None:
+        """Take from a pack what the index wants of it, each content checked by its hash."""
+        with contextlib.closing(chunks):
+            stream = Exactly(chunks)
+            while (header := stream.take(BLOCK)).count(0) != BLOCK:
+                try:
+                    member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
+                except (tarfile.HeaderError, UnicodeDecodeError):
+                    bad_media()
+                regular = member.type == tarfile.REGTYPE and member.size >= 0
+                if not regular or not SHA256.fullmatch(member.name):
+                    bad_media()
+                self._member(member.name, member.size, stream)
+                stream.take(-member.size % BLOCK)
+            for _padding in chunks:
+                pass
+
+    def _member(self, sha256: str, size: int, stream: Exactly) -> None:
+        query = "SELECT rowid, path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
+        wanted = self._table.execute(query, [sha256]).fetchall()
+        if any(row[2] != size for row in wanted):
+            bad_media(wanted[0][1])
+        digest = hashlib.sha256()
+        first = self._create(wanted[0][1]) if wanted and self.root is not None else None
+        try:
+            while size:
+                data = stream.take(min(CHUNK, size))
+                size -= len(data)
+                digest.update(data)
+                if first is not None:
+                    write(first, data)
+            if not wanted:
+                return
+            if digest.hexdigest() != sha256:  # it changed while it was packed; a good one follows
+                if first is not None:
+                    self._remove(wanted[0][1])
+                return
+            if first is not None:
+                self._settle(first, wanted)
+        finally:
+            if first is not None:
+                os.close(first)
+        self._table.execute("DELETE FROM file WHERE sha256 = ?", [sha256])
+
+    def _settle(self, first: int, wanted: Sequence[Any]) -> None:
+        """Give the first file to all who want the same content, each with its time and mode."""
+        for _number, path, size, mtime_ns, mode in wanted:
+            other = first if path == wanted[0][1] else self._create(path)
+            try:
+                if other != first:
+                    os.lseek(first, 0, os.SEEK_SET)
+                    while data := os.read(first, CHUNK):
+                        write(other, data)
+                os.ftruncate(other, size)
+                os.fchmod(other, mode)
+                os.utime(other, ns=(mtime_ns, mtime_ns))
+            finally:
+                if other != first:
+                    os.close(other)
+
+    def finish(self) -> None:
+        """Raise Problem where a file was in no pack; else give the folders their modes."""
+        missing = self._table.execute("SELECT path FROM file ORDER BY path").fetchmany(1)
+        if missing:
+            bad_media(missing[0][0])
+        if self.root is None:
+            return
+        folders = "SELECT path, mode FROM folder ORDER BY path"
+        for path, _mode in self._table.execute(folders):
+            self._inside(path)
+        for path, mode in self._table.execute(f"{folders} DESC"):
+            os.fchmod(self._inside(path), mode)
+
+    def _create(self, path: bytes) -> int:
+        folder, _slash, name = path.rpartition(b"/")
+        try:
+            return os.open(name, NEW_FILE, 0o600, dir_fd=self._inside(folder))
+        except OSError as error:
+            if error.errno in IN_THE_WAY:
+                bad_media(path)
+            raise
+
+    def _remove(self, path: bytes) -> None:
+        folder, _slash, name = path.rpartition(b"/")
+        os.unlink(name, dir_fd=self._inside(folder))
+
+    def _inside(self, path: bytes) -> int:
+        """Return a descriptor of the folder, made where it is missing; no link is followed."""
+        if self._folder is None or self._folder[0] != path:
+            assert self.root is not None
+            current = os.dup(self.root)
+            for part in path.split(b"/") if path else ():
+                try:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o700, dir_fd=current)
+                    below = os.open(part, FOLDER, dir_fd=current)
+                except OSError as error:
+                    if error.errno in IN_THE_WAY:
+                        bad_media(path)
+                    raise
+                finally:
+                    os.close(current)
+                current = below
+            if self._folder is not None:
+                os.close(self._folder[1])
+            self._folder = path, current
+        return self._folder[1]
+
+
+class Exactly:
+    """Hands out a stream in pieces of the sizes asked for."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def take(self, size: int) -> bytes:
+        parts, missing = [self._rest[:size]], size - len(self._rest)
+        self._rest = self._rest[size:]
+        while missing > 0:
+            data = next(self._chunks, b"")
+            if not data:
+                bad_media()
+            parts.append(data[:missing])
+            self._rest, missing = data[missing:], missing - len(data)
+        return b"".join(parts)
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of `data` at the end of the file; zeros only become a hole."""
+    if not data.strip(b"\0"):
+        os.lseek(descriptor, len(data), os.SEEK_CUR)
+        return
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def read_media(store: Store, backup: Backup, keys: Keys, media: Media) -> None:
+    """Take the whole media of a backup into `media`."""
+    index = next(item for items in backup.sources.values() for item in items if item.name == INDEX)
+    facts = backup.facts.get(INDEX, {})
+    media.read_index(content(store, backup, index, keys))
+    if (media.files, media.bytes) != (facts.get("files"), facts.get("bytes")):
+        bad_media()
+    for pack in backup.packs:
+        media.read_pack(content(store, backup, pack, keys))
+    media.finish()
+
+
+# ---------------------------------------------------------------------- the commands
+
+
+def list_backups(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
+    status = FINE
+    for name, backup in found(store, keys):
+        if isinstance(backup, Problem):
+            say("%(name)s\n  UNREADABLE: %(problem)s", name=name, problem=backup)
+            status = DAMAGED
+            continue
+        volumes, lacking = backup.volumes(), store.lacking(backup)
+        say("%(name)s", name=name)
+        say(
+            "  kind      %(kind)s  %(label)s",
+            kind=backup.document.get("kind"),
+            label=backup.document.get("label") or "",
+        )
+        say("  finished  %(time)s UTC", time=f"{backup.finished:%Y-%m-%d %H:%M:%S}")
+        say(
+            "  size      %(stored)s stored, %(raw)s unpacked",
+            stored=human(sum(volume.size for volume in volumes)),
+            raw=human(sum(artifact.raw_size for artifact in backup.artifacts())),
+        )
+        say("  sources   %(sources)s", sources=", ".join(backup.sources))
+        if lacking:
+            status = DAMAGED
+            text = "  here      NOT WHOLE: %(lacking)s of %(count)s files are missing or cut off"
+            say(text, lacking=lacking, count=len(volumes))
+        else:
+            say("  here      whole: all %(count)s files, by their sizes", count=len(volumes))
+        say("  manifest  %(trust)s", trust=_(TRUST[backup.trust]))
+    return status
+
+
+def found(store: Store, keys: Keys) -> list[tuple[str, Backup | Problem]]:
+    backups = store.backups(keys)
+    if not backups:
+        text = "There is no backup below %(folder)s: no folder in it has a manifest.json."
+        hint = "Name the folder that holds the backups' folders: --from FOLDER"
+        raise Problem(NOTHING, text, hint, folder=store.root)
+    return backups
+
+
+def chosen(store: Store, keys: Keys, name: str) -> Backup:
+    """Return the backup of this name, or whose id begins so."""
+    name = name.rstrip("/")
+    hits = [
+        (known, backup)
+        for known, backup in found(store, keys)
+        if known == name or (isinstance(backup, Backup) and name and backup.id.startswith(name))
+    ]
+    if not hits:
+        text = "There is no backup %(name)s below %(folder)s."
+        hint = "The command list shows those that there are."
+        raise Problem(NOTHING, text, hint, name=name, folder=store.root)
+    if len(hits) > 1:
+        names = ", ".join(known for known, _backup in hits)
+        text = "%(name)s is the beginning of several backups: %(names)s"
+        raise Problem(NOTHING, text, "Give more of it.", name=name, names=names)
+    backup = hits[0][1]
+    if isinstance(backup, Problem):
+        raise backup
+    return backup
+
+
+def check_trust(backup: Backup, unauthenticated: bool) -> None:
+    """Raise Problem for a manifest that no key proves, unless that is accepted."""
+    if backup.trust == "authentic":
+        return
+    if unauthenticated:
+        progress("%(name)s: %(trust)s", name=backup.name, trust=_(TRUST[backup.trust]))
+        return
+    if backup.trust == "unknown":
+        text = "%(name)s is NOT AUTHENTICATED: no key at hand proves who made it."
+        raise Problem(NOTHING, text, GIVE_KEY, name=backup.name)
+    raise Problem(
+        DAMAGED,
+        "%(name)s is NOT AUTHENTICATED: it is not signed, so anybody may have made it.",
+        "If you know where it comes from and that nobody changed it: --unauthenticated",
+        name=backup.name,
+    )
+
+
+def verify(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
+    backups: list[tuple[str, Backup | Problem]] = found(store, keys)
+    if arguments.names:
+        backups = [(name, chosen(store, keys, name)) for name in arguments.names]
+    symmetric = any(isinstance(each, Backup) and each.symmetric for _name, each in backups)
+    if arguments.content and symmetric and not keys.secrets:
+        keys.ask()
+        return verify(arguments, store, keys)
+    worst = FINE
+    for name, backup in backups:
+        progress("Reading %(name)s ...", name=name)
+        problems = [*problems_of(store, keys, backup, arguments)]
+        worst = max([worst, *(problem.status for problem in problems)])
+        if problems:
+            say("%(name)s: NOT GOOD", name=name)
+            for problem in problems:
+                say("  %(problem)s", problem=problem)
+        elif isinstance(backup, Backup):
+            count = len(backup.volumes())
+            say("%(name)s: good, all %(count)s files are as written", name=name, count=count)
+            say("  %(trust)s", trust=_(TRUST[backup.trust]))
+    return worst
+
+
+def problems_of(
+    store: Store, keys: Keys, backup: Backup | Problem, arguments: argparse.Namespace
+) -> Iterator[Problem]:
+    """Yield what is wrong with a backup: its author, its stored bytes, what is inside them."""
+    if isinstance(backup, Problem):
+        yield backup
+        return
+    try:
+        if keys.secrets:
+            check_trust(backup, arguments.unauthenticated)
+    except Problem as problem:
+        yield problem
+    damages = list(store.problems(backup.volumes()))
+    yield from damages
+    if damages or not arguments.content:
+        return
+    try:
+        keys.check_opens(backup)
+        for artifact in (item for items in backup.sources.values() for item in items):
+            if artifact.name == INDEX:
+                with contextlib.closing(Media(None)) as media:
+                    read_media(store, backup, keys, media)
+            else:
+                for _data in content(store, backup, artifact, keys):
+                    pass
+    except Problem as problem:
+        yield problem
+
+
+def unpack(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
+    backup = chosen(store, keys, arguments.name)
+    if backup.symmetric and not keys.secrets:
+        keys.ask()
+        return unpack(arguments, store, keys)
+    check_trust(backup, arguments.unauthenticated)
+    keys.check_opens(backup)
+    sources = selected(backup, arguments.only)
+    artifacts = [artifact for source in sources for artifact in backup.sources[source]]
+    folder = Path(os.path.abspath(arguments.to))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        text = "%(folder)s exists and is not an empty folder."
+        raise Problem(FAILED, text, "Name a new one: --to FOLDER", folder=folder)
+    with_media = any(artifact.name == INDEX for artifact in artifacts)
+    progress("Checking the stored files of %(name)s ...", name=backup.name)
+    read = [*artifacts, *(backup.packs if with_media else [])]
+    for problem in store.problems(volume for artifact in read for volume in artifact.volumes):
+        raise problem
+    made = not folder.exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        check_space(folder, sum(artifact.raw_size for artifact in read))
+        for artifact in artifacts:
+            progress("Unpacking %(name)s ...", name=artifact.name)
+            if artifact.name == INDEX:
+                unpack_media(store, backup, keys, folder)
+            else:
+                unpack_stream(content(store, backup, artifact, keys), folder / artifact.name)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # what is whole in it stays
+                folder.rmdir()
+        raise
+    tell_how_to_load(backup, sources, folder)
+    return FINE
+
+
+def selected(backup: Backup, only: Sequence[str]) -> list[str]:
+    """Return the sources that `only` names, exactly or by the part before the colon."""
+    for name in only:
+        if not any(name in (source, source.partition(":")[0]) for source in backup.sources):
+            text = "%(name)s holds no source %(source)s; it holds: %(known)s"
+            known = ", ".join(backup.sources)
+            raise Problem(USAGE, text, name=backup.name, source=name, known=known)
+    return [
+        source
+        for source in backup.sources
+        if not only or source in only or source.partition(":")[0] in only
+    ]
+
+
+def check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Problem(
+            FAILED,
+            "%(folder)s has %(free)s free, and about %(needed)s are needed.",
+            "Name a folder on a larger disk, or unpack a part: --only SOURCE",
+            folder=folder,
+            free=human(free),
+            needed=human(needed),
+        )
+
+
+def unpack_stream(chunks: Chunks, path: Path) -> None:
+    """Write a file that has its name only once it is whole."""
+    part = path.with_name(f"{path.name}.part")
+    descriptor = os.open(part, NEW_FILE, 0o600)
+    try:
+        with contextlib.closing(chunks), open(descriptor, "wb") as file:
+            for data in chunks:
+                file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(part, path)
+    except BaseException:
+        part.unlink()
+        raise
+
+
+def unpack_media(store: Store, backup: Backup, keys: Keys, folder: Path) -> None:
+    """Write the files to ``media``, which has this name only once all of them are right."""
+    part = folder / "media.part"
+    part.mkdir(mode=0o700)
+    root = os.open(part, FOLDER)
+    try:
+        with contextlib.closing(Media(root)) as media:
+            read_media(store, backup, keys, media)
+        os.rename(part, folder / "media")
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    finally:
+        os.close(root)
+
+
+# ---------------------------------------------------------------------- how to load it
+
+
+def tell_how_to_load(backup: Backup, sources: Sequence[str], folder: Path) -> None:
+    say("\nUnpacked to %(folder)s. What to do with it, with the site stopped:", folder=folder)
+    for source in sources:
+        for artifact in backup.sources[source]:
+            facts = backup.facts.get(artifact.name, {})
+            piece = folder / ("media" if artifact.name == INDEX else artifact.name)
+            say("\n%(source)s", source=source)
+            for line in loading(facts, piece, source):
+                sys.stdout.write(f"  {shown(line)}\n")
+
+
+def loading(facts: dict[str, Any], piece: Path, source: str) -> list[str]:
+    """Return the lines that tell how to load one piece, commands ready for a shell."""
+    path = shlex.quote(str(piece))
+    version = {"version": facts.get("version"), "major": facts.get("major")}
+    if facts.get("engine") == "postgresql":
+        name = shlex.quote(f"{facts.get('database')}_recovered")
+        text = "# PostgreSQL %(version)s: needs a server and client tools of %(major)s or newer"
+        return [
+            filled(text, version),
+            shlex.join(["createdb", *createdb_options(facts), "--"]) + f" {name}",
+            f"pg_restore --no-owner --dbname={name} {path}",
+        ]
+    if facts.get("engine") == "sqlite":
+        live = shlex.quote(f"/path/to/{os.path.basename(str(facts.get('database')))}")
+        return [
+            filled("# SQLite %(version)s: the file that the settings name in DATABASES", version),
+            f"rm -f {live}-wal {live}-shm {live}-journal",
+            f"cp {path} {live}",
+        ]
+    if source == "fixtures":
+        return [
+            _("# only where the database's own dump cannot be used (another engine)"),
+            "python manage.py migrate",
+            f"python manage.py loaddata {path}",
+        ]
+    if source == "media":
+        return [
+            _("# into the folder that the settings name in MEDIA_ROOT"),
+            f"cp -a {path}/. /path/to/media/",
+        ]
+    return [path]
+
+
+def createdb_options(facts: dict[str, Any]) -> list[str]:
+    options = {"template": "template0", "encoding": facts.get("encoding")}
+    provider = facts.get("locale_provider") or "libc"
+    if provider != "libc":
+        options["locale-provider"] = provider
+    options.update({"lc-collate": facts.get("collate"), "lc-ctype": facts.get("ctype")})
+    options.update({f"{kind}-locale": facts.get(f"{kind}_locale") for kind in ("icu", "builtin")})
+    return [f"--{name}={value}" for name, value in options.items() if value]
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+def parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--from",
+        dest="root",
+        metavar="FOLDER",
+        default=os.path.dirname(os.path.abspath(__file__)),
+        help=_("the folder that holds the backups (this file's own)"),
+    )
+    common.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help=_("a file with the passphrase, or an older one, or the signing key; repeatable"),
+    )
+    common.add_argument(
+        "--gnupghome",
+        metavar="DIR",
+        help=_("decrypt with the secret keys of this keyring, where public keys encrypted"),
+    )
+    common.add_argument(
+        "--unauthenticated",
+        action="store_true",
+        help=_("accept a backup though no key proves who made it"),
+    )
+    common.add_argument(
+        "--language",
+        choices=("en", "es"),
+        default=language,
+        help=_("the language of the messages (from LANG)"),
+    )
+    top = argparse.ArgumentParser(
+        prog="recover.py",
+        description=_(
+            "List, verify and unpack backups made by mipyme_backup. Nothing else needs to be"
+            " installed but gpg and zstd."
+        ),
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    command("list", list_backups, _("show the backups, newest first"))
+    checking = command("verify", verify, _("check every stored byte against the manifests"))
+    checking.add_argument("names", metavar="NAME", nargs="*", help=_("default: all backups"))
+    checking.add_argument(
+        "--content",
+        action="store_true",
+        help=_("also decrypt, decompress, and check what is inside"),
+    )
+    unpacking = command("unpack", unpack, _("write what a backup holds into a new folder"))
+    unpacking.add_argument("name", metavar="NAME", help=_("a name that list shows, or its id"))
+    unpacking.add_argument(
+        "--to", metavar="FOLDER", required=True, help=_("new or empty; only you can read it")
+    )
+    unpacking.add_argument(
+        "--only",
+        metavar="SOURCE",
+        action="append",
+        default=[],
+        help=_("only this source: database:default, fixtures, media ...; repeatable"),
+    )
+    return top
+
+
+def wanted_language(argv: Sequence[str]) -> str:
+    """Return the language before the command line is parsed, for its help is a text too."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--language")
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(None):
+        if chosen_one := early.parse_known_args(argv)[0].language:
+            return str(chosen_one)
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "es" if next(filter(None, names), "").startswith("es") else "en"
+
+
+def main(argv: Sequence[str]) -> int:
+    global language
+    language = wanted_language(argv)
+    arguments = parser().parse_args(argv)
+    os.umask(0o077)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        keys = Keys(arguments.passphrase_file, arguments.gnupghome)
+        status: int = arguments.run(arguments, Store(Path(os.path.abspath(arguments.root))), keys)
+        sys.stdout.flush()
+        return status
+    except Problem as problem:
+        progress("Error: %(problem)s", problem=problem)
+        return problem.status
+    except KeyboardInterrupt:
+        progress("Interrupted. What was half-written has been removed.")
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    except OSError as error:
+        where = error.filename or arguments.command
+        progress("Error: %(where)s: %(reason)s", where=where, reason=error.strerror or error)
+        return FAILED
+
+
+SPANISH = {
+    PACKAGES: (
+        "Instálelo. Debian: apt-get install gnupg zstd; Red Hat: dnf install gnupg2 zstd;"
+        " Alpine: apk add gnupg zstd; macOS: brew install gnupg zstd"
+    ),
+    ANOTHER: "Use otra copia de este respaldo, u otro respaldo.",
+    TRUST["authentic"]: "auténtico: lo hizo la clave que se dio",
+    TRUST["unknown"]: "SIN AUTENTICAR: ninguna clave dada prueba quién lo hizo",
+    TRUST["unsigned"]: "SIN AUTENTICAR: no está firmado, pudo hacerlo cualquiera",
+    GIVE_KEY: "Dé el archivo de su contraseña (o clave de firma): --passphrase-file ARCHIVO",
+    "This Python cannot compute scrypt, so no passphrase can be used.": (
+        "Este Python no puede calcular scrypt, y sin eso no sirve ninguna contraseña."
+    ),
+    "Use a Python built with OpenSSL 1.1 or newer: that of python.org, Homebrew, Debian.": (
+        "Use un Python hecho con OpenSSL 1.1 o posterior: el de python.org, Homebrew, Debian."
+    ),
+    "%(file)s is no passphrase: it must be one line without control characters.": (
+        "%(file)s no es una contraseña: debe ser una línea sin caracteres de control."
+    ),
+    "A file from Windows has a carriage return at the line's end: take it out.": (
+        "Un archivo de Windows tiene un retorno de carro al final de la línea: quítelo."
+    ),
+    "The backup needs a passphrase, and there is no terminal to ask.": (
+        "El respaldo necesita una contraseña, y no hay terminal donde pedirla."
+    ),
+    "Passphrase: ": "Contraseña: ",
+    "No passphrase given opens %(name)s: it was made with key %(key)s.": (
+        "Ninguna contraseña dada abre %(name)s: se hizo con la clave %(key)s."
+    ),
+    "%(name)s is encrypted to public keys.": "%(name)s está cifrado para claves públicas.",
+    "Name the folder of a keyring that has a secret key of it: --gnupghome ~/.gnupg": (
+        "Indique la carpeta de un llavero con su clave secreta: --gnupghome ~/.gnupg"
+    ),
+    "The passphrase file %(file)s can be read by others.": (
+        "Otros pueden leer el archivo de contraseña %(file)s."
+    ),
+    "Run: chmod 600 %(file)s": "Ejecute: chmod 600 %(file)s",
+    "%(file)s cannot be read: %(reason)s": "No se puede leer %(file)s: %(reason)s",
+    "The manifest is cut off or damaged.": "El manifiesto está cortado o dañado.",
+    "The manifest is NOT AUTHENTIC: it was changed after it was written.": (
+        "El manifiesto NO ES AUTÉNTICO: se cambió después de escrito."
+    ),
+    "The manifest has format %(format)s; this file reads format 1.": (
+        "El manifiesto tiene el formato %(format)s; este archivo lee el formato 1."
+    ),
+    "Use the recover.py of the version that made the backup, or a newer one.": (
+        "Use el recover.py de la versión que hizo el respaldo, o uno posterior."
+    ),
+    "%(path)s is missing.": "Falta %(path)s.",
+    "%(path)s cannot be read: %(reason)s": "No se puede leer %(path)s: %(reason)s",
+    "%(path)s is not a regular file.": "%(path)s no es un archivo regular.",
+    "%(folder)s is one backup; the folder above it holds the backups.": (
+        "%(folder)s es un solo respaldo; los respaldos están en la carpeta superior."
+    ),
+    "Give that one: --from FOLDER": "Indique esa: --from CARPETA",
+    "The manifest is too large.": "El manifiesto es demasiado grande.",
+    "The manifest cannot be understood: %(reason)s": (
+        "El manifiesto no se puede entender: %(reason)s"
+    ),
+    "The manifest in %(name)s is that of %(other)s.": (
+        "El manifiesto que está en %(name)s es el de %(other)s."
+    ),
+    "If the folder was renamed, give it that name again.": (
+        "Si se cambió el nombre de la carpeta, devuélvale ese."
+    ),
+    "%(path)s is damaged: its bytes are not those that were written.": (
+        "%(path)s está dañado: sus bytes no son los que se escribieron."
+    ),
+    "%(tool)s cannot be run: %(reason)s.": "No se puede ejecutar %(tool)s: %(reason)s.",
+    "The keyring has no secret key for %(name)s: %(said)s": (
+        "El llavero no tiene ninguna clave secreta para %(name)s: %(said)s"
+    ),
+    "gpg could not decrypt: %(said)s": "gpg no pudo descifrar: %(said)s",
+    "The compressed stream is damaged: %(said)s": ("El flujo comprimido está dañado: %(said)s"),
+    "%(artifact)s holds more or less than the %(size)s that its manifest states.": (
+        "%(artifact)s contiene más o menos que los %(size)s que dice su manifiesto."
+    ),
+    "The media index or a pack is damaged or contradicts itself: %(where)s": (
+        "El índice de medios o un paquete está dañado o se contradice: %(where)s"
+    ),
+    "%(name)s\n  UNREADABLE: %(problem)s": "%(name)s\n  ILEGIBLE: %(problem)s",
+    "  kind      %(kind)s  %(label)s": "  tipo        %(kind)s  %(label)s",
+    "  finished  %(time)s UTC": "  terminado   %(time)s UTC",
+    "  size      %(stored)s stored, %(raw)s unpacked": (
+        "  tamaño      %(stored)s guardados, %(raw)s desempacados"
+    ),
+    "  sources   %(sources)s": "  fuentes     %(sources)s",
+    "  here      NOT WHOLE: %(lacking)s of %(count)s files are missing or cut off": (
+        "  aquí        INCOMPLETO: %(lacking)s de %(count)s archivos faltan o están cortados"
+    ),
+    "  here      whole: all %(count)s files, by their sizes": (
+        "  aquí        completo: los %(count)s archivos, según sus tamaños"
+    ),
+    "  manifest  %(trust)s": "  manifiesto  %(trust)s",
+    "There is no backup below %(folder)s: no folder in it has a manifest.json.": (
+        "No hay respaldos bajo %(folder)s: ninguna de sus carpetas tiene un manifest.json."
+    ),
+    "Name the folder that holds the backups' folders: --from FOLDER": (
+        "Indique la carpeta que contiene las carpetas de los respaldos: --from CARPETA"
+    ),
+    "There is no backup %(name)s below %(folder)s.": (
+        "No hay ningún respaldo %(name)s bajo %(folder)s."
+    ),
+    "The command list shows those that there are.": "La orden list muestra los que hay.",
+    "%(name)s is the beginning of several backups: %(names)s": (
+        "Varios respaldos comienzan con %(name)s: %(names)s"
+    ),
+    "Give more of it.": "Escriba más caracteres.",
+    "%(name)s is NOT AUTHENTICATED: no key at hand proves who made it.": (
+        "%(name)s está SIN AUTENTICAR: ninguna clave dada prueba quién lo hizo."
+    ),
+    "%(name)s is NOT AUTHENTICATED: it is not signed, so anybody may have made it.": (
+        "%(name)s está SIN AUTENTICAR: no está firmado, pudo hacerlo cualquiera."
+    ),
+    "If you know where it comes from and that nobody changed it: --unauthenticated": (
+        "Si sabe de dónde viene y que nadie lo cambió: --unauthenticated"
+    ),
+    "Reading %(name)s ...": "Leyendo %(name)s ...",
+    "%(name)s: NOT GOOD": "%(name)s: NO ESTÁ BIEN",
+    "%(name)s: good, all %(count)s files are as written": (
+        "%(name)s: bien, los %(count)s archivos están como se escribieron"
+    ),
+    "%(folder)s exists and is not an empty folder.": (
+        "%(folder)s existe y no es una carpeta vacía."
+    ),
+    "Name a new one: --to FOLDER": "Indique una nueva: --to CARPETA",
+    "Checking the stored files of %(name)s ...": (
+        "Comprobando los archivos guardados de %(name)s ..."
+    ),
+    "Unpacking %(name)s ...": "Desempacando %(name)s ...",
+    "%(name)s holds no source %(source)s; it holds: %(known)s": (
+        "%(name)s no contiene la fuente %(source)s; contiene: %(known)s"
+    ),
+    "%(folder)s has %(free)s free, and about %(needed)s are needed.": (
+        "%(folder)s tiene %(free)s libres, y se necesitan unos %(needed)s."
+    ),
+    "Name a folder on a larger disk, or unpack a part: --only SOURCE": (
+        "Indique una carpeta en un disco mayor, o desempaque una parte: --only FUENTE"
+    ),
+    "\nUnpacked to %(folder)s. What to do with it, with the site stopped:": (
+        "\nDesempacado en %(folder)s. Qué hacer con ello, con el sitio detenido:"
+    ),
+    "# PostgreSQL %(version)s: needs a server and client tools of %(major)s or newer": (
+        "# PostgreSQL %(version)s: necesita servidor y programas cliente %(major)s o posteriores"
+    ),
+    "# SQLite %(version)s: the file that the settings name in DATABASES": (
+        "# SQLite %(version)s: el archivo que la configuración nombra en DATABASES"
+    ),
+    "# only where the database's own dump cannot be used (another engine)": (
+        "# solo donde no sirve el volcado de la propia base (otro motor)"
+    ),
+    "# into the folder that the settings name in MEDIA_ROOT": (
+        "# a la carpeta que la configuración nombra en MEDIA_ROOT"
+    ),
+    "the folder that holds the backups (this file's own)": (
+        "la carpeta que contiene los respaldos (la de este archivo)"
+    ),
+    "a file with the passphrase, or an older one, or the signing key; repeatable": (
+        "un archivo con la contraseña, una anterior o la clave de firma; se puede repetir"
+    ),
+    "decrypt with the secret keys of this keyring, where public keys encrypted": (
+        "descifrar con las claves secretas de este llavero, si se cifró con claves públicas"
+    ),
+    "accept a backup though no key proves who made it": (
+        "aceptar un respaldo aunque ninguna clave pruebe quién lo hizo"
+    ),
+    "the language of the messages (from LANG)": "el idioma de los mensajes (según LANG)",
+    "List, verify and unpack backups made by mipyme_backup. Nothing else needs to be"
+    " installed but gpg and zstd.": (
+        "Lista, verifica y desempaca respaldos hechos por mipyme_backup. Solo hace falta"
+        " tener instalados gpg y zstd."
+    ),
+    "show the backups, newest first": "mostrar los respaldos, primero el más nuevo",
+    "check every stored byte against the manifests": (
+        "comprobar cada byte guardado contra los manifiestos"
+    ),
+    "default: all backups": "por omisión: todos los respaldos",
+    "also decrypt, decompress, and check what is inside": (
+        "además descifrar, descomprimir y comprobar lo que hay dentro"
+    ),
+    "write what a backup holds into a new folder": (
+        "escribir lo que contiene un respaldo en una carpeta nueva"
+    ),
+    "a name that list shows, or its id": "un nombre que muestra list, o su id",
+    "new or empty; only you can read it": "nueva o vacía; solo usted podrá leerla",
+    "only this source: database:default, fixtures, media ...; repeatable": (
+        "solo esta fuente: database:default, fixtures, media ...; se puede repetir"
+    ),
+    "Error: %(problem)s": "Error: %(problem)s",
+    "Error: %(where)s: %(reason)s": "Error: %(where)s: %(reason)s",
+    "Interrupted. What was half-written has been removed.": (
+        "Interrumpido. Lo que estaba a medio escribir se ha quitado."
+    ),
+}
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(main(sys.argv[1:]))
