@@ -55,14 +55,14 @@ def complete(
     _put_manifest(destination, manifest_path(manifest.name), data, work)
 
 
-def put_recovery_program(destination: Destination) -> None:
+def put_recovery_program(name: str, destination: Destination) -> None:
     """Lay `recover.py` beside the backups: all that is needed to read them without us."""
     program = Path(mipyme_backup.__file__).with_name(RECOVERY_PROGRAM)
     try:
         if destination.size(RECOVERY_PROGRAM) != program.stat().st_size:
             destination.put(RECOVERY_PROGRAM, program)
     except DestinationError as error:  # no reason to call a backup that is whole a failure
-        logger.warning("%s lacks its copy of %s: %s", destination, RECOVERY_PROGRAM, error)
+        logger.warning("%s lacks its copy of %s: %s", name, RECOVERY_PROGRAM, error)
 
 
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:

@@ -7,6 +7,7 @@ destinations that are still in the note lack a copy, which is completed from the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -77,12 +78,10 @@ class RunNote:
     def remove_from(self, destination: Destination) -> None:
         """Remove what the run stored there; what may not be deleted stays, and harms nobody."""
         for prefix in (f"{self.name}/", *(f"{path}." for path in self.packs)):
-            destination.sweep(prefix)
-            for entry in [*destination.entries(prefix)]:
-                try:
+            with contextlib.suppress(DeletionRefusedError):
+                destination.sweep(prefix)
+                for entry in [*destination.entries(prefix)]:
                     destination.delete(entry.name)
-                except DeletionRefusedError:
-                    break
 
     def _write(self) -> None:
         make_folder(self._file.parent)

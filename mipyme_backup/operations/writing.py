@@ -200,7 +200,7 @@ class Writer:
             work=self._work,
         )
         self._note.settled(lane.name, committed=True)
-        put_recovery_program(destination)
+        put_recovery_program(lane.name, destination)
         self._committed.append(lane.name)
 
     def _file_name(self, artifact: Artifact) -> str:

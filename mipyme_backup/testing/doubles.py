@@ -136,6 +136,12 @@ class FaultyDestination(Destination):
         self._inner.delete(name)
         self._raise_after(fault)
 
+    def vouches_for(self, name: str, file: Path) -> bool:
+        return self._inner.vouches_for(name, file)
+
+    def sweep(self, prefix: str) -> None:
+        self._inner.sweep(prefix)
+
     def free_space(self) -> int | None:
         self._fault("free_space")
         return self._inner.free_space()

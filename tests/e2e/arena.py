@@ -250,11 +250,9 @@ class Arena:
             if folder.name == "pool":
                 packs = [pack.name for pack in folder.iterdir()]
                 names += [pack for pack in packs if not any(pack in text for text in manifests)]
-            elif (
-                folder.is_dir()
-                and folder.name[0] != "."
-                and not (folder / "manifest.json").exists()
-            ):
+            elif folder.name[0] == "." or not folder.is_dir():
+                continue
+            elif not (folder / "manifest.json").exists():
                 names.append(folder.name)
         return names
 

@@ -40,7 +40,7 @@ class Store:
         """Return the stored files by what they are: manifests, each artifact, packs."""
         groups: dict[str, list[Path]] = {}
         for path in sorted(self.project.backups.rglob("*")):
-            if path.is_file() and ".state" not in path.parts:
+            if path.is_file() and ".state" not in path.parts and path.name != "recover.py":
                 kind = "pack" if "pool" in path.parts else path.name.partition(".")[0]
                 groups.setdefault(kind, []).append(path)
         return groups

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mipyme_backup import api
+from mipyme_backup import api, recover
 from mipyme_backup.errors import DestinationError, NoBackupError
 from mipyme_backup.operations.writing import DEPTH
 from tests.faulty import FarAway
@@ -87,6 +87,9 @@ def test_the_fast_one_of_two_far_ones_completes_the_slow_one(project: Any, backu
 
     assert made.status == "complete"
     assert_good(made, "fast", "slow")
+    program = Path(recover.__file__).read_bytes()
+    for name in ("fast", "slow"):
+        assert (backups.with_name(name) / "recover.py").read_bytes() == program
 
 
 def test_one_that_is_down_is_completed_by_the_next_run(project: Any, backups: Path) -> None:
