@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Half of what a test does is to wait: for a disk, a server, a process.
-JOBS ?= 3
+JOBS ?= 4
 TORTURE_ROUNDS ?= 200
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -46,7 +46,6 @@ def on_postgresql(
         yield _saved(project)
 
 
-@pytest.mark.every_major
 def test_postgresql_database(on_postgresql: Project, workdir: Path) -> None:
     project = on_postgresql
     (block,) = _blocks("console", "pg_restore")

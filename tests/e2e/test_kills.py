@@ -16,7 +16,7 @@ from tests import services
 from tests.e2e.arena import Arena, arena, described
 from tests.e2e.project import postgresql_project, sqlite_project
 
-SAMPLE = {"backup": 1, "restore": 2}
+SAMPLE = {"backup": 1, "restore": 1}
 BACKUP = ["backup"]
 
 

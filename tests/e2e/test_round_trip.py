@@ -94,7 +94,6 @@ class RoundTrips:
         for name in NO_FILES:
             assert any(name.decode() in warning for warning in report["warnings"]), name
 
-    @pytest.mark.every_major
     def test_next_rows_get_the_next_keys(self, project: Project) -> None:
         project.destroy()
         project.restore("--latest")
