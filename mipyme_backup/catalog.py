@@ -154,6 +154,19 @@ class Catalog:
                 verified_at=datetime.now(UTC),
             )
 
+    def damaged_copies(self) -> frozenset[tuple[str, str]]:
+        """Return (backup id, destination) of the copies that a verification found damaged.
+
+        Empty where the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            damaged = Copy.objects.filter(status=Copy.Status.DAMAGED)
+            return frozenset(damaged.values_list("backup__backup_id", "destination"))
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return frozenset()
+
     @_optional
     def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:
         """Note a restore, unless it is noted already: the swap may have changed the database."""

@@ -168,16 +168,21 @@ class _File:
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
-    """A private file on the same file system is adopted without a copy, any other is copied."""
+    """A private file on the same file system is adopted without a copy, any other is copied.
+
+    One that another folder has adopted is copied as well: two copies must not be one file.
+    """
     status = file.lstat()
-    if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077:
+    if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077 and status.st_nlink == 1:
         try:
             os.link(file, target, follow_symlinks=False)
         except OSError as error:
             if error.errno in FULL:
                 raise
         else:
-            return
+            if target.lstat().st_nlink <= 2:
+                return
+            target.unlink()
     with file.open("rb") as source:
         write_file(target, source)
 

@@ -24,7 +24,11 @@ logger = logging.getLogger("mipyme_backup")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A backup and the destinations that hold it, in the order of the settings."""
+    """A backup and the destinations that hold it, best first.
+
+    Those that a verification found damaged come last, and remote ones after those of this
+    machine; otherwise they are in the order of the settings.
+    """
 
     manifest: Manifest
     destinations: tuple[str, ...]
@@ -89,7 +93,11 @@ def choose(
             other=manifest.project,
             project=project.name,
         )
-    return Choice(manifest=manifest, destinations=tuple(item.destination for item in matching))
+    damaged = project.catalog.damaged_copies()
+    names = [item.destination for item in matching]
+    names.sort(key=lambda name: project.destinations[name].remote)
+    names.sort(key=lambda name: (manifest.id, name) in damaged)
+    return Choice(manifest=manifest, destinations=tuple(names))
 
 
 def check_sources(project: Project, only: Sequence[str], found: Iterable[Found] = ()) -> None:
@@ -166,7 +174,13 @@ def _newest(
     for item in listed:
         if item.error is not None:
             logger.warning("Passed over %s on %s: %s", item.name, item.destination, item.error)
-    newest = max(candidates, key=lambda item: _age(item.manifest))
+    damaged = project.catalog.damaged_copies()
+    good = [
+        item
+        for item in candidates
+        if item.manifest and (item.manifest.id, item.destination) not in damaged
+    ]
+    newest = max(good or candidates, key=lambda item: _age(item.manifest))
     assert newest.manifest is not None
     return [item for item in candidates if item.manifest and item.manifest.id == newest.manifest.id]
 

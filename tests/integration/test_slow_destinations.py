@@ -194,3 +194,36 @@ def test_the_only_copy_cannot_be_completed(project: Any, backups: Path) -> None:
 
     with pytest.raises(NoBackupError, match="no other copy"):
         api.complete(identifier=made.manifest.id, destinations=["local"])
+
+
+def test_latest_passes_over_what_a_verification_found_damaged(project: Any, backups: Path) -> None:
+    place(project, backups)
+    older = api.backup()
+    newer = api.backup()
+    (volume,) = (backups / newer.manifest.name).glob("fixtures*")
+    volume.write_bytes(b"damaged")
+    api.verify()
+
+    chosen = api.restore(latest=True, plan=True)
+
+    assert chosen.backup_id == older.manifest.id
+
+
+def test_good_copy_is_taken_before_a_damaged_and_a_near_one_before_a_far_one(
+    project: Any, backups: Path
+) -> None:
+    place(project, backups, local=False, far={})
+    far = project.MIPYME_BACKUP["DESTINATIONS"]
+    place(project, backups)
+    near = project.MIPYME_BACKUP["DESTINATIONS"]
+    project.MIPYME_BACKUP = {**project.MIPYME_BACKUP, "DESTINATIONS": {**far, **near}}
+    made = api.backup()
+
+    first = str(api.restore(latest=True, plan=True).plan[0])
+    (volume,) = (backups / made.manifest.name).glob("fixtures*")
+    volume.write_bytes(b"damaged")
+    api.verify()
+    second = str(api.restore(latest=True, plan=True).plan[0])
+
+    assert first.endswith("from local, far")
+    assert second.endswith("from far, local")

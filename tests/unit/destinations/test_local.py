@@ -457,3 +457,14 @@ def test_sweep_removes_the_empty_folders_of_a_killed_put_and_nothing_else(
 
     assert [path.name for path in local.location.iterdir()] == ["whole"]
     assert [entry.name for entry in local.entries()] == ["whole/object"]
+
+
+def test_two_folders_never_share_one_file(tmp_path: Path, file: Path) -> None:
+    first, second = (LocalDestination(location=tmp_path / name) for name in ("first", "second"))
+    first.put("backup/object", file)
+    second.put("backup/object", file)
+    file.unlink()
+
+    (tmp_path / "first" / "backup" / "object").write_bytes(b"damaged")
+
+    assert (tmp_path / "second" / "backup" / "object").read_bytes() == b"content"
