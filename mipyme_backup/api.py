@@ -238,33 +238,32 @@ def preflight() -> list[Message]:
     Looks at the tools, the key and the databases, and writes nothing.
     """
     project = build_project()
-    if project.encryption is not None:
-        project.encryption.preflight()
-    return [warning for source in project.sources.values() for warning in source.preflight()]
+    return backup_operation.preflight(project, [*project.sources.values()])
+
+
+def check_parts() -> None:
+    """Raise ConfigurationError where the settings name parts that cannot be made.
+
+    Reads no secret and touches no destination.
+    """
+    _build_parts(conf.load())
 
 
 def build_project() -> Project:
     """Build the parts that the settings name; raises ConfigurationError for what is wrong there."""
     settings = conf.load()
-    configured: dict[str, Source] = {
-        name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
-    }
-    encryption = (
-        _build(settings.encryption, Encryption, "ENCRYPTION") if settings.encryption else None
-    )
-    trusted = dict(encryption.authentication_secrets()) if encryption else {}
+    sources, destinations, encryption = _build_parts(settings)
+    trusted = encryption.authentication_secrets() if encryption else {}
     if settings.signing_key_file is not None:
         secret = read_secret(settings.signing_key_file)
         trusted = {fingerprint(secret): secret, **trusted}
     return Project(
         name=settings.project,
         state_dir=settings.state_dir,
-        sources=_split(configured),
-        databases=_first(configured, DatabaseSource),
-        media=_first(configured, MediaSource),
-        destinations={
-            name: _destination(name, part) for name, part in settings.destinations.items()
-        },
+        sources=_split(sources),
+        databases=_first(sources, DatabaseSource),
+        media=_first(sources, MediaSource),
+        destinations=destinations,
         encryption=encryption,
         signing_key=next(iter(trusted.items()), None),
         trusted_keys=trusted,
@@ -273,6 +272,28 @@ def build_project() -> Project:
         keep_replaced=settings.keep_replaced,
         catalog=Catalog(),
     )
+
+
+def _build_parts(
+    settings: conf.Settings,
+) -> tuple[dict[str, Source], dict[str, Destination], Encryption | None]:
+    sources: dict[str, Source] = {
+        name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
+    }
+    destinations = {name: _destination(name, part) for name, part in settings.destinations.items()}
+    if settings.encryption is None:
+        return sources, destinations, None
+    encryption: Encryption = _build(settings.encryption, Encryption, "ENCRYPTION")
+    encryption.host_secret_file = settings.state_dir / "host_secret"
+    if not encryption.proves_author and settings.signing_key_file is None:
+        raise ConfigurationError(
+            _("Backups that are encrypted to public keys need a SIGNING_KEY_FILE."),
+            hint=_(
+                "Anybody may encrypt to a public key: the signing key proves that a backup is"
+                " yours. Make one: (umask 077; openssl rand -base64 32 > FILE)"
+            ),
+        )
+    return sources, destinations, encryption
 
 
 def _split(configured: Mapping[str, Source]) -> dict[str, Source]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from django.apps import apps
 from django.db import Error, connections, transaction
+from django.db.models import Max
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import BackupError, SourceError
@@ -166,6 +167,21 @@ class Catalog:
         except UNAVAILABLE as error:
             self.warn(error)
             return frozenset()
+
+    def newest_sequence(self) -> int:
+        """Return the highest number of a whole backup that was committed, safety ones apart.
+
+        0 where there is none, or the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            committed = Backup.objects.filter(
+                whole=True, status__in=(Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+            ).exclude(kind=Backup.Kind.SAFETY)
+            return int(committed.aggregate(newest=Max("sequence"))["newest"] or 0)
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return 0
 
     @_optional
     def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:

@@ -28,8 +28,11 @@ def check_settings(
     problems = conf.problems()
     if problems:
         return [_error(problem) for problem in problems]
+    from mipyme_backup import api  # the parts need the models, which are not there at import
+
     try:
         settings = conf.load()
+        api.check_parts()
     except ConfigurationError as error:
         return [_error(error)]
     return list(_public_places(settings))
@@ -53,7 +56,7 @@ def check_deployment(
                 id="mipyme_backup.W001",
             )
         )
-    from mipyme_backup import api  # the parts need the models, which are not there at import
+    from mipyme_backup import api  # as above
 
     try:
         api.preflight()

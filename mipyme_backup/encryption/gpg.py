@@ -1,205 +1,161 @@
-"""Symmetric OpenPGP encryption by GnuPG: AES-256, binary, passphrase by descriptor.
-
-gpg runs in a private home of a short path, and without an agent: with the passphrase by
-descriptor it would need one only to measure how often to hash it, and that is stated here.
-"""
+"""OpenPGP encryption by GnuPG: AES-256, binary, to a passphrase or to public keys."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
+from mipyme_backup.encryption import program
 from mipyme_backup.encryption.base import Encryption
-from mipyme_backup.encryption.passphrase import fingerprint, read_secret
-from mipyme_backup.errors import (
-    DamagedError,
-    EncryptionError,
-    KeyMissingError,
-    PreflightError,
+from mipyme_backup.encryption.keyring import (
+    FINGERPRINT,
+    Keyring,
+    PublicKey,
+    checked_fingerprint,
 )
-from mipyme_backup.messages import _
-from mipyme_backup.process import Child, Reader, run, secret_pipe
+from mipyme_backup.encryption.passphrase import fingerprint, read_secret
+from mipyme_backup.errors import ConfigurationError, EncryptionError, KeyMissingError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.private_files import make_folder, write_file
+from mipyme_backup.process import Reader
 
-HOME_PREFIX = "mipyme-gpg-"
-OLDEST_VERSION = (2, 2)
+JOINT = "."
+"""Between the fingerprints of several recipients, where one name is needed for all."""
+WARN_BEFORE = timedelta(days=30)
 
 
 class GPG(Encryption):
-    """Encrypts to a passphrase; `old_passphrase_files` still open what they once closed."""
+    """Encrypts to the passphrase in `passphrase_file`, or to the public keys `recipients`.
+
+    Recipients are whole fingerprints of keys in the keyring `home`; each of them opens every
+    backup. `old_passphrase_files` still open what they once closed, in either mode, and so does
+    a secret key in `home`.
+    """
 
     suffix = ".gpg"
-    method = "gpg-symmetric-aes256"
 
     def __init__(
-        self, *, passphrase_file: str | Path, old_passphrase_files: Sequence[str | Path] = ()
+        self,
+        *,
+        passphrase_file: str | Path | None = None,
+        old_passphrase_files: Sequence[str | Path] = (),
+        recipients: Sequence[str] = (),
+        home: str | Path | None = None,
     ) -> None:
-        self._files = [Path(file) for file in (passphrase_file, *old_passphrase_files)]
+        if (passphrase_file is None) == (not recipients):
+            raise ConfigurationError(
+                _("ENCRYPTION.OPTIONS needs either passphrase_file or recipients."),
+                hint=_("Old passphrases beside recipients go into old_passphrase_files."),
+            )
+        if isinstance(recipients, str):
+            raise ConfigurationError(_("ENCRYPTION.OPTIONS.recipients must be a list."))
+        self._recipients = sorted({checked_fingerprint(text) for text in recipients})
+        self._present = Path(passphrase_file) if passphrase_file is not None else None
+        self._old = [Path(file) for file in old_passphrase_files]
+        self._keyring = Keyring(home)
+        self.proves_author = not self._recipients
+        self.method = "gpg-public-key-aes256" if self._recipients else "gpg-symmetric-aes256"
 
     @cached_property
     def _secrets(self) -> dict[str, bytes]:
-        secrets = [read_secret(file) for file in self._files]
-        return {fingerprint(secret): secret for secret in secrets}
+        files = [*([self._present] if self._present else []), *self._old]
+        found = [read_secret(file) for file in files]
+        return {fingerprint(secret): secret for secret in found}
 
     @property
     def key_fingerprint(self) -> str:
-        return next(iter(self._secrets))
+        return JOINT.join(self._recipients) or next(iter(self._secrets))
 
     def authentication_secrets(self) -> dict[str, bytes]:
         return dict(self._secrets)
 
-    def preflight(self) -> None:
-        sweep_homes()
-        version = run(["gpg", "--version"])
-        found = re.search(r"\b(\d+)\.(\d+)\.\d+", version)
-        if found is None or tuple(map(int, found.groups())) < OLDEST_VERSION:
-            raise PreflightError(
-                _("GnuPG 2.2 or newer is needed; gpg says %(version)s"),
-                hint=_("Install it: sudo apt-get install gnupg"),
-                version=version.partition("\n")[0] or "-",
-            )
-        self.key_fingerprint  # noqa: B018 - reads the passphrase file, and raises what is wrong
+    def preflight(self) -> list[Message]:
+        program.preflight()
+        self._secrets  # noqa: B018 - reads the passphrase files, and raises what is wrong
+        text = _("The key %(key)s expires on %(date)s: no backup can be made after that.")
+        return [
+            Message(text, {"key": key.fingerprint, "date": f"{key.expires:%Y-%m-%d}"})
+            for key in self._public_keys
+            if key.expires is not None and key.expires < datetime.now(UTC) + WARN_BEFORE
+        ]
 
-    def encrypt(self, upstream: Reader) -> Reader:
-        secret = self._secrets[self.key_fingerprint]
-        return _Gpg(encrypt_arguments(), secret, upstream, _check_encrypted)
+    def opens(self, key_fingerprint: str) -> bool:
+        if key_fingerprint in self._secrets:
+            return True
+        keys = _public_fingerprints(key_fingerprint)
+        return bool(keys) and self._keyring.holds_secret_of(keys)
 
-    def decrypt(self, upstream: Reader, key_fingerprint: str) -> Reader:
-        secret = self._secrets.get(key_fingerprint)
-        if secret is None:
-            raise KeyMissingError(
-                _("No passphrase at hand opens this backup: it was made with key %(key)s."),
-                hint=_(
-                    "Name the file of that passphrase in passphrase_file or old_passphrase_files."
-                ),
-                key=key_fingerprint,
-            )
-        return _Gpg(decrypt_arguments(), secret, upstream, _check_decrypted)
+    def encrypt(self, upstream: Reader, *, readable_here: bool = False) -> Reader:
+        with _closing_on_error(upstream):
+            if self._recipients:
+                secret = self._host_secret(make=True) if readable_here else None
+                recipients = [key.content for key in self._public_keys]
+            else:
+                secret, recipients = self._secrets[self.key_fingerprint], []
+        return program.encrypting(upstream, secret=secret, recipients=recipients)
 
+    def decrypt(
+        self, upstream: Reader, key_fingerprint: str, *, readable_here: bool = False
+    ) -> Reader:
+        with _closing_on_error(upstream):
+            secret = self._secrets.get(key_fingerprint)
+            public = _public_fingerprints(key_fingerprint)
+            by_keyring = bool(public) and self._keyring.holds_secret_of(public)
+            if secret is None and not by_keyring and public and readable_here:
+                secret = self._host_secret(make=False)
+            if secret is None and not by_keyring:
+                raise _key_missing(key_fingerprint, public=bool(public))
+        if secret is not None:
+            return program.decrypting(upstream, secret=secret)
+        return program.decrypting_by_keyring(upstream, self._keyring.home)
 
-def encrypt_arguments() -> list[str]:
-    """Return gpg's options to encrypt stdin to stdout; zstd has compressed already.
+    @cached_property
+    def _public_keys(self) -> list[PublicKey]:
+        return [self._keyring.public_key(fingerprint) for fingerprint in self._recipients]
 
-    The passphrase is hashed (RFC 4880, 3.7.1.3) for about 100 ms, as scrypt is for the manifest.
-    """
-    return [
-        "--symmetric",
-        "--cipher-algo=AES256",
-        "--compress-algo=none",
-        "--s2k-digest-algo=SHA512",
-        "--s2k-count=16777216",
-    ]
-
-
-def decrypt_arguments() -> list[str]:
-    """Return gpg's options to decrypt stdin to stdout."""
-    return ["--decrypt"]
-
-
-def command(home: Path, passphrase_descriptor: int, arguments: Sequence[str]) -> list[str]:
-    """Return the whole argv; status lines go to stderr, beside the messages."""
-    return [
-        "gpg",
-        "--homedir",
-        str(home),
-        "--no-options",
-        "--batch",
-        "--no-tty",
-        "--quiet",
-        "--no-autostart",
-        "--no-symkey-cache",
-        "--pinentry-mode",
-        "loopback",
-        "--passphrase-fd",
-        str(passphrase_descriptor),
-        "--status-fd",
-        "2",
-        *arguments,
-    ]
-
-
-class _Gpg:
-    """A running gpg, its home, and the check of what it reported; all end with it."""
-
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        secret: bytes,
-        upstream: Reader,
-        check: Callable[[int, str], None],
-    ) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(upstream.close)
-            home = stack.enter_context(_private_home())
-            with secret_pipe(secret) as descriptor:
-                self._child = Child(
-                    command(home, descriptor, arguments),
-                    stdin=upstream,
-                    env={"GNUPGHOME": str(home)},
-                    pass_fds=[descriptor],
-                    on_exit=check,
-                )
-            stack.callback(self._child.close)
-            self._stack = stack.pop_all()
-
-    def read(self, size: int, /) -> bytes:
-        return self._child.read(size)
-
-    def close(self) -> None:
-        self._stack.close()
+    def _host_secret(self, *, make: bool) -> bytes | None:
+        """Return what this host opens its own media index with, made once; None without a place."""
+        file = self.host_secret_file
+        if file is None:
+            return None
+        if make and not file.exists():
+            make_folder(file.parent)
+            write_file(file, f"{secrets.token_urlsafe(32)}\n".encode())
+        return read_secret(file) if file.exists() else None
 
 
 @contextlib.contextmanager
-def _private_home() -> Iterator[Path]:
+def _closing_on_error(reader: Reader) -> Iterator[None]:
+    """Close a reader that was given away, where nobody came to take it over."""
     try:
-        home = tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-", dir="/tmp")
-    except OSError as error:
-        raise PreflightError(
-            _("gpg has no place for its home: /tmp cannot be written to: %(reason)s"),
-            hint=_("Free some space in /tmp, and let this user write there."),
-            reason=error.strerror,
-        ) from error
-    try:
-        yield Path(home)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+        yield
+    except BaseException:
+        reader.close()
+        raise
 
 
-def sweep_homes() -> None:
-    """Remove the homes of our own processes that died before they could."""
-    for home in Path("/tmp").glob(f"{HOME_PREFIX}*"):  # noqa: S108
-        with contextlib.suppress(OSError, ValueError):
-            owner = int(home.name.removeprefix(HOME_PREFIX).partition("-")[0])
-            if home.lstat().st_uid == os.geteuid() and not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(home, ignore_errors=True)
+def _public_fingerprints(key_fingerprint: str) -> list[str]:
+    """Return the fingerprints of the recipients; empty where the name is that of a passphrase."""
+    parts = key_fingerprint.split(JOINT)
+    return parts if all(FINGERPRINT.fullmatch(part) for part in parts) else []
 
 
-def _statuses(stderr: str) -> set[str]:
-    return {line.split()[1] for line in stderr.split("\n") if line.startswith("[GNUPG:] ")}
-
-
-def _check_encrypted(status: int, stderr: str) -> None:
-    if status != 0 or "END_ENCRYPTION" not in _statuses(stderr):
-        raise EncryptionError(_("gpg could not encrypt: %(stderr)s"), stderr=_said(stderr))
-
-
-def _check_decrypted(status: int, stderr: str) -> None:
-    """Exit status 0 proves nothing: gpg gives it to a packet that was never encrypted."""
-    statuses = _statuses(stderr)
-    if status == 0 and {"DECRYPTION_OKAY", "GOODMDC"} <= statuses:
-        return
-    raise DamagedError(
-        _("gpg could not decrypt: %(stderr)s"),
-        hint=_("The stored bytes are damaged, or not what this key encrypted: try another copy."),
-        stderr=_said(stderr),
+def _key_missing(key_fingerprint: str, *, public: bool) -> EncryptionError:
+    if public:
+        return KeyMissingError(
+            _("No secret key at hand opens this backup: it was encrypted to %(key)s."),
+            hint=_(
+                "Where that is on purpose, restore on the machine that has it; else import it into"
+                " the keyring that ENCRYPTION names as home."
+            ),
+            key=key_fingerprint,
+        )
+    return KeyMissingError(
+        _("No passphrase at hand opens this backup: it was made with key %(key)s."),
+        hint=_("Name the file of that passphrase in passphrase_file or old_passphrase_files."),
+        key=key_fingerprint,
     )
-
-
-def _said(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if not line.startswith("[GNUPG:]")]
-    return " / ".join(lines) or "-"

@@ -31,7 +31,7 @@ from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.saving import Saving
-from mipyme_backup.operations.sequence import next_sequence
+from mipyme_backup.operations.sequence import hidden_newest, next_sequence, note_newest
 from mipyme_backup.operations.writing import Writer, new_id
 from mipyme_backup.sources.base import Source
 
@@ -158,8 +158,9 @@ def _store(
     progress: Progress,
 ) -> BackupResult:
     """Save the sources, and commit."""
-    warnings = _preflight(project, sources)
+    warnings = preflight(project, sources)
     held = look_around(project, lanes)
+    warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     warnings += _scarce_space(lanes, held)
     name = _free_name(started.name, held)
     note = new_note(project, started.id, name, [*lanes])
@@ -189,6 +190,7 @@ def _store(
         )
         progress.step(Message(_("Confirming what each destination holds")))
         data = writer.commit(manifest)
+        note_newest(project, manifest)
         failures = writer.make_room()
     except BaseException:
         writer.forget()
@@ -235,11 +237,10 @@ def _destinations(project: Project, request: Request) -> dict[str, Destination]:
     return {name: place for name, place in project.destinations.items() if name in wanted}
 
 
-def _preflight(project: Project, sources: Sequence[Source]) -> list[Message]:
+def preflight(project: Project, sources: Sequence[Source]) -> list[Message]:
     """Return warnings; raise what makes it impossible to save or to encrypt."""
-    if project.encryption is not None:
-        project.encryption.preflight()
-    return [warning for source in sources for warning in source.preflight()]
+    warnings = [] if project.encryption is None else project.encryption.preflight()
+    return warnings + [warning for source in sources for warning in source.preflight()]
 
 
 def _scarce_space(lanes: Lanes, held: Mapping[str, Holdings]) -> list[Message]:

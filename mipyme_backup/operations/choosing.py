@@ -15,9 +15,10 @@ from mipyme_backup.errors import (
     UsageError,
 )
 from mipyme_backup.manifest import Manifest
-from mipyme_backup.messages import _
+from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, backups_on
+from mipyme_backup.operations.sequence import hidden_newest
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -27,11 +28,13 @@ class Choice:
     """A backup and the destinations that hold it, best first.
 
     Those that a verification found damaged come last, and remote ones after those of this
-    machine; otherwise they are in the order of the settings.
+    machine; otherwise they are in the order of the settings. `warnings` are for whoever asked
+    for the newest.
     """
 
     manifest: Manifest
     destinations: tuple[str, ...]
+    warnings: tuple[Message, ...] = ()
 
 
 def all_backups(project: Project, destination: str | None = None) -> list[Found]:
@@ -97,7 +100,8 @@ def choose(
     names = [item.destination for item in matching]
     names.sort(key=lambda name: project.destinations[name].remote)
     names.sort(key=lambda name: (manifest.id, name) in damaged)
-    return Choice(manifest=manifest, destinations=tuple(names))
+    hidden = hidden_newest(project, found) if identifier is None and at is None else []
+    return Choice(manifest=manifest, destinations=tuple(names), warnings=tuple(hidden))
 
 
 def check_sources(project: Project, only: Sequence[str], found: Iterable[Found] = ()) -> None:

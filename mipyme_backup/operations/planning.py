@@ -28,8 +28,12 @@ def plan_lines(
                 "moment": f"{manifest.snapshot_at:%Y-%m-%d %H:%M:%S} UTC",
                 "destinations": ", ".join(choice.destinations),
             },
-        )
+        ),
+        *choice.warnings,
     ]
+    if manifest.key_fingerprint is not None:
+        text = _("It is encrypted, with the key %(key)s.")
+        lines.append(Message(text, {"key": manifest.key_fingerprint}))
     for _source, target in targets:
         lines += target.plan()
     lines += _migrations(manifest, targets, migrate=request.migrate)

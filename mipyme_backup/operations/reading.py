@@ -80,6 +80,12 @@ def read_manifest(project: Project, destination: str, name: str) -> Found:
             raise DamagedError(
                 _("The manifest in %(name)s is that of %(other)s."), name=name, other=manifest.name
             )
+        if manifest.encryption is None and project.encryption is not None:
+            raise DamagedError(
+                _("%(name)s is not encrypted, and the settings need it to be (ENCRYPTION)."),
+                hint=_("If it is yours, from before, restore it with ENCRYPTION set to None."),
+                name=name,
+            )
     except BackupError as error:
         return Found(destination=destination, name=name, error=error)
     digest = hashlib.sha256(data).hexdigest()
@@ -98,9 +104,17 @@ def check_stored(
 
 
 def open_artifact(
-    project: Project, destination: Destination, manifest: Manifest, artifact: StoredArtifact
+    project: Project,
+    destination: Destination,
+    manifest: Manifest,
+    artifact: StoredArtifact,
+    *,
+    readable_here: bool = False,
 ) -> Reader:
-    """Return the raw stream of `artifact`: each volume is checked before it is decrypted."""
+    """Return the raw stream of `artifact`: each volume is checked before it is decrypted.
+
+    `readable_here` is what this host encrypted to read it again.
+    """
     stored = Joined(
         partial(_open_volume, project, destination, path, volume)
         for path, volume in artifact.volume_paths()
@@ -113,7 +127,9 @@ def open_artifact(
                 hint=_("Set ENCRYPTION with the passphrase file that it was made with."),
             )
         decrypt = partial(
-            project.encryption.decrypt, key_fingerprint=manifest.key_fingerprint or ""
+            project.encryption.decrypt,
+            key_fingerprint=manifest.key_fingerprint or "",
+            readable_here=readable_here,
         )
     return _Exact(raw_form(stored, decrypt=decrypt, limit=artifact.raw_size), artifact)
 

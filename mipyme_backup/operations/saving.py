@@ -167,7 +167,13 @@ class Saving:
                 for lane in self._writer.keeping_up:
                     holdings = self._held.get(lane.name)
                     if artifact.name == INDEX_NAME and holdings and holdings.hold(artifact):
-                        return open_artifact(self._project, lane.destination, manifest, artifact)
+                        return open_artifact(
+                            self._project,
+                            lane.destination,
+                            manifest,
+                            artifact,
+                            readable_here=True,
+                        )
         return None
 
 

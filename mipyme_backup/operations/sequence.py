@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Holdings
+from mipyme_backup.operations.reading import Found, Holdings
 from mipyme_backup.private_files import make_folder, write_file
 
 
@@ -16,15 +19,57 @@ def next_sequence(project: Project, held: Mapping[str, Holdings]) -> int:
     The last one given is kept in `STATE_DIR`: the destination that holds the newest backups may
     be away just now, or their key. Call it with the lock held.
     """
-    file = project.state_dir / "sequence"
     backups = [item for one in held.values() for item in one.backups]
     numbers = [item.manifest.sequence for item in backups if item.manifest is not None]
+    number = 1 + max(_noted(_last_given(project)), *numbers, 0)
+    _note(_last_given(project), number)
+    return number
+
+
+def note_newest(project: Project, manifest: Manifest) -> None:
+    """Remember a backup that was committed, so that one who hides it is found out."""
+    if _counts(manifest):
+        _note(_newest(project), manifest.sequence)
+
+
+def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
+    """Warn where a newer backup was made here than any that is `found`.
+
+    Safety backups do not count, nor those of a part: they come and go. What is known is what
+    `STATE_DIR` and the catalog remember; on a bare host that is nothing.
+    """
+    known = max(_noted(_newest(project)), project.catalog.newest_sequence())
+    seen = max((m.sequence for item in found if (m := item.manifest) and _counts(m)), default=0)
+    if seen >= known:
+        return []
+    text = _(
+        "The newest backup that can be seen is number %(seen)d, and number %(known)d was made:"
+        " somebody may have removed what is newer, or a destination that has it is away."
+    )
+    return [Message(text, {"seen": seen, "known": known})]
+
+
+def _counts(manifest: Manifest) -> bool:
+    return manifest.whole and manifest.kind != "safety"
+
+
+def _last_given(project: Project) -> Path:
+    return project.state_dir / "sequence"
+
+
+def _newest(project: Project) -> Path:
+    return project.state_dir / "newest"
+
+
+def _noted(file: Path) -> int:
     with contextlib.suppress(FileNotFoundError, ValueError):
-        numbers.append(int(file.read_text()))
-    number = 1 + max(numbers, default=0)
+        return int(file.read_text())
+    return 0
+
+
+def _note(file: Path, number: int) -> None:
     make_folder(file.parent)
     temporary = file.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     write_file(temporary, str(number).encode())
     temporary.rename(file)
-    return number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from mipyme_backup.errors import (
@@ -13,15 +14,16 @@ from mipyme_backup.errors import (
     NoBackupError,
     PreflightError,
 )
-from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.manifest import Manifest, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose, listings
 from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found, check_stored, open_artifact
-from mipyme_backup.sources.content import check_content
+from mipyme_backup.process import Reader
+from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.database import PREFIX
-from mipyme_backup.streams.digest import Measured
+from mipyme_backup.sources.media import check_files
 
 Level = Literal["stored", "content"]
 
@@ -137,20 +139,26 @@ def _stored_problems(
 def _content_problems(
     project: Project, found: Found, manifest: Manifest, progress: Progress
 ) -> list[str]:
+    """Decrypt, decompress and parse everything; raises KeyMissingError where no key opens it."""
     problems = []
     destination = project.destinations[found.destination]
-    packs = SavedSource(name="packs", artifacts=manifest.packs)
-    for source in (*manifest.sources, packs):
+
+    def opened(artifact: StoredArtifact) -> Reader:
+        return open_artifact(project, destination, manifest, artifact)
+
+    for source in manifest.sources:
         for artifact in source.artifacts:
             try:
-                reader = open_artifact(project, destination, manifest, artifact)
-                with contextlib.closing(Measured(reader, hashing=False)) as measured:
+                with contextlib.closing(opened(artifact)) as reader:
                     if source.name.startswith(PREFIX):
-                        project.databases.check_content(
-                            artifact.name, measured, source.facts[artifact.name]
-                        )
+                        facts = source.facts[artifact.name]
+                        project.databases.check_content(artifact.name, reader, facts)
+                    elif source.name == "media":
+                        packs = {pack.path: partial(opened, pack) for pack in manifest.packs}
+                        with project.work_folder() as work:
+                            check_files(reader, packs, work)
                     else:
-                        check_content(artifact.name, measured)
+                        check_lines(reader)
             except (KeyMissingError, PreflightError):
                 raise  # says nothing of the backup
             except BackupError as error:

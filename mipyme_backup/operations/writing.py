@@ -18,10 +18,12 @@ from mipyme_backup.operations.lanes import Lane, Lanes
 from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.spool import Spool
+from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact
+from mipyme_backup.streams.checked import Checked
 from mipyme_backup.streams.compress import SUFFIX
 from mipyme_backup.streams.digest import Measured
-from mipyme_backup.streams.pipeline import stored_form
+from mipyme_backup.streams.pipeline import Stage, stored_form
 from mipyme_backup.streams.volumes import cut, volume_name
 
 DEPTH = 3
@@ -60,14 +62,9 @@ class Writer:
         else:
             path = f"pool/{artifact.pool}/{self._file_name(artifact)}"
             self._note.begin_pack(path)
-        raw = Measured(artifact.open(), hashing=False, on_bytes=on_bytes)
-        encryption = self._project.encryption
+        raw = Measured(self._opened(artifact), hashing=False, on_bytes=on_bytes)
         stored = Measured(
-            stored_form(
-                raw,
-                encrypt=encryption.encrypt if encryption else None,
-                workers=self._project.jobs,
-            )
+            stored_form(raw, encrypt=self._encrypt(artifact), workers=self._project.jobs)
         )
         volumes = []
         try:
@@ -202,6 +199,19 @@ class Writer:
         self._note.settled(lane.name, committed=True)
         put_recovery_program(lane.name, destination)
         self._committed.append(lane.name)
+
+    def _opened(self, artifact: Artifact) -> Reader:
+        """Open it; what nobody here can read again is parsed now, while it passes."""
+        encryption = self._project.encryption
+        reader = artifact.open()
+        if encryption is None or encryption.opens(encryption.key_fingerprint):
+            return reader
+        return Checked(reader, artifact.check)
+
+    def _encrypt(self, artifact: Artifact) -> Stage | None:
+        if self._project.encryption is None:
+            return None
+        return partial(self._project.encryption.encrypt, readable_here=artifact.read_again)
 
     def _file_name(self, artifact: Artifact) -> str:
         encryption = self._project.encryption

@@ -22,15 +22,19 @@ class Artifact:
 
     `name` is its file name before compression and encryption (``database.default.dump``).
     `open` starts the reading; `facts` and `warnings` are asked after it was read to the end.
-    `pool` is the pack id of an artifact that several backups share, else None.
+    `check` reads the raw stream to its end and raises DamagedError for what is wrong with it.
+    `pool` is the pack id of an artifact that several backups share, else None. The next backup
+    on this host reads what is `read_again`.
     """
 
     name: str
     open: Callable[[], Reader]
+    check: Callable[[Reader], None]
     facts: Callable[[], Facts] = dict
     warnings: Callable[[], Sequence[Message]] = tuple
     pool: str | None = None
     size_hint: int | None = None
+    read_again: bool = False
 
 
 def artifact_name(alias: str, suffix: str) -> str:

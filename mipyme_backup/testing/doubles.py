@@ -13,6 +13,7 @@ from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import Message
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Source, View
+from mipyme_backup.streams.digest import drain
 from mipyme_backup.testing.readers import BytesReader, read_whole
 
 Verb = Literal["check", "put", "open", "size", "entries", "delete", "free_space"]
@@ -56,6 +57,7 @@ class FakeSource(Source):
             yield Artifact(
                 name=name,
                 open=lambda data=data, error=error: BytesReader(data, error=error),  # type: ignore[misc]
+                check=drain,
                 facts=lambda data=data: {"bytes": len(data)},  # type: ignore[misc]
                 warnings=lambda: self._warnings,
                 pool=self._packs.get(name),

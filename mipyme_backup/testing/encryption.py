@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, KeyMissingError, SourceError
@@ -52,9 +53,28 @@ class EncryptionContract:
     def test_the_present_key_authenticates_first(self, encryption: Encryption) -> None:
         secrets = encryption.authentication_secrets()
 
-        assert next(iter(secrets)) == encryption.key_fingerprint
+        assert encryption.proves_author == (encryption.key_fingerprint in secrets)
+        assert not secrets or next(iter(secrets)) == encryption.key_fingerprint
         assert all(len(secret) >= 1 for secret in secrets.values())
         assert all(secret.hex()[:16] != key for key, secret in secrets.items())
+
+    def test_what_this_host_reads_again_is_read_by_the_key_too(
+        self, encryption: Encryption, workdir: Path
+    ) -> None:
+        encryption.host_secret_file = workdir / "host_secret"
+        data = read_whole(encryption.encrypt(BytesReader(self.plain), readable_here=True))
+        key = encryption.key_fingerprint
+
+        for readable_here in (True, False):
+            reader = encryption.decrypt(BytesReader(data), key, readable_here=readable_here)
+            assert read_whole(reader) == self.plain
+
+    def test_it_says_which_keys_are_at_hand(
+        self, encryption: Encryption, stranger: Encryption
+    ) -> None:
+        assert encryption.opens(encryption.key_fingerprint)
+        assert not encryption.opens(stranger.key_fingerprint)
+        assert not encryption.opens("0123456789abcdef")
 
     def test_a_key_that_is_not_at_hand_is_named(
         self, encryption: Encryption, stranger: Encryption

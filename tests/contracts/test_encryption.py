@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mipyme_backup.encryption import GPG, Encryption
 from mipyme_backup.testing import EncryptionContract
+from tests.keyrings import Ring, keyring
+
+
+@pytest.fixture(scope="module")
+def rings() -> Iterator[list[Ring]]:
+    with keyring("ours") as ours, keyring("theirs") as theirs:
+        yield [ours, theirs]
 
 
 def passphrase_file(path: Path, secret: str) -> Path:
@@ -25,3 +33,14 @@ class TestGPG(EncryptionContract):
     @pytest.fixture
     def stranger(self, tmp_path: Path) -> Encryption:
         return GPG(passphrase_file=passphrase_file(tmp_path / "theirs", "battery staple"))
+
+
+@pytest.mark.usefixtures("gpg")
+class TestGPGWithPublicKeys(EncryptionContract):
+    @pytest.fixture
+    def encryption(self, rings: list[Ring]) -> Encryption:
+        return GPG(recipients=[rings[0].fingerprint], home=rings[0].home)
+
+    @pytest.fixture
+    def stranger(self, rings: list[Ring]) -> Encryption:
+        return GPG(recipients=[rings[1].fingerprint], home=rings[1].home)

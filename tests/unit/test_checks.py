@@ -9,6 +9,7 @@ import pytest
 from django.core import checks
 
 from mipyme_backup.checks import check_deployment, check_settings
+from mipyme_backup.destinations import LocalDestination
 
 LOCAL = "mipyme_backup.destinations.LocalDestination"
 
@@ -72,10 +73,17 @@ def test_a_destination_without_a_place_is_no_traceback(location: object, setting
     assert check_deployment() == []
 
 
+class Tape(LocalDestination):
+    """A back end that calls the number of a tape its location."""
+
+    def __init__(self, *, location: int) -> None:
+        super().__init__(location=f"/dev/st{location}")
+
+
 def test_an_odd_location_of_a_foreign_back_end_is_its_own_affair(
     settings: Any, tmp_path: Path
 ) -> None:
-    tape = {"BACKEND": "shop.Tape", "OPTIONS": {"location": 7}}
+    tape = {"BACKEND": f"{__name__}.Tape", "OPTIONS": {"location": 7}}
     settings.MIPYME_BACKUP = {"DESTINATIONS": {"tape": tape}, "STATE_DIR": str(tmp_path)}
 
     assert check_settings() == []

@@ -13,6 +13,7 @@ from mipyme_backup.api import BackupResult
 from mipyme_backup.errors import UsageError
 from mipyme_backup.management import tables
 from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.manifest import Manifest
 
 PARTIAL = 3
 
@@ -93,7 +94,7 @@ class Command(BackupCommand):
                         f"{tables.size(manifest.raw_size)} → {tables.size(manifest.stored_size)} "
                         + _("stored"),
                     ),
-                    (_("Encryption"), escape(manifest.encryption or _("none"))),
+                    (_("Encryption"), escape(_encryption_summary(manifest))),
                     (_("Took"), tables.duration(seconds)),
                     *(
                         (
@@ -112,6 +113,12 @@ class Command(BackupCommand):
         )
         for warning in manifest.warnings:
             self.console.print(f"[yellow]![/] {escape(warning)}")
+
+
+def _encryption_summary(manifest: Manifest) -> str:
+    if manifest.encryption is None:
+        return _("none")
+    return f"{manifest.encryption}, {_('key')} {manifest.key_fingerprint}"
 
 
 def _source_summary(facts: Any) -> str:

@@ -12,6 +12,8 @@ from mipyme_backup.errors import ConfigurationError, PreflightError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Source, View
+from mipyme_backup.sources.content import check_lines
+from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.index import INDEX_NAME
 from mipyme_backup.sources.media.packs import Packer
@@ -82,10 +84,12 @@ class MediaSource(Source):
         try:
             packer = Packer(members, self.pack_size)
             for pack, reader in packer.packs():
-                yield Artifact(name=PACK_NAME, pool=pack, open=_opener(reader))
+                yield Artifact(name=PACK_NAME, pool=pack, open=_opener(reader), check=check_pack)
             yield Artifact(
                 name=INDEX_NAME,
                 open=collection.index.open,
+                check=check_lines,
+                read_again=True,
                 facts=collection.facts,
                 warnings=collection.warnings,
             )

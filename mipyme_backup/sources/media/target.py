@@ -141,7 +141,7 @@ class MediaTarget(Target):
                 for pack in wanted.packs():
                     if (opener := artifacts.get(f"pool/{pack}")) is not None:
                         extraction.unpack(opener())
-                _require_all(wanted, extraction.mismatched)
+                require_all(wanted, extraction.mismatched)
                 extraction.finish()
         finally:
             wanted.close()
@@ -247,8 +247,11 @@ def _swap_of(live: Path, restore_id: str, *, inside: bool) -> Swap:
     return EntrySwap(live, restore_id) if inside else FolderSwap(live, restore_id)
 
 
-def _require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
-    """Raise where files of the index are in none of the packs."""
+def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
+    """Raise where files of the index are in none of the packs.
+
+    Raises DamagedError where a pack has one of the contents `mismatched`, else RestoreError.
+    """
     count = wanted.count()
     if not count:
         return

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mipyme_backup.sources.postgresql.connection import (
     sqlstate,
 )
 from mipyme_backup.sources.postgresql.dump import dump_arguments, start_dump
+from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.tools import find_tool
 from mipyme_backup.sources.postgresql.watch import Watcher
 
@@ -75,6 +77,7 @@ class PostgreSQLSnapshot:
     ) -> None:
         self.alias = alias
         self._settings = settings_dict
+        self._bin_dir = bin_dir
         self._lock_timeout = lock_timeout
         self._patience = patience
         self._application = f"{APPLICATION}_{secrets.token_hex(6)}"
@@ -107,6 +110,7 @@ class PostgreSQLSnapshot:
         return Artifact(
             name=artifact_name(self.alias, "dump"),
             open=self._dump,
+            check=partial(check_dump, major=self._major, bin_dir=self._bin_dir),
             facts=self.facts,
             size_hint=self._size,
         )

@@ -20,6 +20,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, artifact_name
 from mipyme_backup.sources.sqlite import files
+from mipyme_backup.sources.sqlite.parse import check_file
 
 BUSY_TIMEOUT = 30.0
 STEP_PAGES = 4000
@@ -81,6 +82,7 @@ class SQLiteSnapshot:
         return Artifact(
             name=self._name,
             open=self._open,
+            check=check_file,
             facts=lambda: self._facts,
             size_hint=self._copy.stat().st_size,
         )

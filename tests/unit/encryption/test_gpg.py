@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mipyme_backup.encryption import GPG
-from mipyme_backup.encryption.gpg import HOME_PREFIX, command, encrypt_arguments, sweep_homes
+from mipyme_backup.encryption.program import HOME_PREFIX, command, encrypt_arguments, sweep_homes
 from mipyme_backup.errors import (
     DamagedError,
     EncryptionError,
@@ -399,10 +399,10 @@ def test_a_full_disk_of_gpg_is_an_error_with_its_words(encryption: GPG, tmp_path
 
 
 def test_the_command_line_is_exactly_this() -> None:
-    assert command(Path("/tmp/h"), 9, encrypt_arguments()) == [
+    assert command(Path("/tmp/h"), 9, encrypt_arguments([], symmetric=True)) == [
         *("gpg", "--homedir", "/tmp/h", "--no-options", "--batch", "--no-tty", "--quiet"),
         *("--no-autostart", "--no-symkey-cache", "--pinentry-mode", "loopback"),
         *("--passphrase-fd", "9", "--status-fd", "2"),
-        *("--symmetric", "--cipher-algo=AES256", "--compress-algo=none"),
-        *("--s2k-digest-algo=SHA512", "--s2k-count=16777216"),
+        *("--cipher-algo=AES256", "--compress-algo=none"),
+        *("--symmetric", "--s2k-digest-algo=SHA512", "--s2k-count=16777216"),
     ]
