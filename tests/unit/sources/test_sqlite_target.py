@@ -223,8 +223,8 @@ def test_a_kill_at_a_random_moment_loses_nothing_committed(
     log = tmp_path / "log"
     templates = {word: _template(tmp_path / word, word, mode, 8000) for word in ("old", "new")}
     outcomes = []
-    pace = 0.0
-    for number in range(16):
+    longest = 0.4
+    for _round in range(15):
         _start_over(live)
         log.write_text("")
         live.write_bytes(templates["old"])
@@ -232,11 +232,10 @@ def test_a_kill_at_a_random_moment_loses_nothing_committed(
         target.load(artifacts_of(templates["new"]))
 
         with ledger.writing(live, log):
-            # The first runs to its end, and tells how long the others have to be killed in.
-            delay = torture_random.uniform(0.1, 1.0) * pace
-            started = time.monotonic()
+            delay = torture_random.uniform(0.05, 1.0) * longest
             outcomes.append(the_killer.run(target, "swap", delay=delay))
-            pace = pace if number else time.monotonic() - started
+            # How long a swap takes differs from machine to machine, and with their load.
+            longest *= 1.3 if outcomes[-1] == "killed" else 0.6
             time.sleep(0.05)
             SQLiteTarget.from_state(target.state).swap()
 
