@@ -131,11 +131,13 @@ def restore(
     safety_backup: bool = True,
     to_database: str | None = None,
     to_media: Path | None = None,
+    in_place: bool = False,
     progress: Progress | None = None,
 ) -> RestoreResult:
     """Restore a backup: `identifier`, the `latest`, or the newest `at` a moment.
 
-    With `plan` nothing is changed: the result says what would be done.
+    With `plan` nothing is changed: the result says what would be done. `in_place` replaces a
+    PostgreSQL database in one transaction, for a role that may not create databases.
     """
     if sum([identifier is not None, latest, at is not None]) != 1:
         raise UsageError(
@@ -151,6 +153,7 @@ def restore(
         migrate=migrate,
         to_database=to_database,
         to_media=to_media,
+        in_place=in_place,
     )
     project = build_project()
     if plan:

@@ -11,13 +11,16 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from django.apps import apps
 from django.db import Error, connections, transaction
 from django.db.models import Max
+from django.db.models.base import ModelState
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import BackupError, SourceError
@@ -33,6 +36,15 @@ logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 
 UNAVAILABLE = (Error, ConnectionDoesNotExist, SourceError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Rows of the catalog, out of a database that is about to be replaced."""
+
+    backups: Sequence[Backup] = ()
+    copies: Sequence[Copy] = ()
+    restores: Sequence[Restore] = ()
 
 
 def _optional(method: Callable[P, None]) -> Callable[P, None]:
@@ -215,13 +227,26 @@ class Catalog:
             safety_backup=safety or "",
         )
 
+    def history(self) -> History:
+        """Return the runs and restores of the live catalog; empty where it cannot be read."""
+        try:
+            _check_exists("default")
+            return History(
+                backups=[*Backup.objects.all()],
+                copies=[*Copy.objects.select_related("backup")],
+                restores=[*Restore.objects.all()],
+            )
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return History()
+
     @_optional
-    def copy_history(self, using: str) -> None:
-        """Copy the runs and restores of the live catalog into the database `using`."""
+    def add_history(self, history: History, using: str = "default") -> None:
+        """Put the runs and restores into the database `using`, whose catalog is empty."""
         with transaction.atomic(using=using):
-            _copy_rows(Backup, using)
-            _copy_rows(Restore, using)
-            _copy_copies(using)
+            _add_rows(Backup, history.backups, using)
+            _add_rows(Restore, history.restores, using)
+            _add_copies(history.copies, using)
 
     @_optional
     def sync(self, found: Mapping[str, Iterable[Found]], using: str = "default") -> None:
@@ -249,21 +274,29 @@ class Catalog:
             return None
 
 
-def _copy_rows(model: type[Backup] | type[Restore], using: str) -> None:
+def _add_rows(
+    model: type[Backup] | type[Restore], rows: Iterable[Backup | Restore], using: str
+) -> None:
     manager: Any = model._default_manager
-    rows = list(manager.using("default").all())
-    for row in rows:
-        row.pk = None
-    manager.using(using).bulk_create(rows, batch_size=500)
+    manager.using(using).bulk_create(map(_unsaved, rows), batch_size=500)
 
 
-def _copy_copies(using: str) -> None:
-    """Copy what is known of each copy, so that a failed or damaged one is not forgotten."""
+def _add_copies(copies: Iterable[Copy], using: str) -> None:
+    """Add what is known of each copy, so that a failed or damaged one is not forgotten."""
     backups = dict(Backup.objects.using(using).values_list("backup_id", "pk"))
-    rows = list(Copy.objects.using("default").select_related("backup"))
-    for row in rows:
-        row.pk, row.backup_id = None, backups[row.backup.backup_id]
+    rows = []
+    for known in copies:
+        row = _unsaved(known)
+        row.backup_id = backups[known.backup.backup_id]
+        rows.append(row)
     Copy.objects.using(using).bulk_create(rows, batch_size=500)
+
+
+def _unsaved(row: Any) -> Any:
+    fresh = copy(row)
+    fresh.pk = None
+    fresh._state = ModelState()
+    return fresh
 
 
 def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None) -> None:

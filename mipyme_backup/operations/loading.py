@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import connections
 
+from mipyme_backup.catalog import History
 from mipyme_backup.errors import (
     BackupError,
     DamagedError,
@@ -102,8 +103,14 @@ def rebuild_catalog(project: Project, targets: Targets) -> None:
         settings = target.side_settings()
         if source.name == f"{PREFIX}default" and settings is not None:
             with _registered(settings) as using:
-                project.catalog.copy_history(using)
+                project.catalog.add_history(project.catalog.history(), using=using)
                 project.catalog.sync(listings(project, [*project.destinations]), using=using)
+
+
+def bring_back_history(project: Project, history: History) -> None:
+    """Give a database that was replaced in place the history that it had, and the manifests."""
+    project.catalog.add_history(history)
+    project.catalog.sync(listings(project, [*project.destinations]))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import backup
 from mipyme_backup.operations.choosing import Choice, choose
-from mipyme_backup.operations.loading import check, load, rebuild_catalog
+from mipyme_backup.operations.loading import bring_back_history, check, load, rebuild_catalog
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.recovery import (
@@ -103,11 +103,14 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             roll_back(project, entry, [target for _source, target in targets])
             project.catalog.end_restore(restore_id, "failed", reason_of(error))
             raise
+        history = project.catalog.history()
         try:
             downtime = _swap(project, entry, targets, progress)
         except BackupError as error:
             project.catalog.end_restore(restore_id, "failed", str(error))
             raise
+        if request.in_place and not request.elsewhere:
+            bring_back_history(project, history)
         project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
         project.catalog.end_restore(
             restore_id, "complete", downtime=downtime, safety=entry["safety_backup"]
@@ -218,11 +221,11 @@ def _migrate(targets: Targets, progress: Progress) -> None:
 
 
 def _replaced_names(targets: Targets) -> dict[str, str]:
-    """Return where the live data of each source will be kept, fixtures apart: they are merged."""
+    """Return where the live data of each source will be kept, where it is."""
     return {
         source.name: str(target.state.get("before") or target.state["replaced"])
         for source, target in targets
-        if not isinstance(target, FixturesTarget) and target.has_live()
+        if not target.for_good and target.has_live()
     }
 
 

@@ -32,6 +32,7 @@ class Request:
     migrate: bool = False
     to_database: str | None = None
     to_media: Path | None = None
+    in_place: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -47,8 +48,8 @@ def make_targets(
         for source in _sources(request, manifest)
         for part in _parts(source)
     ]
-    # Last, because what was merged cannot be swapped back when a later swap fails.
-    return sorted(targets, key=lambda pair: isinstance(pair[1], FixturesTarget))
+    # Last, because what cannot be undone must not be in when another swap fails; merges after all.
+    return sorted(targets, key=lambda pair: (pair[1].for_good, isinstance(pair[1], FixturesTarget)))
 
 
 def _parts(source: SavedSource) -> list[SavedSource]:
@@ -68,6 +69,8 @@ def _parts(source: SavedSource) -> list[SavedSource]:
 def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
     """Return what is restored: fixtures only when named, and only what has a place elsewhere."""
     names = list(request.only)
+    if request.in_place and request.to_database:
+        raise UsageError(_("--in-place and --to-database exclude each other."))
     if not names and request.elsewhere:
         names = ["database"] if request.to_database else []
         names += ["media"] if request.to_media else []
@@ -121,6 +124,7 @@ def _target(project: Project, request: Request, source: SavedSource, restore_id:
             facts=facts,
             raw_size=source.artifacts[0].raw_size,
             to_database=request.to_database,
+            in_place=request.in_place,
         )
     if source.name == "media":
         return MediaTarget.prepare(

@@ -101,10 +101,12 @@ class Target(ABC):
 
     `state` is plain JSON and is all that a later process needs to finish, roll back or undo:
     `restored_target(state)` of the source's module makes the same target again. Every method
-    may be called again after a crash at any point.
+    may be called again after a crash at any point. What was swapped `for_good` cannot be undone,
+    so it is swapped last.
     """
 
     state: dict[str, Any]
+    for_good = False
 
     @abstractmethod
     def plan(self) -> list[Message]:

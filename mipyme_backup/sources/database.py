@@ -122,10 +122,12 @@ class DatabaseSource(Source):
         facts: Facts,
         raw_size: int,
         to_database: str | None,
+        in_place: bool = False,
     ) -> Target:
         """Return where a backup of `alias` is restored to; RestoreError for another engine.
 
-        `facts` and `raw_size` (bytes) are those of its artifact.
+        `facts` and `raw_size` (bytes) are those of its artifact. `in_place` is for a role that
+        may not create databases; an SQLite file is swapped as ever.
         """
         if alias not in connections.settings:
             raise RestoreError(
@@ -150,6 +152,14 @@ class DatabaseSource(Source):
                 to_database=to_database,
                 raw_size=raw_size,
             )
+        if in_place:
+            return postgresql.InPlaceTarget.prepare(
+                alias=alias,
+                settings_dict=self.settings(alias),
+                restore_id=restore_id,
+                facts=facts,
+                bin_dir=self._bin_dir,
+            )
         return postgresql.PostgreSQLTarget.prepare(
             alias=alias,
             settings_dict=self.settings(alias),
@@ -163,6 +173,10 @@ class DatabaseSource(Source):
         """Return the target that another process kept in its journal."""
         if state["type"] == "sqlite":
             return sqlite.SQLiteTarget.from_state(state)
+        if state["type"] == "postgresql_in_place":
+            return postgresql.InPlaceTarget.from_state(
+                state, self.settings(state["alias"]), self._bin_dir
+            )
         return postgresql.PostgreSQLTarget.from_state(
             state, self.settings(state["alias"]), self._bin_dir
         )

@@ -56,6 +56,13 @@ class Command(BackupCommand):
             help="load into an empty folder; live data stays",
         )
 
+        parser.add_argument(
+            "--in-place",
+            action="store_true",
+            help="PostgreSQL: replace what is live in one transaction, without an undo, for a role"
+            " that may not create databases",
+        )
+
     def run(self, **options: Any) -> None:
         if options["undo"]:
             _require_nothing_else(options)
@@ -89,6 +96,7 @@ class Command(BackupCommand):
             "safety_backup": options["safety_backup"],
             "to_database": options["to_database"],
             "to_media": options["to_media"],
+            "in_place": options["in_place"],
         }
 
     def _ask_which(self, options: dict[str, Any]) -> str:
@@ -159,7 +167,17 @@ class Command(BackupCommand):
 
 def _require_nothing_else(options: dict[str, Any]) -> None:
     """Refuse what an undo would pass over: it is always that of the last restore, and at once."""
-    others = ("id", "latest", "at", "destination", "only", "plan", "to_database", "to_media")
+    others = (
+        "id",
+        "latest",
+        "at",
+        "destination",
+        "only",
+        "plan",
+        "to_database",
+        "to_media",
+        "in_place",
+    )
     if any(options[name] for name in others):
         raise UsageError(
             _("--undo takes no backup and no other option: it swaps back the last restore."),

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from mipyme_backup.sources.postgresql.connection import identity
+from mipyme_backup.sources.postgresql.in_place import InPlaceTarget
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.snapshot import PostgreSQLSnapshot, preflight
 from mipyme_backup.sources.postgresql.target import PostgreSQLTarget
 
-__all__ = ["PostgreSQLSnapshot", "PostgreSQLTarget", "check_dump", "identity", "preflight"]
+__all__ = [
+    "InPlaceTarget",
+    "PostgreSQLSnapshot",
+    "PostgreSQLTarget",
+    "check_dump",
+    "identity",
+    "preflight",
+]

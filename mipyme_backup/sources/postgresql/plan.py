@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,33 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
     return [message for step in steps for message in step(situation, cursor)]
 
 
+def in_place_messages(
+    situation: Situation, cursor: Any, foreign_objects: Sequence[str]
+) -> list[Message]:
+    """Return the plan of a restore in place; `foreign_objects` belong to roles that are not ours.
+
+    Raises RestoreError for the first thing that forbids it.
+    """
+    if foreign_objects:
+        raise RestoreError(
+            _("%(role)s cannot replace what belongs to others in %(name)s: %(objects)s"),
+            hint=_("As administrator: REASSIGN OWNED BY them TO %(quoted)s;"),
+            role=situation.rights.role,
+            name=situation.name,
+            objects=", ".join(foreign_objects[:5]),
+            quoted=identifier(situation.rights.role),
+        )
+    text = _(
+        "Everything in %(name)s is dropped and loaded again in one transaction, IN PLACE: the site"
+        " waits as long as the loading takes, and --undo cannot bring back what was replaced (the"
+        " safety backup can)."
+    )
+    lines = [Message(text, {"name": situation.name})]
+    for step in (_version, _extensions, _in_place_owners, _event_triggers, _prepared):
+        lines += step(situation, cursor)
+    return lines
+
+
 def _version(situation: Situation, cursor: Any) -> Iterator[Message]:
     dumped = int(situation.facts.get("major") or 0)
     if dumped > situation.major:
@@ -73,7 +100,7 @@ def _may_create(situation: Situation, cursor: Any) -> Iterator[Message]:
             _("The role %(role)s may not create databases, so nothing can be loaded beside"),
             hint=_(
                 "As administrator: ALTER ROLE %(quoted)s CREATEDB; "
-                "(a restore in place is not available yet)."
+                "or replace what is live in one transaction, without an undo: --in-place"
             ),
             role=rights.role,
             quoted=identifier(rights.role),
@@ -207,7 +234,11 @@ def _left_to_administrators(situation: Situation, cursor: Any) -> Iterator[Messa
                 _("%(parameter)s was set for the database%(role)s; its value is not in the backup"),
                 {"parameter": parameter, "role": f" ({role})" if role else ""},
             )
-    if not rights.superuser:
+    yield from _event_triggers(situation, cursor)
+
+
+def _event_triggers(situation: Situation, cursor: Any) -> Iterator[Message]:
+    if not situation.rights.superuser:
         for name in situation.facts.get("event_triggers") or ():
             yield Message(
                 _("The event trigger %(name)s is left out: only a superuser can create it"),
@@ -215,17 +246,31 @@ def _left_to_administrators(situation: Situation, cursor: Any) -> Iterator[Messa
             )
 
 
-def _in_the_way(situation: Situation, cursor: Any) -> Iterator[Message]:
-    if situation.live is None:
-        return
+def _in_place_owners(situation: Situation, cursor: Any) -> Iterator[Message]:
+    owners = {name for name in situation.facts.get("owners") or () if not name.startswith("pg_")}
+    if owners - {situation.rights.role}:
+        yield Message(
+            _("Everything will belong to %(role)s; in the backup it belongs to %(owners)s"),
+            {"role": situation.rights.role, "owners": ", ".join(sorted(owners))},
+        )
+
+
+def _prepared(situation: Situation, cursor: Any) -> Iterator[Message]:
     cursor.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [situation.live])
     if prepared := [row[0] for row in cursor.fetchall()]:
         raise RestoreError(
-            _("%(live)s has prepared transactions (%(names)s), and cannot be renamed"),
+            _("%(live)s has prepared transactions (%(names)s), and cannot be replaced"),
             hint=_("Finish them with COMMIT PREPARED or ROLLBACK PREPARED."),
             live=situation.live,
             names=", ".join(prepared),
         )
+    yield from ()
+
+
+def _in_the_way(situation: Situation, cursor: Any) -> Iterator[Message]:
+    if situation.live is None:
+        return
+    yield from _prepared(situation, cursor)
     if sessions := others_sessions(cursor, situation.live):
         yield Message(
             _(

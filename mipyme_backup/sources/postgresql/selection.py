@@ -24,12 +24,22 @@ class Selection:
         return "".join(f"{entry.id};\n" for entry in self.kept).encode()
 
 
-def select(entries: Iterable[Entry], rights: Rights, installed: frozenset[str]) -> Selection:
-    """Return the selection for a role with `rights`; `installed` are extensions already there."""
+def select(
+    entries: Iterable[Entry],
+    rights: Rights,
+    installed: frozenset[str],
+    schemas: frozenset[str] = frozenset(),
+) -> Selection:
+    """Return the selection for a role with `rights`.
+
+    `installed` are extensions that are there already, `schemas` those that are, and stay as they
+    are.
+    """
     kept: list[Entry] = []
     left_out: list[Entry] = []
     for entry in entries:
-        (kept if may_restore(entry, rights, installed) else left_out).append(entry)
+        wanted = may_restore(entry, rights, installed) and not _makes_schema(entry, schemas)
+        (kept if wanted else left_out).append(entry)
     return Selection(kept=tuple(kept), left_out=tuple(left_out))
 
 
@@ -57,6 +67,16 @@ def may_restore(entry: Entry, rights: Rights, installed: frozenset[str]) -> bool
             return False
         case kind:
             return kind not in SUPERUSER_KINDS
+
+
+def _makes_schema(entry: Entry, schemas: frozenset[str]) -> bool:
+    """Tell whether `entry` makes one of the schemas, or says who may use it, or comments on it."""
+    if entry.kind == "SCHEMA":
+        return entry.tag in schemas
+    if entry.kind not in {"ACL", "COMMENT"} or not entry.tag.startswith("SCHEMA "):
+        return False
+    tag = entry.tag.removeprefix("SCHEMA ")
+    return any(tag in {name, identifier(name)} for name in schemas)
 
 
 def _may_comment(tag: str, rights: Rights, installed: frozenset[str]) -> bool:

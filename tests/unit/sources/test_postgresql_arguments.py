@@ -20,6 +20,11 @@ from mipyme_backup.sources.postgresql.load import (
     restore_flags,
     setting_statement,
 )
+from mipyme_backup.sources.postgresql.replacing import (
+    opening,
+    psql_arguments,
+    script_arguments,
+)
 from mipyme_backup.sources.postgresql.selection import select
 from mipyme_backup.sources.postgresql.server import Rights, beside
 from mipyme_backup.sources.postgresql.tools import candidates, find_reader, parse_version
@@ -267,3 +272,37 @@ def test_dump_newer_than_every_pg_restore_here_names_those_that_there_are() -> N
         find_reader(90)
 
     assert "version 90 or newer" in str(caught.value.hint)
+
+
+def test_the_script_and_who_runs_it_are_told_exactly_this() -> None:
+    flags = ["--no-owner"]
+
+    assert script_arguments(Path("/b/pg_restore"), use_list=Path("/dev/fd/3"), flags=flags) == [
+        *("/b/pg_restore", "--format=custom", "--single-transaction", "--file=-"),
+        *("--no-owner", "--use-list=/dev/fd/3"),
+    ]
+    assert psql_arguments(Path("/b/psql"), "dbname=shop") == [
+        *("/b/psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"),
+        *("--output=/dev/null", "--dbname=dbname=shop"),
+    ]
+
+
+def test_what_precedes_the_script_quotes_what_it_is_given() -> None:
+    text = opening(role='o"w', rows={"public.it's": 7})
+
+    assert text.startswith('SET SESSION ROLE "o""w";\n')
+    assert "VALUES ('public.it''s', 7);" in text
+    assert text.index("BEGIN;") < text.index("DROP ") < text.index("VALUES (NULL, NULL);")
+
+
+def test_schemas_that_stay_are_neither_made_nor_granted_nor_commented() -> None:
+    entries = [
+        entry("SCHEMA", "public"),
+        entry("ACL", "SCHEMA public"),
+        entry("COMMENT", 'SCHEMA "Odd one"'),
+        entry("SCHEMA", "other"),
+        entry("ACL", "TABLE public"),
+    ]
+    kept = select(entries, rights(), frozenset(), frozenset({"public", "Odd one"})).kept
+
+    assert kept == (entries[3], entries[4])

@@ -1,0 +1,262 @@
+"""Restores a PostgreSQL database in place: for a role that may not create databases.
+
+Nothing can be loaded beside, so `load` only reads the dump to its end, and `swap` drops what is
+live and loads the dump in one transaction: the database is all old or all new at any kill. What
+was replaced is gone then; the safety backup has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from django.db import Error
+
+from mipyme_backup import process
+from mipyme_backup.errors import BackupError, ProcessError, RestoreError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.process import CHUNK, Child, Reader
+from mipyme_backup.sources.base import Facts, Target, artifact_name
+from mipyme_backup.sources.postgresql import content, plan, replacing
+from mipyme_backup.sources.postgresql.archive import Peeked, WholeDump, peek_contents
+from mipyme_backup.sources.postgresql.connection import (
+    APPLICATION,
+    client_environment,
+    client_secrets,
+    connected,
+    conninfo,
+    server_major,
+)
+from mipyme_backup.sources.postgresql.load import restore_flags
+from mipyme_backup.sources.postgresql.parse import check_dump
+from mipyme_backup.sources.postgresql.selection import select
+from mipyme_backup.sources.postgresql.server import Rights, explained, rights
+from mipyme_backup.sources.postgresql.swap import END_SESSIONS
+from mipyme_backup.sources.postgresql.target import KEPT_FACTS
+from mipyme_backup.sources.postgresql.tools import find_tool
+
+logger = logging.getLogger("mipyme_backup")
+
+
+class InPlaceTarget(Target):
+    """See `Target`. `state` holds, beside names and facts, the ids of the tables that are live.
+
+    They tell a later process whether the transaction was committed: none of them is left then.
+    """
+
+    for_good = True
+
+    def __init__(
+        self,
+        state: dict[str, Any],
+        settings_dict: Mapping[str, Any],
+        bin_dir: Path | None = None,
+    ) -> None:
+        self.state = state
+        self._settings = settings_dict
+        self._bin_dir = bin_dir
+        self._alias: str = state["alias"]
+        self._facts: Facts = state["facts"]
+        self._rows: Mapping[str, int] = {}
+        self._open: Callable[[], Reader] | None = None
+        self._failure: BackupError | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        *,
+        alias: str,
+        settings_dict: Mapping[str, Any],
+        restore_id: str,
+        facts: Facts,
+        bin_dir: Path | None = None,
+    ) -> Self:
+        """Return the target of a new restore; nothing is changed on the server."""
+        with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+            name = str(content.single(cursor, "SELECT current_database()"))
+            tables = content.names(cursor, replacing.TABLE_IDS)
+        return cls(
+            {
+                "type": "postgresql_in_place",
+                "alias": alias,
+                "restore_id": restore_id,
+                "live": name,
+                "replaced": "",
+                "tables": tables,
+                "facts": {key: facts[key] for key in KEPT_FACTS if key in facts},
+            },
+            settings_dict,
+            bin_dir,
+        )
+
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Any], settings_dict: Mapping[str, Any], bin_dir: Path | None = None
+    ) -> Self:
+        """Return the target that a journal's `state` describes."""
+        return cls(state, settings_dict, bin_dir)
+
+    def plan(self) -> list[Message]:
+        with self._connected() as connection, connection.cursor() as cursor:
+            major = server_major(connection)
+            for tool in ("pg_restore", "psql"):
+                find_tool(tool, major, self._bin_dir)
+            allowed = rights(cursor, major)
+            foreign = {
+                name
+                for name in set(self._facts.get("extensions") or ()) - {"plpgsql"}
+                if not allowed.may_create_extension(name)
+            }
+            return plan.in_place_messages(
+                plan.Situation(
+                    major=major,
+                    rights=allowed,
+                    facts=self._facts,
+                    properties={"owner": allowed.role},
+                    name=self.state["live"],
+                    side=self.state["live"],
+                    before=self.state["live"],
+                    live=self.state["live"],
+                    missing=frozenset(foreign - set(content.extensions(cursor))),
+                    from_template1=frozenset(),
+                ),
+                cursor,
+                foreign_objects=content.names(cursor, replacing.FOREIGN_OBJECTS),
+            )
+
+    def has_live(self) -> bool:
+        try:
+            with self._connected() as connection, connection.cursor() as cursor:
+                return not content.is_empty(cursor)
+        except (Error, BackupError):
+            return True
+
+    def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
+        """Read the dump to its end, and keep nothing but how to open it again."""
+        opener = artifacts[artifact_name(self._alias, "dump")]
+        reader = opener()
+        try:
+            check_dump(reader, int(self._facts["major"]), self._bin_dir)
+        finally:
+            reader.close()
+        self._open = opener
+
+    def check(self, facts: Facts) -> list[Message]:
+        """Find nothing now: the rows are counted before the transaction commits."""
+        self._rows = dict(facts.get("tables") or {})
+        return []
+
+    def swap(self) -> float:
+        if self._committed():
+            return 0.0
+        if self._failure is not None:
+            raise self._failure  # the same again would only keep the site waiting
+        if self._open is None:
+            raise RestoreError(
+                _("%(name)s was not replaced: the restore was interrupted before that."),
+                hint=_("Run the restore again."),
+                name=self.state["live"],
+            )
+        started = time.monotonic()
+        try:
+            self._replace(self._open())
+        except BackupError as error:
+            if not self._committed():  # the answer to COMMIT may have been lost
+                self._failure = error
+                raise
+        seconds = time.monotonic() - started
+        try:
+            with self._connected() as connection, connection.cursor() as cursor:
+                cursor.execute("ANALYZE")
+        except (Error, BackupError) as error:
+            logger.warning("%s was restored, but not analyzed: %s", self.state["live"], error)
+        return seconds
+
+    def discard(self) -> None:
+        self._open = None
+
+    def undo(self) -> None:
+        if self._committed():
+            raise RestoreError(
+                _("%(name)s was replaced in place: what it held before is in the safety backup."),
+                hint=_("Restore that one: list_backups shows it."),
+                name=self.state["live"],
+            )
+
+    def remove_replaced(self) -> None:
+        """Nothing was kept."""
+
+    def _committed(self) -> bool:
+        """Say whether none of the tables that were live is there any more, and others are."""
+        with (
+            explained(_("%(name)s could not be looked at"), name=self.state["live"]),
+            self._connected() as connection,
+            connection.cursor() as cursor,
+        ):
+            present = content.names(cursor, replacing.TABLE_IDS)
+        return bool(present) and not {*present} & {*self.state["tables"]}
+
+    def _replace(self, dump: Reader) -> None:
+        with self._connected() as connection, connection.cursor() as cursor:
+            major = server_major(connection)
+            allowed = rights(cursor, major)
+            installed = frozenset(content.extensions(cursor))
+            kept_schemas = frozenset(content.names(cursor, replacing.KEPT_SCHEMAS))
+            cursor.execute(END_SESSIONS, [self.state["live"]])
+        restore, psql = (find_tool(t, major, self._bin_dir).path for t in ("pg_restore", "psql"))
+        try:
+            contents, stream = peek_contents(WholeDump(dump))
+            chosen = select(contents.entries, allowed, installed, kept_schemas)
+            with (
+                process.secret_file(chosen.use_list()) as (use_list, descriptor),
+                client_secrets(self._settings) as (secrets, descriptors),
+            ):
+                script = Child(
+                    replacing.script_arguments(
+                        restore,
+                        use_list=use_list if contents.known else None,
+                        flags=restore_flags(contents, allowed, self._facts.get("roles") or ()),
+                    ),
+                    stdin=stream,
+                    pass_fds=[descriptor],
+                )
+                self._run(psql, script, allowed, secrets, descriptors)
+        finally:
+            dump.close()
+
+    def _run(
+        self,
+        psql: Path,
+        script: Reader,
+        allowed: Rights,
+        secrets: Mapping[str, str],
+        descriptors: list[int],
+    ) -> None:
+        opening = replacing.opening(
+            role=(self._settings.get("OPTIONS") or {}).get("assume_role"), rows=self._rows
+        )
+        child = Child(
+            replacing.psql_arguments(psql, conninfo(self._settings, name=self.state["live"])),
+            stdin=Peeked(opening.encode(), script),
+            env={**client_environment(APPLICATION, os.environ), **secrets},
+            pass_fds=descriptors,
+        )
+        try:
+            while child.read(CHUNK):
+                pass
+        except ProcessError as error:
+            raise RestoreError(
+                _("Loading %(name)s in place failed: %(reason)s"),
+                hint=_("Nothing was changed. Mend what the server refused and restore again."),
+                name=self.state["live"],
+                reason=str(error),
+            ) from error
+        finally:
+            child.close()
+
+    def _connected(self) -> Any:
+        return connected(self._alias, self._settings)
