@@ -107,6 +107,12 @@ def rebuild_catalog(project: Project, targets: Targets) -> None:
                 project.catalog.sync(listings(project, [*project.destinations]), using=using)
 
 
+def history_at_stake(project: Project, targets: Targets) -> History | None:
+    """Return the live catalog's history where its database is about to be replaced in place."""
+    in_place = any(t.for_good and s.name == f"{PREFIX}default" for s, t in targets)
+    return project.catalog.history() if in_place else None
+
+
 def bring_back_history(project: Project, history: History) -> None:
     """Give a database that was replaced in place the history that it had, and the manifests."""
     project.catalog.add_history(history)

@@ -22,7 +22,13 @@ from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import backup
 from mipyme_backup.operations.choosing import Choice, choose
-from mipyme_backup.operations.loading import bring_back_history, check, load, rebuild_catalog
+from mipyme_backup.operations.loading import (
+    bring_back_history,
+    check,
+    history_at_stake,
+    load,
+    rebuild_catalog,
+)
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.recovery import (
@@ -103,13 +109,13 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             roll_back(project, entry, [target for _source, target in targets])
             project.catalog.end_restore(restore_id, "failed", reason_of(error))
             raise
-        history = project.catalog.history()
+        history = history_at_stake(project, targets)
         try:
             downtime = _swap(project, entry, targets, progress)
         except BackupError as error:
             project.catalog.end_restore(restore_id, "failed", str(error))
             raise
-        if request.in_place and not request.elsewhere:
+        if history is not None:
             bring_back_history(project, history)
         project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
         project.catalog.end_restore(
