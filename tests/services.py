@@ -33,6 +33,7 @@ from psycopg import sql
 from tests.private_postgresql import running_postgresql
 
 START_SECONDS = 30
+TRANSFER_SECONDS = 600
 
 # A server does not outlive its owner: when that goes away without a word, stdin ends here.
 GUARD = """
@@ -331,6 +332,26 @@ def s3() -> Iterator[S3Server]:
                 bucket="backups",
                 folder=folder / "backups",
             )
+
+
+def download(server: S3Server, folder: Path) -> None:
+    """Copy the whole bucket of `server` into `folder`, by the program `rclone`."""
+    with tempfile.TemporaryDirectory(prefix="mipyme_backup_s3_") as name:
+        settings = {
+            "TYPE": "s3",
+            "PROVIDER": "Other",
+            "ENDPOINT": server.url,
+            "ACCESS_KEY_ID": server.access_key,
+            "SECRET_ACCESS_KEY": server.secret_key,
+            "FORCE_PATH_STYLE": "true",
+        }
+        remote = {f"RCLONE_CONFIG_BUCKET_{key}": value for key, value in settings.items()}
+        subprocess.run(
+            [*_rclone(), "copy", f"bucket:{server.bucket}", str(folder)],
+            env={**os.environ, **remote, **_private_rclone(name)},
+            check=True,
+            timeout=TRANSFER_SECONDS,
+        )
 
 
 @contextlib.contextmanager

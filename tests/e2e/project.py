@@ -102,12 +102,14 @@ class Project:
     """A project folder: its code, its ``media``, its ``backups`` and the database it uses.
 
     `database` is the ``DATABASES`` entry of the default alias; `server` is None for SQLite.
+    `more_settings` is Python, put behind the other settings.
     """
 
     root: Path
     database: dict[str, Any]
     server: PostgreSQLServer | None = None
     backup_settings: dict[str, Any] = field(default_factory=dict)
+    more_settings: str = ""
 
     @property
     def media(self) -> Path:
@@ -132,7 +134,7 @@ class Project:
         (self.root / "config").mkdir(parents=True, exist_ok=True)
         (self.root / "config" / "__init__.py").touch()
         (self.root / "config" / "urls.py").write_text("urlpatterns = []\n")
-        _write_private(self.root / "config" / "settings.py", settings)
+        _write_private(self.root / "config" / "settings.py", settings + self.more_settings)
         (self.root / "manage.py").write_text(MANAGE.format(repository=str(REPOSITORY)))
         if not self.passphrase_file.exists():
             _write_private(self.passphrase_file, secrets.token_urlsafe(24) + "\n")
@@ -255,7 +257,8 @@ class Project:
         It uses another database, which does not exist; nothing of the old host's state is there.
         """
         other = self._elsewhere(folder)
-        shutil.copytree(self.backups, other.backups, ignore=shutil.ignore_patterns(".state"))
+        if self.backups.exists():  # else they are off-site
+            shutil.copytree(self.backups, other.backups, ignore=shutil.ignore_patterns(".state"))
         return other
 
     def clone(self, folder: Path) -> Project:
