@@ -192,11 +192,26 @@ def _store(
         data = writer.commit(manifest)
         note_newest(project, manifest)
         failures = writer.make_room()
-    except BaseException:
-        writer.forget()
+    except BaseException as error:
+        if writer.committed:
+            _keep_committed(project, writer, manifest, lanes, error)
+        else:
+            writer.forget()
         raise
     copies = {name: failures.get(name) for name in lanes}
     return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
+
+
+def _keep_committed(
+    project: Project, writer: Writer, manifest: Manifest, lanes: Lanes, error: BaseException
+) -> None:
+    """Record what a run made that was ended early; its note has the next one complete the rest."""
+    note_newest(project, manifest)
+    lacking = BackupError(
+        _("The run ended before this copy was complete: %(reason)s"), reason=reason_of(error)
+    )
+    copies = {name: None if name in writer.committed else lacking for name in lanes}
+    project.catalog.finish(manifest, hashlib.sha256(writer.manifest_bytes).hexdigest(), copies)
 
 
 def choose_sources(project: Project, only: Sequence[str]) -> list[Source]:

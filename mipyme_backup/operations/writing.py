@@ -36,18 +36,21 @@ FORGET_SECONDS = 10.0
 class Writer:
     """Writes to every lane that keeps up; the others are completed once there is a good copy.
 
-    What was begun is in `note` before its first byte is written.
+    What is behind and idle takes the next volume all the same, so that less is left to complete.
+    What was begun is in `note` before its first byte is written. `committed` are the names of
+    those that have the whole backup, with `manifest_bytes` as its manifest.
     """
 
     def __init__(self, project: Project, lanes: Lanes, note: RunNote, *, work: Path) -> None:
         self.packs: dict[str, StoredArtifact] = {}
+        self.committed: list[str] = []
+        self.manifest_bytes = b""
         self._project = project
         self._lanes = lanes
         self._note = note
         self._work = work
         self._spool = Spool(work)
         self._unread: dict[str, set[str]] = {name: set() for name in lanes}
-        self._committed: list[str] = []
         self._grace = GRACE_SECONDS
 
     @property
@@ -92,17 +95,18 @@ class Writer:
         manifest's bytes; raises the last lane's error when no destination has it in the end.
         """
         data = manifests.dump(manifest, key=self._project.signing_key, derive_key=derive_key)
+        self.manifest_bytes = data
         self._note.begin_commit()
         in_time = self.keeping_up
         late = [lane for lane in self._lanes.values() if lane.behind]
         for lane in in_time:
             lane.submit(partial(self._commit, manifest, data, lane))
-        self._lanes.wait(lambda: bool(self._committed) or not any(lane.waiting for lane in in_time))
-        if self._committed:
+        self._lanes.wait(lambda: bool(self.committed) or not any(lane.waiting for lane in in_time))
+        if self.committed:
             for lane in late:
                 lane.submit(partial(self._commit, manifest, data, lane))
         self._lanes.wait(lambda: not self._lanes.busy)
-        if not self._committed:
+        if not self.committed:
             raise self._lanes.failures()[-1]
         return data
 
@@ -196,9 +200,9 @@ class Writer:
             unread=self._unread[lane.name].__contains__,
             work=self._work,
         )
+        self.committed.append(lane.name)
         self._note.settled(lane.name, committed=True)
         put_recovery_program(lane.name, destination)
-        self._committed.append(lane.name)
 
     def _opened(self, artifact: Artifact) -> Reader:
         """Open it; what nobody here can read again is parsed now, while it passes."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from tests.e2e.project import Project, sqlite_project
 
 VOLUME = 65536
+SECONDS = 120
 
 
 @pytest.mark.parametrize("dies_at", [1, 2, 5, "manifest"])
@@ -44,6 +47,50 @@ def test_next_run_completes_or_sweeps(workdir: Path, dies_at: int | str) -> None
             folders.remove("recover.py")
             assert folders == held["local"] | {"pool"}
         assert not [*(project.backups / ".state" / "runs").iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_that_is_ended_keeps_the_copy_that_is_whole(
+    workdir: Path, number: signal.Signals
+) -> None:
+    far = workdir / "far"
+    with sqlite_project(workdir, VOLUME_SIZE=VOLUME) as project:
+        project.populate()
+        _place(project, far, seconds=1)
+        process = subprocess.Popen(
+            project.command("backup"),
+            env=project.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=workdir,
+        )
+        try:
+            deadline = time.monotonic() + SECONDS
+            while not (project.backups / "recover.py").exists():  # it is put after the manifest
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(number)
+            status = process.wait(SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+        (ended,) = project.json("list_backups")
+        (local,) = project.json("list_backups", "--destination", "local")
+        _place(project, far)
+        made = project.backup()
+
+        assert status not in (0, 3)
+        assert ended["id"] == local["id"]
+        assert ended["status"] == "partial"
+        assert {copy["destination"]: copy["status"] for copy in ended["copies"]} == {
+            "local": "complete",
+            "far": "failed",
+        }
+        assert made["status"] == "complete"
+        assert {row["status"] for row in project.json("list_backups")} == {"complete"}
+        rows = project.json("verify_backups", "--level", "content")
+        assert len(rows) == 4
+        assert all(row["ok"] for row in rows), rows
 
 
 def _count_puts(project: Project, far: Path) -> int:
