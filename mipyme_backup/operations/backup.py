@@ -159,10 +159,10 @@ def _store(
 ) -> BackupResult:
     """Save the sources, and commit."""
     warnings = preflight(project, sources)
-    held = look_around(project, lanes)
+    held = look_around(project, lanes, at_all=request.kind == "monthly")
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     warnings += _scarce_space(lanes, held)
-    name = _free_name(started.name, held)
+    name = _free_name(started, request, held, lanes)
     note = new_note(project, started.id, name, [*lanes])
     writer = Writer(project, lanes, note, work=started.work)
     try:
@@ -276,13 +276,21 @@ def _scarce_space(lanes: Lanes, held: Mapping[str, Holdings]) -> list[Message]:
     return warnings
 
 
-def _free_name(name: str, held: Mapping[str, Holdings]) -> str:
-    """Return `name`, with a number where it is taken on a destination."""
+def _free_name(
+    started: _Started, request: Request, held: Mapping[str, Holdings], lanes: Lanes
+) -> str:
+    """Return what the backup would be called, with a number where that is taken somewhere.
+
+    A month is no moment: where a destination has not said what it holds, the name of a monthly
+    backup, which it may hold already, is made unique by the id.
+    """
+    if request.kind == "monthly" and not lanes.keys() <= held.keys():
+        return f"{started.name}_{started.id}"
     taken = {path.rpartition("/")[0] for one in held.values() for path in one.sizes}
-    candidate, number = name, 1
+    candidate, number = started.name, 1
     while candidate in taken:
         number += 1
-        candidate = f"{name}_{number}"
+        candidate = f"{started.name}_{number}"
     return candidate
 
 

@@ -10,28 +10,36 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.sequence import hidden_newest
 
 PATIENCE_SECONDS = 3.0
 
 
-def look_around(project: Project, lanes: Lanes) -> dict[str, Holdings]:
+def look_around(project: Project, lanes: Lanes, *, at_all: bool = False) -> dict[str, Holdings]:
     """Return what each destination holds that answers within `PATIENCE_SECONDS`.
 
-    The others are marked as behind; where none has answered yet, the first answer is waited
-    for. Raises the last lane's error where no destination can be used.
+    Nobody is waited for once one on this machine shows the newest backup that is known, unless
+    what lies `at_all` of them matters. The others are marked as behind; where none has answered
+    yet, the first answer is waited for. Raises the last lane's error where no destination can
+    be used.
     """
-    held: dict[str, Holdings] = {}
+    answers: dict[str, Holdings] = {}
     notes = [*run_notes(project)]
     for name, lane in lanes.items():
-        lane.submit(partial(_look, project, name, notes, held))
-    lanes.wait(lambda: not lanes.busy, PATIENCE_SECONDS)
-    lanes.wait(lambda: bool(held) or not lanes.busy)
+        lane.submit(partial(_look, project, name, notes, answers))
+
+    def enough() -> bool:
+        return not lanes.busy or (not at_all and _newest_is_near(project, lanes, answers))
+
+    lanes.wait(enough, PATIENCE_SECONDS)
+    lanes.wait(lambda: bool(answers) or not lanes.busy)
+    held = {**answers}  # who answers later changes nothing any more
     for lane in lanes.values():
         lane.behind = lane.name not in held
     if not held:
         raise lanes.failures()[-1]
     if _uncommitted(notes, held):
-        return look_around(project, lanes)
+        return look_around(project, lanes, at_all=at_all)
     return held
 
 
@@ -39,7 +47,7 @@ def _look(
     project: Project,
     name: str,
     notes: Iterable[RunNote],
-    held: dict[str, Holdings],
+    answers: dict[str, Holdings],
     destination: Destination,
 ) -> None:
     destination.check()
@@ -47,7 +55,17 @@ def _look(
         if name in note.destinations and not note.committing:
             note.remove_from(destination)
             note.settled(name)
-    held[name] = holdings(project, name)
+    answers[name] = holdings(project, name)
+
+
+def _newest_is_near(project: Project, lanes: Lanes, answers: Mapping[str, Holdings]) -> bool:
+    """Say whether a destination on this machine has answered that holds the newest backup."""
+    return any(
+        held.backups
+        and not lanes[name].destination.remote
+        and not hidden_newest(project, held.backups)
+        for name, held in [*answers.items()]
+    )
 
 
 def _uncommitted(notes: Iterable[RunNote], held: Mapping[str, Holdings]) -> bool:

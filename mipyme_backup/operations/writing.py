@@ -29,7 +29,7 @@ from mipyme_backup.streams.volumes import cut, volume_name
 DEPTH = 3
 """So many volumes may wait for one destination: what the spool holds beyond that of the others."""
 GRACE_SECONDS = 2.0
-"""A moment's delay leaves nobody behind; all such waiting of a run together takes no longer."""
+"""Where all are far, a moment's delay leaves nobody behind; a run waits no longer in all."""
 FORGET_SECONDS = 10.0
 
 
@@ -153,25 +153,35 @@ class Writer:
             unread.clear()
 
     def _send(self, name: str, file: Path) -> None:
-        """Queue a volume for each lane that keeps up."""
+        """Queue a volume for each lane that keeps up, and for each other one that is idle."""
         self._leave_behind_who_is_slow()
         lanes = self.keeping_up
         if not lanes:
             raise self._lanes.failures()[-1]
+        lanes += [
+            lane
+            for lane in self._lanes.values()
+            if lane.behind and not lane.waiting and not lane.failure
+        ]
         shared = self._spool.take(file, users=len(lanes))
         for lane in lanes:
             lane.submit(partial(self._put, lane.name, name, shared.path), shared.release)
 
     def _leave_behind_who_is_slow(self) -> None:
-        """Wait while no lane has room; where one has, the others get what is left of the grace."""
+        """Wait while no lane has room; where one has, the others are behind.
+
+        Where all are far, they get what is left of the grace: to complete one from another far
+        one costs more than to wait for it.
+        """
 
         def full() -> list[Lane]:
             return [lane for lane in self.keeping_up if lane.waiting >= DEPTH]
 
         self._lanes.wait(lambda: len(full()) < len(self.keeping_up) or not self.keeping_up)
-        began = time.monotonic()
-        self._lanes.wait(lambda: not full(), self._grace)
-        self._grace -= time.monotonic() - began
+        if all(lane.destination.remote for lane in self.keeping_up):
+            began = time.monotonic()
+            self._lanes.wait(lambda: not full(), self._grace)
+            self._grace -= time.monotonic() - began
         for lane in full():
             lane.behind = True
             lane.drop()

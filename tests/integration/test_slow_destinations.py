@@ -11,6 +11,7 @@ import pytest
 
 from mipyme_backup import api, recover
 from mipyme_backup.errors import DestinationError, NoBackupError
+from mipyme_backup.operations import looking
 from mipyme_backup.operations.writing import DEPTH
 from tests.faulty import FarAway
 from tests.integration.conftest import LOCAL
@@ -67,6 +68,37 @@ def test_local_copy_does_not_wait_for_a_slow_one(project: Any, backups: Path) ->
     assert 0 < FarAway.most <= DEPTH + 1
     assert len(FarAway.puts) == len(set(FarAway.puts)), "volumes were sent twice"
     assert_good(made, "local", "slow")
+
+
+def test_local_copy_does_not_wait_for_one_that_does_not_answer(
+    project: Any, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "PATIENCE_SECONDS", 12)
+    place(project, backups)
+    api.backup()
+    place(project, backups, silent={"down": True, "seconds": 12})
+
+    began = time.time()
+    made = api.backup()
+
+    assert made.status == "partial"
+    assert finished(backups, made) - began < 8
+
+
+def test_monthly_name_is_not_taken_twice(
+    project: Any, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "PATIENCE_SECONDS", 0.5)
+    place(project, backups, local=False, far={})
+    first = api.backup(kind="monthly")
+    place(project, backups, far={"down": True, "seconds": 2})
+    second = api.backup(kind="monthly")
+    place(project, backups, far={})
+    api.backup()
+
+    assert first.manifest.name != second.manifest.name
+    assert_good(first, "far")
+    assert_good(second, "local", "far")
 
 
 def test_without_a_local_one_the_spool_stays_small(project: Any, backups: Path) -> None:
