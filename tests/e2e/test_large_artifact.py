@@ -26,13 +26,16 @@ PART = 16 * MEBIBYTE
 """What is larger goes to S3 in parts."""
 
 SECONDS = 3000
+JOBS = 16
+"""As on a large machine: each worker wants memory of its own."""
+
 HOLES = {"holes, not encrypted": False, "holes": True}
 NOISE = {"noise, not encrypted": False, "noise": True}
 
 
 def test_file_of_many_volumes(workdir: Path, tell: Callable[[str], None]) -> None:
     size = 70 * MEBIBYTE
-    with sqlite_project(workdir, VOLUME_SIZE=20 * MEBIBYTE) as project:
+    with sqlite_project(workdir, VOLUME_SIZE=20 * MEBIBYTE, JOBS=JOBS) as project:
         write_noise(project.media, size)
 
         assert_saved_and_restored(project, size, 20 * MEBIBYTE, tell)
