@@ -7,7 +7,7 @@ A key that is given replaces its default whole, save that the entries of ``RETEN
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ from mipyme_backup.setting_values import (
     duration,
     filled_name,
     instance_of,
+    line,
+    list_of,
     or_none,
     share,
     texts,
@@ -81,7 +83,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings as the code uses them; sizes in bytes."""
+    """The settings as the code uses them; sizes in bytes.
+
+    `contacts` and `checklist` are None where the settings leave them to the policy.
+    """
 
     project: str
     sources: Mapping[str, Part]
@@ -97,6 +102,9 @@ class Settings:
     alerts: Mapping[str, Any]
     rpo: timedelta
     rto: timedelta
+    contacts: Sequence[Mapping[str, str]] | None
+    checklist: Sequence[str] | None
+    policy_review: date | None
 
 
 def load() -> Settings:
@@ -126,6 +134,9 @@ def load() -> Settings:
         alerts={**DEFAULT_ALERTS, **(parsed["ALERTS"] or {})},
         rpo=parsed["RPO"] or timedelta(hours=24),
         rto=parsed["RTO"] or timedelta(hours=1),
+        contacts=parsed["CONTACTS"],
+        checklist=parsed["CHECKLIST"],
+        policy_review=parsed["POLICY_REVIEW"],
     )
 
 
@@ -239,6 +250,18 @@ def _parts(extra_keys: Mapping[str, Parse]) -> Callable[[str, Any], dict[str, Pa
     return parse
 
 
+def _contact(key: str) -> Callable[[Any], Mapping[str, str]]:
+    """Return the parser of one contact: who in the first place, the rest may be left out."""
+
+    def parse(value: Any) -> Mapping[str, str]:
+        contact = _entries(key, _CONTACT)(value)
+        if "role" not in contact:
+            raise bad_value(f"{key}.role", "one line of text")
+        return {**dict.fromkeys(_CONTACT, ""), **contact}
+
+    return parse
+
+
 def _encryption(value: Any) -> Part | None:
     return None if value is None else _part("ENCRYPTION", value, {})
 
@@ -256,6 +279,12 @@ _ALERTS: dict[str, Parse] = {
     "min_free_disk": share,
     "max_shrink": share,
     "digest": lambda key: or_none(filled_name(key)),
+}
+_CONTACT: dict[str, Parse] = {
+    "role": line,
+    "name": lambda key: line(key, empty=True),
+    "contact": lambda key: line(key, empty=True),
+    "availability": lambda key: line(key, empty=True),
 }
 _SOURCE_KEYS: dict[str, Parse] = {}
 _DESTINATION_KEYS: dict[str, Parse] = {
@@ -278,8 +307,8 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "KEEP_REPLACED_HOURS": at_least("KEEP_REPLACED_HOURS", 0),
     "VOLUME_SIZE": at_least("VOLUME_SIZE", SMALLEST_VOLUME),
     "JOBS": at_least("JOBS", 1),
-    "CONTACTS": instance_of("CONTACTS", (list, tuple), "a list"),
-    "CHECKLIST": instance_of("CHECKLIST", (list, tuple), "a list"),
+    "CONTACTS": list_of("CONTACTS", _contact),
+    "CHECKLIST": list_of("CHECKLIST", line),
     "POLICY_REVIEW": instance_of("POLICY_REVIEW", date, "a date"),
     "DRILL_ASSERTIONS": instance_of("DRILL_ASSERTIONS", (list, tuple), "a list"),
     "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, "True or False"),

@@ -78,6 +78,26 @@ def texts(key: str) -> Callable[[Any], Any]:
     return parse
 
 
+def line(key: str, *, empty: bool = False) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not (value.strip() or empty) or not value.isprintable():
+            raise bad_value(key, "one line of text")
+        return value
+
+    return parse
+
+
+def list_of(key: str, item: Callable[[str], Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Return the parser of a list; `item` makes that of an entry from its place, ``KEY.0`` on."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise bad_value(key, "a list")
+        return [item(f"{key}.{number}")(entry) for number, entry in enumerate(value)]
+
+    return parse
+
+
 def cron_expression(key: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         try:

@@ -145,6 +145,26 @@ def test_every_other_key_replaces_its_default_whole(settings: Any) -> None:
     assert list(loaded.destinations) == ["tape"]
 
 
+def test_contacts_and_checklist_are_taken_and_what_is_left_out_is_empty(settings: Any) -> None:
+    loaded = given(
+        settings,
+        CONTACTS=[{"role": "Owner", "name": "Ana", "availability": "24/7"}],
+        CHECKLIST=("breathe",),
+        POLICY_REVIEW=date(2025, 4, 3),
+    )
+
+    owner = {"role": "Owner", "name": "Ana", "contact": "", "availability": "24/7"}
+    assert (loaded.contacts, loaded.checklist) == ([owner], ["breathe"])
+    assert loaded.policy_review == date(2025, 4, 3)
+
+
+def test_without_contacts_and_checklist_the_policy_has_its_own(settings: Any) -> None:
+    loaded = given(settings)
+
+    assert (loaded.contacts, loaded.checklist, loaded.policy_review) == (None, None, None)
+    assert given(settings, CONTACTS=[], CHECKLIST=[]).contacts == []
+
+
 def test_destinations_carry_extra_keys(settings: Any) -> None:
     extra = {"RETENTION": {"daily": 90}, "BANDWIDTH": 10**6, "RETRY_FOR": 60}
     place = {"BACKEND": LOCAL, "OPTIONS": {"location": "/b"}, **extra}
@@ -250,6 +270,13 @@ BAD_CRON: list[Any] = ["", "daily", "61 * * * *", "* * * *", "@reboot", 7, [], "
         ({"DESTINATIONS": local(RETENTION=90)}, "DESTINATIONS.a.RETENTION"),
         ({"DESTINATIONS": local(RETENTION={"daily": 0})}, "DESTINATIONS.a.RETENTION.daily"),
         ({"SOURCES": {"media": {"BACKEND": None}}}, "SOURCES.media"),
+        ({"CONTACTS": ["me"]}, "CONTACTS.0"),
+        ({"CONTACTS": [{"role": "owner"}, {"name": "Ana"}]}, "CONTACTS.1.role"),
+        ({"CONTACTS": [{"role": ""}]}, "CONTACTS.0.role"),
+        ({"CONTACTS": [{"role": "owner", "contact": 600123456}]}, "CONTACTS.0.contact"),
+        ({"CONTACTS": [{"role": "owner", "name": "Ana\nMaria"}]}, "CONTACTS.0.name"),
+        ({"CHECKLIST": ["breathe", 7]}, "CHECKLIST.1"),
+        ({"CHECKLIST": [" "]}, "CHECKLIST.0"),
     ],
 )
 def test_a_bad_value_at_depth_names_its_place(
@@ -285,6 +312,11 @@ def test_a_bad_value_at_depth_names_its_place(
             {"ENCRYPTION": {"BACKEND": "x", "passphrase_file": "/k"}},
             "MIPYME_BACKUP['ENCRYPTION']['passphrase_file']",
             "OPTIONS",
+        ),
+        (
+            {"CONTACTS": [{"role": "owner", "phone": "600 123 456"}]},
+            "MIPYME_BACKUP['CONTACTS.0']['phone']",
+            "availability",
         ),
     ],
 )

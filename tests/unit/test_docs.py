@@ -64,6 +64,7 @@ def test_setting_is_named(key: str) -> None:
             *conf.DEFAULT_ALERTS,
             *conf._DESTINATION_KEYS,
             *conf._SOURCE_KEYS,
+            *conf._CONTACT,
         }
     ),
 )
