@@ -13,18 +13,35 @@ from django.apps.config import AppConfig
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
 
 from mipyme_backup import conf
 from mipyme_backup.errors import BackupError, ConfigurationError
 
 TAG = "mipyme_backup"
+STORAGE_DESTINATION = "mipyme_backup.destinations.StorageDestination"
+MEDIA_SOURCE = "mipyme_backup.sources.MediaSource"
+PLACE = (
+    "account_name",
+    "azure_container",
+    "bucket_name",
+    "endpoint_url",
+    "host",
+    "location",
+    "root_path",
+)
+"""The options by which storages that are no folder tell where they keep things."""
 
 
 @register(TAG)
 def check_settings(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E001: a setting is unknown or malformed. E002: backups or state lie in public files."""
+    """E001: a setting is unknown or malformed. E002: backups or state lie in public files.
+
+    E003: backups lie in the storage whose files they save.
+    """
     problems = conf.problems()
     if problems:
         return [_error(problem) for problem in problems]
@@ -35,7 +52,7 @@ def check_settings(
         api.check_parts()
     except ConfigurationError as error:
         return [_error(error)]
-    return list(_public_places(settings))
+    return [*_public_places(settings), *_media_storages(settings)]
 
 
 @register(Tags.security, deploy=True)
@@ -73,20 +90,84 @@ def _error(problem: ConfigurationError) -> CheckMessage:
 
 def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
     places: dict[str, Any] = {
-        f"The destination {name}": part.options.get("location")
-        for name, part in settings.destinations.items()
+        f"The destination {name}": _folder(part) for name, part in settings.destinations.items()
     }
     if not any(settings.state_dir.is_relative_to(str(place)) for place in places.values()):
         places["STATE_DIR"] = settings.state_dir
     for key in ("MEDIA_ROOT", "STATIC_ROOT"):
         public = getattr(django_settings, key, None)
-        for what, location in places.items():
-            if not public or not isinstance(location, str | Path):
-                continue
-            place, root = Path(location).resolve(), Path(public).resolve()
-            if root == place or root in place.parents:
+        for what, place in places.items():
+            if _is_inside(place, public):
                 yield Error(
-                    f"{what} ({place}) lies inside {key}, which is public.",
+                    f"{what} ({Path(place).resolve()}) lies inside {key}, which is public.",
                     hint="Set it to a folder outside.",
                     id="mipyme_backup.E002",
                 )
+
+
+def _media_storages(settings: conf.Settings) -> Iterator[CheckMessage]:
+    media = {
+        str(part.options.get("storage", "default"))
+        for part in settings.sources.values()
+        if part.backend == MEDIA_SOURCE
+    }
+    public = getattr(django_settings, "MEDIA_ROOT", None)
+    for name, part in settings.destinations.items():
+        folder = _folder(part)
+        for alias in media:
+            inside = _is_inside(folder, _folder_of_storage(alias))
+            if (inside and not _is_inside(folder, public)) or (
+                folder is None and _is_same_place(_alias(part), alias)
+            ):
+                yield Error(
+                    f"The destination {name} keeps backups in the storage {alias!r}, whose files"
+                    " they save: who may read the media may read them.",
+                    hint="Give backups an alias of their own in STORAGES, with another bucket,"
+                    " location or folder.",
+                    id="mipyme_backup.E003",
+                )
+
+
+def _is_inside(place: object, root: object) -> bool:
+    if not root or not isinstance(place, str | Path) or not isinstance(root, str | Path):
+        return False
+    return Path(place).resolve().is_relative_to(Path(root).resolve())
+
+
+def _alias(part: conf.Part) -> str | None:
+    alias = part.options.get("storage") if part.backend == STORAGE_DESTINATION else None
+    return alias if isinstance(alias, str) else None
+
+
+def _folder(part: conf.Part) -> Any:
+    """Return the folder of a destination, None where it has none."""
+    return part.options.get("location") or _folder_of_storage(_alias(part))
+
+
+def _folder_of_storage(alias: str | None) -> Any:
+    """Return where a storage keeps its files; clients of services are not imported for that."""
+    if alias is None or _entry(alias).get("BACKEND", "storages.").startswith("storages."):
+        return None
+    try:
+        storage = storages[alias]
+    except (ImportError, ImproperlyConfigured, InvalidStorageError, TypeError, ValueError):
+        return None  # the first use of it tells
+    return storage.location if isinstance(storage, FileSystemStorage) else None
+
+
+def _entry(alias: str) -> dict[str, Any]:
+    return django_settings.STORAGES.get(alias, {})
+
+
+def _is_same_place(alias: str | None, other: str) -> bool:
+    """Say whether two aliases, none of which is a folder, mean one place."""
+    if alias is None:
+        return False
+    entries = [_entry(name) for name in (alias, other)]
+    places = [
+        {name: str(entry.get("OPTIONS", {}).get(name) or "").strip("/") for name in PLACE}
+        for entry in entries
+    ]
+    one_place = any(places[0].values()) and places[0] == places[1]
+    same_backend = len({entry.get("BACKEND") for entry in entries}) == 1
+    return alias == other or (same_backend and one_place)

@@ -172,3 +172,88 @@ def test_malformed_settings_are_told_once(settings: Any) -> None:
     settings.MIPYME_BACKUP = {"TYPO": 1}
 
     assert check_deployment() == []
+
+
+S3 = "storages.backends.s3.S3Storage"
+FILES = "django.core.files.storage.FileSystemStorage"
+
+
+def stored_in(alias: str, media: str = "default") -> dict[str, Any]:
+    return {
+        "DESTINATIONS": {
+            "offsite": {
+                "BACKEND": "mipyme_backup.destinations.StorageDestination",
+                "OPTIONS": {"storage": alias},
+            }
+        },
+        "SOURCES": {
+            "media": {
+                "BACKEND": "mipyme_backup.sources.MediaSource",
+                "OPTIONS": {"storage": media},
+            }
+        },
+    }
+
+
+def storage(settings: Any, alias: str, backend: str, **options: object) -> None:
+    settings.STORAGES = {**settings.STORAGES, alias: {"BACKEND": backend, "OPTIONS": options}}
+
+
+class TestBackupsInTheMediaStorage:
+    def test_the_same_alias_is_an_error(self, settings: Any) -> None:
+        storage(settings, "default", S3, bucket_name="shop")
+        settings.MIPYME_BACKUP = stored_in("default")
+
+        (found,) = check_settings()
+
+        assert (found.id, found.level) == ("mipyme_backup.E003", checks.ERROR)
+        assert "offsite" in found.msg and "'default'" in found.msg
+        assert found.hint
+
+    @pytest.mark.parametrize(
+        ("location", "expected"), [("media", ["mipyme_backup.E003"]), ("backups", [])]
+    )
+    def test_another_alias_is_one_where_it_means_the_same_place(
+        self, settings: Any, location: str, expected: list[str]
+    ) -> None:
+        storage(settings, "default", S3, bucket_name="shop", location="media/")
+        storage(settings, "offsite", S3, bucket_name="shop", location=location, access_key="b")
+        settings.MIPYME_BACKUP = stored_in("offsite")
+
+        assert ids(check_settings()) == expected
+
+    def test_a_folder_inside_the_media_folder_is_one(self, settings: Any, tmp_path: Path) -> None:
+        storage(settings, "uploads", FILES, location=tmp_path / "uploads")
+        storage(settings, "offsite", FILES, location=tmp_path / "uploads" / "backups")
+        settings.MIPYME_BACKUP = stored_in("offsite", media="uploads")
+
+        assert ids(check_settings()) == ["mipyme_backup.E003"]
+
+    def test_a_local_destination_inside_the_media_folder_is_one(
+        self, settings: Any, tmp_path: Path
+    ) -> None:
+        storage(settings, "uploads", FILES, location=tmp_path / "uploads")
+        settings.MIPYME_BACKUP = {
+            **stored_in("offsite", media="uploads"),
+            **local(tmp_path / "uploads"),
+        }
+
+        assert ids(check_settings()) == ["mipyme_backup.E003"]
+
+    def test_a_storage_in_public_files_is_told_once(self, settings: Any) -> None:
+        settings.MIPYME_BACKUP = stored_in("default")
+
+        assert ids(check_settings()) == ["mipyme_backup.E002"]
+
+    def test_a_storage_of_its_own_is_fine(self, settings: Any, tmp_path: Path) -> None:
+        storage(settings, "offsite", FILES, location=tmp_path / "backups")
+        settings.MIPYME_BACKUP = stored_in("offsite")
+
+        assert check_settings() == []
+
+    @pytest.mark.parametrize("alias", ["nowhere", "broken"])
+    def test_a_storage_that_cannot_be_made_is_no_traceback(self, settings: Any, alias: str) -> None:
+        storage(settings, "broken", "no.such.Storage")
+        settings.MIPYME_BACKUP = stored_in(alias)
+
+        assert check_settings() == []
