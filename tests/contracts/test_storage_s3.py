@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -395,3 +396,16 @@ def test_silence_of_a_minute_counts_as_a_stall(
     config = offsite(s3_server)._access._client.meta.config  # type: ignore[attr-defined]
 
     assert (config.connect_timeout, config.read_timeout) == (60, 60)
+
+
+def test_probes_at_the_same_time_do_not_fail_each_other(
+    offsite: Offsite, s3_server: services.S3Server
+) -> None:
+    def probe(destination: StorageDestination) -> None:
+        for _turn in range(10):
+            destination.check()
+
+    with ThreadPoolExecutor(2) as threads:
+        probes = [threads.submit(probe, offsite(s3_server)) for _number in range(2)]
+
+    assert [probe.exception() for probe in probes] == [None, None]

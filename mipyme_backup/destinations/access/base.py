@@ -15,6 +15,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
 
 PROBE = ".mipyme_backup_probe"
+PROBES = 5
 PROBE_CONTENT = b"mipyme_backup tries here whether it can write and delete.\n"
 
 
@@ -32,15 +33,15 @@ class Access(ABC):
     def probe(self) -> bool | None:
         """Write a small object and delete it; return whether deletion is allowed.
 
-        It has the same name each time, so that one remains where nothing may be deleted.
+        It has the same name each time, so that one remains where nothing may be deleted. Whoever
+        probes at the same moment deletes that as well, so what is gone is written again.
         """
         self.prepare()
         with tempfile.NamedTemporaryFile(prefix="mipyme_backup_probe_") as file:
             file.write(PROBE_CONTENT)
             file.flush()
             try:
-                self.put(PROBE, Path(file.name), Throttle(None))
-                if self.size(PROBE) != len(PROBE_CONTENT):
+                if not any(self._holds(Path(file.name)) for _try in range(PROBES)):
                     raise DestinationError(
                         _("The storage %(alias)r does not hold what was just written to it."),
                         hint=_("Look at its options in STORAGES, and at the service."),
@@ -50,6 +51,10 @@ class Access(ABC):
             except DeletionRefusedError:
                 return False
         return True
+
+    def _holds(self, probe: Path) -> bool:
+        self.put(PROBE, probe, Throttle(None))
+        return self.size(PROBE) == len(PROBE_CONTENT)
 
     def prepare(self) -> None:
         """Raise DestinationError where the storage's options rule out keeping backups there."""
