@@ -80,3 +80,14 @@ class Destination(ABC):
     def free_space(self) -> int | None:
         """Return the free bytes, None where that has no meaning."""
         return None
+
+    def total_space(self) -> int | None:
+        """Return the bytes of the whole disk, None where that has no meaning."""
+        return None
+
+    def describe(self) -> str:
+        """Return one line that tells where the backups are to somebody who must find them.
+
+        It is printed and kept in a drawer: it asks no service, and holds no secret.
+        """
+        return type(self).__qualname__

@@ -39,6 +39,7 @@ class LocalDestination(Destination):
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             os.close(descriptor)
             probe.unlink()
+        self.may_delete = True
 
     def put(self, name: str, file: Path) -> None:
         target = self._path(name)
@@ -99,6 +100,14 @@ class LocalDestination(Destination):
         with self._errors(_("read")):
             status = os.statvfs(self.location)
             return status.f_bavail * status.f_frsize
+
+    def total_space(self) -> int | None:
+        with self._errors(_("read")):
+            status = os.statvfs(self.location)
+            return status.f_blocks * status.f_frsize
+
+    def describe(self) -> str:
+        return str(self.location.absolute())
 
     def _path(self, name: str) -> Path:
         check_name(name)

@@ -84,6 +84,12 @@ class RetryingDestination(Destination):
     def free_space(self) -> int | None:
         return self._stubbornly(self._inner.free_space)
 
+    def total_space(self) -> int | None:
+        return self._stubbornly(self._inner.total_space)
+
+    def describe(self) -> str:
+        return self._inner.describe()
+
     def _stubbornly(self, call: Callable[[], T], budget: float | None = None) -> T:
         deadline = time.monotonic() + (self._seconds if budget is None else budget)
         pause = FIRST_PAUSE

@@ -189,6 +189,16 @@ class RsyncDestination(Destination):
         _check(name)
         self._remove(name)
 
+    def describe(self) -> str:
+        address = self.address
+        options = {
+            "port": address.port,
+            "identity_file": address.identity_file,
+            "known_hosts_file": address.known_hosts_file,
+        }
+        shown = ", ".join(f"{name}={value}" for name, value in options.items() if value)
+        return f"rsync {address.place} ({shown})"
+
     def sweep(self, prefix: str) -> None:
         """Remove rsync's unfinished files; where the account may not delete they stay."""
         for entry in self._listed(prefix.rpartition("/")[0]):

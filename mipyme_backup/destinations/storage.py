@@ -69,6 +69,12 @@ class StorageDestination(Destination):
     def free_space(self) -> int | None:
         return self._access.free_space()
 
+    def total_space(self) -> int | None:
+        return self._access.total_space()
+
+    def describe(self) -> str:
+        return self._access.describe()
+
     @functools.cached_property
     def _access(self) -> Access:
         if self.storage not in settings.STORAGES:

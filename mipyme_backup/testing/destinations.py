@@ -32,6 +32,18 @@ class DestinationContract:
         assert list(destination.entries()) == []
         assert list(destination.entries(".")) == []
 
+    def test_place_is_told_in_one_line(self, destination: Destination) -> None:
+        place = destination.describe()
+
+        assert place and place.isprintable()
+
+    def test_no_more_is_free_than_there_is(self, destination: Destination) -> None:
+        destination.check()
+
+        free, total = destination.free_space(), destination.total_space()
+
+        assert free is None or total is None or 0 <= free <= total
+
     def test_what_was_put_is_read_back(self, destination: Destination, tmp_path: Path) -> None:
         destination.check()
         for size in (0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 7):

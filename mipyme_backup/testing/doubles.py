@@ -148,6 +148,12 @@ class FaultyDestination(Destination):
         self._fault("free_space")
         return self._inner.free_space()
 
+    def total_space(self) -> int | None:
+        return self._inner.total_space()
+
+    def describe(self) -> str:
+        return self._inner.describe()
+
     def _fault(self, verb: Verb) -> Fault | None:
         self.calls[verb] += 1
         for fault in self._faults:

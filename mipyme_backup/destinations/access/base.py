@@ -85,6 +85,12 @@ class Access(ABC):
     def free_space(self) -> int | None:
         return None
 
+    def total_space(self) -> int | None:
+        return None
+
+    @abstractmethod
+    def describe(self) -> str: ...
+
 
 def walk(
     listed: Callable[[str], tuple[list[str], list[Entry]]], prefix: str, folder: str = ""

@@ -49,3 +49,9 @@ class FilesAccess(Access):
 
     def free_space(self) -> int | None:
         return self._local.free_space()
+
+    def total_space(self) -> int | None:
+        return self._local.total_space()
+
+    def describe(self) -> str:
+        return self._local.describe()

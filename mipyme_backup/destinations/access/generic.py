@@ -12,7 +12,7 @@ from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
 from mipyme_backup.destinations.access.base import Access, walk
-from mipyme_backup.destinations.access.wording import reason_of
+from mipyme_backup.destinations.access.wording import place_with, reason_of
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
@@ -29,6 +29,9 @@ FOR_GOOD = (
     ValueError,
 )
 """What will fail the same way again; of any other error of a library that cannot be told."""
+
+SHOWN = ("account_name", "azure_container", "bucket_name", "location")
+"""What other storages call the options that tell where they keep things."""
 
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
 """What is raised for a name that is nowhere, or lies below a file, or is a folder's."""
@@ -102,6 +105,11 @@ class GenericAccess(Access):
                 raise self._kept(name) from error
             if self.storage.exists(name):
                 raise self._kept(name)
+
+    def describe(self) -> str:
+        kind = f"{type(self.storage).__module__}.{type(self.storage).__qualname__}"
+        options = {name: getattr(self.storage, name, None) for name in SHOWN}
+        return place_with(f"STORAGES[{self.alias!r}] = {kind}", options)
 
     def _listed(self, folder: str) -> tuple[list[str], list[Entry]]:
         folders, files = self.storage.listdir(folder)

@@ -18,6 +18,7 @@ from s3transfer.utils import ChunksizeAdjuster
 from mipyme_backup.destinations.access import checksums
 from mipyme_backup.destinations.access.base import Access
 from mipyme_backup.destinations.access.s3_errors import code_of, is_missing, translated
+from mipyme_backup.destinations.access.wording import place_with
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
@@ -144,6 +145,11 @@ class S3Access(Access):
                 # Some services know no such list; others say this where it is empty.
                 if code_of(error) not in {"501", "NotImplemented", "NoSuchUpload"}:
                     raise
+
+    def describe(self) -> str:
+        names = ("endpoint_url", "region_name")
+        options = {name: getattr(self.storage, name, None) for name in names}
+        return place_with(self._place(""), options)
 
     @functools.cached_property
     def _client(self) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mipyme_backup.destinations.access.base import Access, walk
-from mipyme_backup.destinations.access.ssh import Connection
+from mipyme_backup.destinations.access.ssh import SSH_PORT, Connection
+from mipyme_backup.destinations.access.wording import place_with
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DestinationError
@@ -76,6 +77,19 @@ class SFTPAccess(Access):
         for entry in [*self._files(prefix)]:
             if TEMPORARY.search(entry.name):
                 self.delete(entry.name)
+
+    def describe(self) -> str:
+        storage = self.storage
+        user, port = storage.params.get("username"), storage.params.get("port")
+        host = f"{user}@{storage.host}" if user else storage.host
+        root = storage.root_path
+        # As OpenSSH and curl write it, a path that begins at the home folder begins with /~/.
+        path = root if root.startswith("/") else f"/~/{root}"
+        files = {
+            "key_filename": storage.params.get("key_filename"),
+            "known_host_file": storage.known_host_file,
+        }
+        return place_with(f"sftp://{host}:{port or SSH_PORT}{path}", files)
 
     def _files(self, prefix: str) -> Iterator[Entry]:
         with self._connection.errors(_("list")):

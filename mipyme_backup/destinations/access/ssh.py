@@ -16,6 +16,7 @@ from mipyme_backup.destinations.access.wording import reason_of
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
 
+SSH_PORT: int = paramiko.config.SSH_PORT
 STALL_SECONDS = 60
 KEEPALIVE_SECONDS = 15
 LOGGER = "mipyme_backup.ssh"
@@ -167,7 +168,7 @@ class _Refusing:
                 " the host's administrator gives you, and only then add the line to that file."
             ),
             host=host,
-            port=port or paramiko.config.SSH_PORT,
+            port=port or SSH_PORT,
             file=self._known_hosts,
             kind=key.get_name(),
             fingerprint=key.fingerprint,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SECRET = re.compile(r"key|secret|token|pass|credential|connection_string|sas", re.IGNORECASE)
+USER = re.compile(r"//[^/@\s]*@")
 QUERY = re.compile(r"\?[^\s'\"]*")
 LONGEST = 300
 SHORTEST_SECRET = 4
@@ -22,6 +23,19 @@ def reason_of(error: BaseException | str, storage: Any) -> str:
     for secret in sorted(_secrets(vars(storage)), key=len, reverse=True):
         text = text.replace(secret, "***")
     return QUERY.sub("?***", text)[:LONGEST]
+
+
+def place_with(place: str, options: Mapping[str, Any]) -> str:
+    """Return `place` with the options that have a value, in their own words.
+
+    A URL is shown without the user, password and query that it may hold.
+    """
+    shown = [f"{name}={_without_secrets(str(value))}" for name, value in options.items() if value]
+    return f"{place} ({', '.join(shown)})" if shown else place
+
+
+def _without_secrets(text: str) -> str:
+    return QUERY.sub("", USER.sub("//", text))
 
 
 def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
