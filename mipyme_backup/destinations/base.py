@@ -27,8 +27,8 @@ class Destination(ABC):
     never looks empty.
 
     `remote` says that it is not on this machine; `bandwidth` limits what is sent, in bytes a
-    second (None: not at all); `may_delete` is known once `check` has passed, None where it
-    cannot be told. One thread uses a destination at a time.
+    second (None: not at all); `may_delete` is known once `check` or `probe` has passed, None
+    where it cannot be told. One thread uses a destination at a time.
     """
 
     remote = False
@@ -38,6 +38,10 @@ class Destination(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise DestinationError when this destination cannot be written to now."""
+
+    def probe(self) -> None:
+        """As `check`, but while others may be writing here: nothing is tidied up."""
+        self.check()
 
     @abstractmethod
     def put(self, name: str, file: Path) -> None:

@@ -35,6 +35,10 @@ class LocalDestination(Destination):
         with self._errors(_("prepare")):
             make_folder(self.location)
             self._sweep()
+        self.probe()
+
+    def probe(self) -> None:
+        with self._errors(_("prepare")):
             probe = self._temporary()
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             os.close(descriptor)
@@ -125,7 +129,10 @@ class LocalDestination(Destination):
         return self.location / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
 
     def _sweep(self) -> None:
-        """Remove the temporary files of processes that died."""
+        """Remove the temporary files of processes that died.
+
+        Those of another container look dead as well: nobody else may be writing here.
+        """
         for path in self.location.glob(f"{TEMPORARY_PREFIX}*"):
             owner = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():

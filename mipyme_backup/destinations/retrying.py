@@ -26,8 +26,8 @@ class RetryingDestination(Destination):
     """`inner`, whose passing errors are tried again for `seconds`; permanent ones fail at once.
 
     Pauses grow from a second to half a minute, each between half and one and a half times that,
-    so that many clients do not come back at the same moment. `check` is not tried again: what is
-    down when a run begins is left out, and completed later.
+    so that many clients do not come back at the same moment. `check` and `probe` are not tried
+    again: what is down when a run begins is left out, and completed later.
 
     Several threads may call it: one call at a time reaches `inner`.
     """
@@ -57,6 +57,10 @@ class RetryingDestination(Destination):
     def check(self) -> None:
         with self._lock:
             self._inner.check()
+
+    def probe(self) -> None:
+        with self._lock:
+            self._inner.probe()
 
     def put(self, name: str, file: Path) -> None:
         self._stubbornly(lambda: self._inner.put(name, file))

@@ -35,6 +35,10 @@ class StorageDestination(Destination):
         return self._access.remote
 
     def check(self) -> None:
+        self._access.tidy()
+        self.probe()
+
+    def probe(self) -> None:
         self.may_delete = self._access.probe()
 
     def put(self, name: str, file: Path) -> None:

@@ -32,6 +32,13 @@ class DestinationContract:
         assert list(destination.entries()) == []
         assert list(destination.entries(".")) == []
 
+    def test_probe_leaves_no_object(self, destination: Destination) -> None:
+        destination.check()
+
+        destination.probe()
+
+        assert list(destination.entries()) == []
+
     def test_place_is_told_in_one_line(self, destination: Destination) -> None:
         place = destination.describe()
 

@@ -102,6 +102,10 @@ class FaultyDestination(Destination):
         self._fault("check")
         self._inner.check()
 
+    def probe(self) -> None:
+        self._fault("check")
+        self._inner.probe()
+
     def put(self, name: str, file: Path) -> None:
         fault = self._fault("put")
         if fault is None or fault.action == "raise_after":

@@ -30,6 +30,10 @@ class Access(ABC):
         self.storage = storage
         self.alias = alias
 
+    def tidy(self) -> None:
+        """Remove what dead processes left; nobody else may be writing."""
+        return
+
     def probe(self) -> bool | None:
         """Write a small object and delete it; return whether deletion is allowed.
 

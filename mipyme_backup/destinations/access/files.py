@@ -25,8 +25,11 @@ class FilesAccess(Access):
         super().__init__(storage, alias)
         self._local = LocalDestination(location=storage.location)
 
-    def probe(self) -> bool | None:
+    def tidy(self) -> None:
         self._local.check()
+
+    def probe(self) -> bool | None:
+        self._local.probe()
         return True
 
     def put(self, name: str, file: Path, throttle: Throttle) -> None:
