@@ -1,0 +1,136 @@
+"""What the rules of `status` look at: the policy, and the facts that `monitoring` gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from mipyme_backup.messages import Message
+
+COMPLETE = "complete"
+DAMAGED = "damaged"
+NOTHING = Message("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What is asked of the backups: sizes in bytes, `min_free_disk` a share from 0 to 1."""
+
+    max_age: timedelta
+    min_size: int
+    min_free_disk: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyFacts:
+    """What is known of a copy: its status as the catalog words it, and the reason."""
+
+    status: str
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupFacts:
+    """A backup and its `copies` by destination; `stored_size` in bytes.
+
+    `engines` are name and version of each database source's server, where they are known. A
+    backup that lacks a source, or is of kind ``safety``, does not `count`.
+    """
+
+    id: str
+    name: str
+    kind: str
+    whole: bool
+    sequence: int
+    snapshot_at: datetime
+    finished_at: datetime
+    stored_size: int
+    copies: Mapping[str, CopyFacts]
+    engines: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        return self.whole and self.kind != "safety"
+
+    @property
+    def good(self) -> bool:
+        return any(copy.status == COMPLETE for copy in self.copies.values())
+
+    def is_good_on(self, destination: str) -> bool:
+        copy = self.copies.get(destination)
+        return copy is not None and copy.status == COMPLETE
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationFacts:
+    """A destination as it showed itself; `free` and `total` in bytes, None where meaningless.
+
+    `error` says why it could not be listed (not `reachable`) or not be written to (`writable`
+    is False; None where that was not tried), `hint` what to do. `backups` are those of this
+    project, and `unreadable` the names of what lies there with a manifest that cannot be read,
+    for the reason `unreadable_reason`.
+    """
+
+    name: str
+    place: str
+    remote: bool
+    reachable: bool
+    writable: bool | None = None
+    may_delete: bool | None = None
+    error: Message | None = None
+    hint: Message = NOTHING
+    free: int | None = None
+    total: int | None = None
+    backups: int = 0
+    highest_sequence: int | None = None
+    unreadable: Sequence[str] = ()
+    unreadable_reason: Message = NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A run of a backup as the catalog notes it."""
+
+    name: str
+    status: str
+    started_at: datetime
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that the rules look at.
+
+    `last_run` is the last that has ended, of those that were to make a backup that counts;
+    `running` one that has not ended. `catalog` is False where the catalog could not be read.
+    `opens` says whether this host can open what it encrypts, None where that is not known.
+    """
+
+    destinations: Sequence[DestinationFacts]
+    backups: Sequence[BackupFacts]
+    last_run: RunFacts | None = None
+    running: RunFacts | None = None
+    catalog: bool = True
+    encryption: str | None = None
+    key_fingerprint: str | None = None
+    opens: bool | None = None
+
+    @property
+    def newest(self) -> BackupFacts | None:
+        """The newest backup that counts, good or not."""
+        return newest_of(backup for backup in self.backups if backup.counts)
+
+    def newest_good(self, destination: str | None = None) -> BackupFacts | None:
+        """Return the newest good backup that counts: on the destination, or on any."""
+        return newest_of(
+            backup
+            for backup in self.backups
+            if backup.counts
+            and (backup.good if destination is None else backup.is_good_on(destination))
+        )
+
+
+def newest_of(backups: Iterable[BackupFacts]) -> BackupFacts | None:
+    """Return the newest by its sequence number, which no clock can change; None of none."""
+    return max(backups, key=lambda backup: (backup.sequence, backup.snapshot_at), default=None)
