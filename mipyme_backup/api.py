@@ -7,12 +7,14 @@ returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All error
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
 from mipyme_backup import conf
@@ -23,6 +25,9 @@ from mipyme_backup.encryption import Encryption
 from mipyme_backup.encryption.passphrase import fingerprint, read_secret
 from mipyme_backup.errors import ConfigurationError, UsageError
 from mipyme_backup.messages import Message, _
+from mipyme_backup.monitoring import recovery_sheet as sheets
+from mipyme_backup.monitoring import status as monitoring
+from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations import backup as backup_operation
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
@@ -33,6 +38,7 @@ from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
+from mipyme_backup.policy.status_facts import Policy
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
@@ -41,16 +47,20 @@ S = TypeVar("S", DatabaseSource, MediaSource)
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 LABEL_LENGTH = 200
 RETRY_FOR = 300.0
+STATUS_SECONDS = 30.0
 
 __all__ = [
     "BackupResult",
     "Listed",
     "RestoreResult",
+    "Status",
     "Verified",
     "backup",
     "backups",
     "complete",
+    "recovery_sheet",
     "restore",
+    "status",
     "undo_restore",
     "verify",
 ]
@@ -235,6 +245,55 @@ def _unreadable(item: Found) -> dict[str, Any]:
     }
 
 
+def status(*, timeout: float = STATUS_SECONDS) -> Status:
+    """Return how the backups are; a destination silent for `timeout` seconds is unreachable.
+
+    A small object is written to each destination that can be listed, and deleted again: only so
+    is it known whether it takes backups, and lets us delete. Raises UsageError for a timeout
+    that is not above zero.
+    """
+    return _status(build_project(retry_for=timeout / 4), timeout)
+
+
+def recovery_sheet(*, language: str = "en", timeout: float = STATUS_SECONDS) -> str:
+    """Return the page to print, in Markdown, by a look as `status` takes it.
+
+    `language` is ``en`` or ``es``; raises UsageError for any other.
+    """
+    if language not in sheets.LANGUAGES:
+        raise UsageError(
+            _("There is no recovery sheet in the language %(language)s."),
+            hint=_("Languages: %(known)s"),
+            language=language,
+            known=", ".join(sheets.LANGUAGES),
+        )
+    project, settings = build_project(retry_for=timeout / 4), conf.load()
+    options = settings.encryption.options if settings.encryption else {}
+    promises = sheets.Promises(
+        folder=Path(getattr(django_settings, "BASE_DIR", None) or Path.cwd()),
+        rpo=settings.rpo,
+        rto=settings.rto,
+        key_files=sheets.key_files(options, settings.signing_key_file),
+        recipients=options.get("recipients", ()),
+        contacts=settings.contacts,
+        checklist=settings.checklist,
+        review=settings.policy_review,
+    )
+    return sheets.render(project, _status(project, timeout), promises, language=language)
+
+
+def _status(project: Project, timeout: float) -> Status:
+    if not timeout > 0:
+        raise UsageError(_("The timeout must be above zero."))
+    alerts = conf.load().alerts
+    policy = Policy(
+        max_age=alerts["max_age"],
+        min_size=alerts["min_size"],
+        min_free_disk=alerts["min_free_disk"],
+    )
+    return monitoring.take(project, policy, host=socket.gethostname(), seconds=timeout)
+
+
 def preflight() -> list[Message]:
     """Return what is doubtful about backing up here; raises what makes it impossible.
 
@@ -252,10 +311,14 @@ def check_parts() -> None:
     _build_parts(conf.load())
 
 
-def build_project() -> Project:
-    """Build the parts that the settings name; raises ConfigurationError for what is wrong there."""
+def build_project(*, retry_for: float | None = None) -> Project:
+    """Build the parts that the settings name; raises ConfigurationError for what is wrong there.
+
+    What a destination fails at is tried again for `retry_for` seconds at most, where that is less
+    than the settings say.
+    """
     settings = conf.load()
-    sources, destinations, encryption = _build_parts(settings)
+    sources, destinations, encryption = _build_parts(settings, retry_for)
     trusted = encryption.authentication_secrets() if encryption else {}
     if settings.signing_key_file is not None:
         secret = read_secret(settings.signing_key_file)
@@ -278,12 +341,14 @@ def build_project() -> Project:
 
 
 def _build_parts(
-    settings: conf.Settings,
+    settings: conf.Settings, retry_for: float | None = None
 ) -> tuple[dict[str, Source], dict[str, Destination], Encryption | None]:
     sources: dict[str, Source] = {
         name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
     }
-    destinations = {name: _destination(name, part) for name, part in settings.destinations.items()}
+    destinations = {
+        name: _destination(name, part, retry_for) for name, part in settings.destinations.items()
+    }
     if settings.encryption is None:
         return sources, destinations, None
     encryption: Encryption = _build(settings.encryption, Encryption, "ENCRYPTION")
@@ -320,10 +385,13 @@ def _first(configured: Mapping[str, Source], kind: type[S]) -> S:
     return next((source for source in configured.values() if isinstance(source, kind)), kind())
 
 
-def _destination(name: str, part: conf.Part) -> Destination:
+def _destination(name: str, part: conf.Part, retry_for: float | None) -> Destination:
     built = _build(part, Destination, f"DESTINATIONS.{name}")
     built.bandwidth = part.extra.get("BANDWIDTH")
-    return RetryingDestination(built, name=name, seconds=part.extra.get("RETRY_FOR", RETRY_FOR))
+    seconds = part.extra.get("RETRY_FOR", RETRY_FOR)
+    if retry_for is not None:
+        seconds = min(seconds, retry_for)
+    return RetryingDestination(built, name=name, seconds=seconds)
 
 
 def _build(part: conf.Part, kind: type[Any], key: str) -> Any:

@@ -26,6 +26,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from mipyme_backup.errors import BackupError, SourceError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.models import Backup, Copy, Restore
+from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, RunFacts
 from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:
@@ -264,6 +265,37 @@ class Catalog:
                     assert item.manifest is not None
                     _record(item.manifest, item.sha256, {destination: True}, using)
 
+    def recorded(self, limit: int) -> list[BackupFacts] | None:
+        """Return the newest backups that count, with their copies; None where that cannot be."""
+        try:
+            _check_exists("default")
+            made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+            backups = Backup.objects.filter(status__in=made, whole=True)
+            newest = backups.exclude(kind=Backup.Kind.SAFETY).order_by("-sequence", "-started_at")
+            return [_facts(backup) for backup in newest.prefetch_related("copies")[:limit]]
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return None
+
+    def last_run(self, *, running: bool) -> RunFacts | None:
+        """Return the last run of a backup that counts: one that is running, or one that has ended.
+
+        None where there is none, or where the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            runs = Backup.objects.filter(whole=True).exclude(kind=Backup.Kind.SAFETY)
+            chosen = runs.filter if running else runs.exclude
+            run = chosen(status=Backup.Status.RUNNING).order_by("-started_at").first()
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return None
+        if run is None:
+            return None
+        return RunFacts(
+            name=run.name, status=run.status, started_at=run.started_at, error=run.error
+        )
+
     def rows(self) -> list[dict[str, Any]] | None:
         """Return every run, newest first, as JSON values; None where they cannot be read."""
         try:
@@ -332,6 +364,24 @@ def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: 
     failed = Copy.objects.using(using).filter(backup=backup, status=Copy.Status.FAILED)
     if failed.exists():
         Backup.objects.using(using).filter(pk=backup.pk).update(status=Backup.Status.PARTIAL)
+
+
+def _facts(backup: Backup) -> BackupFacts:
+    snapshot = backup.manifest.get("snapshot_at")
+    return BackupFacts(
+        id=backup.backup_id,
+        name=backup.name,
+        kind=backup.kind,
+        whole=backup.whole,
+        sequence=backup.sequence,
+        snapshot_at=datetime.fromisoformat(snapshot) if snapshot else backup.started_at,
+        finished_at=backup.finished_at or backup.started_at,
+        stored_size=backup.stored_size,
+        copies={
+            copy.destination: CopyFacts(status=copy.status, error=copy.error)
+            for copy in backup.copies.all()
+        },
+    )
 
 
 def _row(backup: Backup) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from mipyme_backup.destinations import LocalDestination
+from django.core.files.storage import InMemoryStorage
+
+from mipyme_backup.destinations import Entry, LocalDestination
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.testing import Fault, FaultyDestination
 from mipyme_backup.testing.doubles import Verb
@@ -71,3 +74,20 @@ class FarAway(LocalDestination):
         if len(kind.puts) == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         super().put(name, file)
+
+
+class Keeping(InMemoryStorage):
+    """A storage whose credentials may add, and not delete."""
+
+    def delete(self, name: str) -> None:
+        raise PermissionError(name)
+
+
+class Broken(LocalDestination):
+    """A destination with a fault in its code."""
+
+    def __init__(self) -> None:
+        super().__init__(location="/")
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        raise ZeroDivisionError

@@ -142,7 +142,11 @@ class SilentError(CommandError):
 def translated(message: Message) -> str:
     """Return the text in the active language."""
     text = gettext(message.text) if message.text else ""
-    return text % message.params if message.params else text
+    params = {
+        name: translated(value) if isinstance(value, Message) else value
+        for name, value in message.params.items()
+    }
+    return text % params if params else text
 
 
 def _check() -> None:

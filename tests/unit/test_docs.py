@@ -122,6 +122,18 @@ def test_every_check_is_named_and_no_other() -> None:
     assert used == set(re.findall(pattern, CHECKS))
 
 
+def test_every_finding_is_named_and_no_other() -> None:
+    source = (PACKAGE / "policy" / "status.py").read_text()
+    begins = set(re.findall(r'\bid=f?"([a-z_]+)', source))
+    (section,) = re.findall(r"^## backup_status$(.*?)(?=^## )", COMMANDS, re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| (`[a-z_:NAME`, ]+`) \|", section, re.MULTILINE)
+    documented = {word for row in rows for word in re.findall(r"`([a-z_]+)[`:]", row)}
+
+    assert len(begins) > 10
+    assert {word for word in documented if not any(word.startswith(b) for b in begins)} == set()
+    assert {b for b in begins if not any(word.startswith(b) for word in documented)} == set()
+
+
 def test_every_exit_status_is_named_and_no_other() -> None:
     used = {0, PARTIAL, *(error.exit_status for error in _error_classes())}
     rows = re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE)

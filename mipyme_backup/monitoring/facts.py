@@ -1,0 +1,221 @@
+"""Gathers what is known of the backups: from the destinations themselves, and the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from mipyme_backup.destinations import Destination
+from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import _
+from mipyme_backup.operations.lanes import Lanes
+from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.policy.status_facts import (
+    COMPLETE,
+    DAMAGED,
+    NOTHING,
+    BackupFacts,
+    CopyFacts,
+    DestinationFacts,
+    Facts,
+)
+
+RECORDED = 100
+"""How many backups the catalog is asked for: only the newest decide anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one look at a destination showed; `holdings` None where it could not be listed."""
+
+    facts: DestinationFacts
+    holdings: Holdings | None = None
+
+
+def gather(project: Project, *, seconds: float) -> Facts:
+    """Return the facts; a destination that does not answer within `seconds` is unreachable.
+
+    To know whether a destination takes backups, and lets us delete, a small object is written
+    to it and deleted again; nothing is written where the listing has failed.
+    """
+    looks = _look_around(project, seconds)
+    recorded = project.catalog.recorded(RECORDED)
+    encryption = project.encryption
+    key = encryption.key_fingerprint if encryption else None
+    return Facts(
+        destinations=[_described(project, look) for look in looks.values()],
+        backups=_merged(project, looks, recorded or ()),
+        last_run=project.catalog.last_run(running=False),
+        running=project.catalog.last_run(running=True),
+        catalog=recorded is not None,
+        encryption=encryption.method if encryption else None,
+        key_fingerprint=key,
+        opens=_opens(project, key),
+    )
+
+
+def _opens(project: Project, key: str | None) -> bool | None:
+    if key is None:
+        return True  # what is not encrypted is open to all
+    opens = getattr(project.encryption, "opens", None)
+    return None if opens is None else bool(opens(key))
+
+
+def _look_around(project: Project, seconds: float) -> dict[str, Look]:
+    """Look at all destinations at once, each by a thread of its own."""
+    looks: dict[str, Look] = {}
+    with Lanes(project.destinations) as lanes:
+        for name, lane in lanes.items():
+            lane.submit(partial(_look, project, name, looks))
+        lanes.wait(lambda: not lanes.busy, seconds)
+        for name, lane in lanes.items():
+            if name not in looks:
+                looks[name] = _away(name, lane.destination, lane.failure or _late(seconds))
+    return {name: looks[name] for name in project.destinations}
+
+
+def _look(project: Project, name: str, looks: dict[str, Look], destination: Destination) -> None:
+    held = holdings(project, name)
+    facts = DestinationFacts(
+        name=name, place=destination.describe(), remote=destination.remote, reachable=True
+    )
+    try:
+        destination.probe()
+        facts = replace(
+            facts,
+            writable=True,
+            may_delete=destination.may_delete,
+            free=destination.free_space(),
+            total=destination.total_space(),
+        )
+    except BackupError as error:
+        facts = replace(facts, writable=False, error=error.message, hint=error.hint)
+    looks[name] = Look(facts=facts, holdings=held)
+
+
+def _away(name: str, destination: Destination, error: BackupError) -> Look:
+    try:
+        place, remote = destination.describe(), destination.remote
+    except BackupError:
+        place, remote = "-", True  # its settings are wrong, as `error` says
+    return Look(
+        facts=DestinationFacts(
+            name=name,
+            place=place,
+            remote=remote,
+            reachable=False,
+            error=error.message,
+            hint=error.hint,
+        )
+    )
+
+
+def _late(seconds: float) -> BackupError:
+    return BackupError(
+        _("it did not answer in full within %(seconds)g seconds."),
+        hint=_("Look at the network and the service. A slow one needs more: --timeout SECONDS."),
+        seconds=seconds,
+    )
+
+
+def _ours(project: Project, look: Look) -> dict[str, Manifest]:
+    """Return the manifests of this project's backups there, by their ids."""
+    return {
+        item.manifest.id: item.manifest
+        for item in (look.holdings.backups if look.holdings else ())
+        if item.manifest is not None and item.manifest.project == project.name
+    }
+
+
+def _unreadable(look: Look) -> dict[str, BackupError]:
+    """Return what is wrong with each backup whose manifest cannot be read, by its name.
+
+    One that was deleted between the listing and the reading is not there.
+    """
+    found = look.holdings.backups if look.holdings else ()
+    return {
+        item.name: item.error
+        for item in found
+        if item.error is not None and not isinstance(item.error, ObjectMissingError)
+    }
+
+
+def _described(project: Project, look: Look) -> DestinationFacts:
+    ours, unreadable = _ours(project, look), _unreadable(look)
+    first = next(iter(unreadable.values()), None)
+    return replace(
+        look.facts,
+        backups=len(ours),
+        highest_sequence=max((manifest.sequence for manifest in ours.values()), default=None),
+        unreadable=[*unreadable],
+        unreadable_reason=first.message if first else NOTHING,
+    )
+
+
+def _merged(
+    project: Project, looks: Mapping[str, Look], recorded: Sequence[BackupFacts]
+) -> list[BackupFacts]:
+    """Return every backup that a destination shows or the catalog knows.
+
+    A listing tells of its own destination; the catalog of those that are away, of what a
+    verification found, and of what should be there.
+    """
+    shown = {name: _ours(project, look) for name, look in looks.items()}
+    backups = {backup.id: backup for backup in recorded}
+    for manifest in (manifest for ours in shown.values() for manifest in ours.values()):
+        known = backups.get(manifest.id)
+        backups[manifest.id] = _of_manifest(manifest, known.copies if known else {})
+    return [
+        replace(
+            backup,
+            copies={
+                name: copy
+                for name, look in looks.items()
+                if (copy := _copy(backup, look, shown[name].get(backup.id)))
+            },
+        )
+        for backup in backups.values()
+    ]
+
+
+def _copy(backup: BackupFacts, look: Look, manifest: Manifest | None) -> CopyFacts | None:
+    """Return what is known of the copy that should be, or is, where was looked."""
+    recorded = backup.copies.get(look.facts.name)
+    if look.holdings is None:
+        return recorded
+    if manifest is not None:
+        if recorded is not None and recorded.status == DAMAGED:
+            return recorded  # a verification read it all, and a listing shows sizes only
+        if all(look.holdings.hold(artifact) for artifact in manifest.artifacts()):
+            return CopyFacts(status=COMPLETE)
+        return CopyFacts(status=DAMAGED, error=_("files of it are missing or cut off"))
+    error = _unreadable(look).get(backup.name)
+    if error is not None:
+        damaged = isinstance(error, DamagedError)
+        return CopyFacts(status=DAMAGED, error=str(error)) if damaged else None
+    if recorded is not None and recorded.status in {COMPLETE, DAMAGED}:
+        return CopyFacts(status="missing")
+    return recorded
+
+
+def _of_manifest(manifest: Manifest, copies: Mapping[str, CopyFacts]) -> BackupFacts:
+    return BackupFacts(
+        id=manifest.id,
+        name=manifest.name,
+        kind=manifest.kind,
+        whole=manifest.whole,
+        sequence=manifest.sequence,
+        snapshot_at=manifest.snapshot_at,
+        finished_at=manifest.finished_at,
+        stored_size=manifest.stored_size,
+        copies=copies,
+        engines={
+            source.name: f"{facts['engine']} {facts.get('version', '')}".strip()
+            for source in manifest.sources
+            for facts in source.facts.values()
+            if "engine" in facts
+        },
+    )

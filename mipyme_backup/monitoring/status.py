@@ -1,0 +1,117 @@
+"""The state of the backups: facts, what the policy finds in them, and the level of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mipyme_backup.monitoring.facts import gather
+from mipyme_backup.operations.project import Project
+from mipyme_backup.policy.status import Finding, Level, findings, level_of
+from mipyme_backup.policy.status_facts import (
+    BackupFacts,
+    DestinationFacts,
+    Facts,
+    Policy,
+    RunFacts,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How the backups of a project were at the moment `at`."""
+
+    project: str
+    host: str
+    at: datetime
+    facts: Facts
+    findings: Sequence[Finding]
+
+    @property
+    def level(self) -> Level:
+        return level_of(self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "findings": [
+                {
+                    "id": finding.id,
+                    "level": finding.level,
+                    "message": str(finding.message),
+                    "hint": str(finding.hint),
+                }
+                for finding in self.findings
+            ],
+            "facts": self._facts(),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        facts = self.facts
+        return {
+            "project": self.project,
+            "host": self.host,
+            "at": self.at.isoformat(),
+            "newest_good": self._backup(facts.newest_good()),
+            "last_run": _run(facts.last_run),
+            "running": _run(facts.running),
+            "encryption": facts.encryption,
+            "key_fingerprint": facts.key_fingerprint,
+            "opens_own_backups": facts.opens,
+            "catalog": facts.catalog,
+            "destinations": {item.name: self._destination(item) for item in facts.destinations},
+        }
+
+    def _destination(self, facts: DestinationFacts) -> dict[str, Any]:
+        return {
+            "place": facts.place,
+            "remote": facts.remote,
+            "reachable": facts.reachable,
+            "writable": facts.writable,
+            "may_delete": facts.may_delete,
+            "error": None if facts.error is None else str(facts.error),
+            "free_bytes": facts.free,
+            "total_bytes": facts.total,
+            "backups": facts.backups,
+            "unreadable": list(facts.unreadable),
+            "highest_sequence": facts.highest_sequence,
+            "newest_good": self._backup(self.facts.newest_good(facts.name)),
+        }
+
+    def _backup(self, backup: BackupFacts | None) -> dict[str, Any] | None:
+        if backup is None:
+            return None
+        return {
+            "id": backup.id,
+            "name": backup.name,
+            "kind": backup.kind,
+            "snapshot_at": backup.snapshot_at.isoformat(),
+            "finished_at": backup.finished_at.isoformat(),
+            "age_seconds": round((self.at - backup.finished_at).total_seconds()),
+            "stored_size": backup.stored_size,
+            "copies": {name: copy.status for name, copy in backup.copies.items()},
+        }
+
+
+def take(
+    project: Project, policy: Policy, *, host: str, seconds: float, now: datetime | None = None
+) -> Status:
+    """Look at all of the project's destinations for `seconds` at most, and judge what is seen."""
+    facts = gather(project, seconds=seconds)
+    at = now or datetime.now(UTC)
+    return Status(
+        project=project.name, host=host, at=at, facts=facts, findings=findings(policy, facts, at)
+    )
+
+
+def _run(run: RunFacts | None) -> Mapping[str, Any] | None:
+    if run is None:
+        return None
+    return {
+        "name": run.name,
+        "status": run.status,
+        "started_at": run.started_at.isoformat(),
+        "error": run.error or None,
+    }

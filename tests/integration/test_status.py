@@ -1,0 +1,435 @@
+"""The status: what is seen, what is said of it, and how the command ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command, load_command_class
+from django.db import connection
+
+from mipyme_backup import api
+from mipyme_backup.catalog import Catalog
+from mipyme_backup.errors import BackupError
+from tests.faulty import FailingOnce
+from tests.integration.conftest import LOCAL
+
+OFFSITE = "mipyme_backup.destinations.StorageDestination"
+S3 = "storages.backends.s3.S3Storage"
+GENEROUS = 60.0
+
+
+def place(settings: Any, **destinations: dict[str, Any]) -> None:
+    """Add destinations to the local one."""
+    given = settings.MIPYME_BACKUP
+    local = given["DESTINATIONS"]["local"]
+    settings.MIPYME_BACKUP = {
+        **given,
+        "STATE_DIR": local["OPTIONS"]["location"].with_name("state"),
+        "DESTINATIONS": {"local": local, **destinations},
+    }
+
+
+def folder(path: Path) -> dict[str, Any]:
+    return {"BACKEND": LOCAL, "OPTIONS": {"location": path}}
+
+
+def s3_at(settings: Any, port: int, **options: Any) -> dict[str, Any]:
+    """An S3 destination whose endpoint is `port` of this machine."""
+    given = {
+        "bucket_name": "backups",
+        "endpoint_url": f"http://127.0.0.1:{port}",
+        "region_name": "us-east-1",
+        "access_key": "who",
+        "secret_key": "what",
+        **options,
+    }
+    settings.STORAGES = {**settings.STORAGES, "offsite": {"BACKEND": S3, "OPTIONS": given}}
+    return {"BACKEND": OFFSITE, "OPTIONS": {"storage": "offsite"}}
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def found(status: api.Status) -> dict[str, str]:
+    return {finding.id: finding.level for finding in status.findings}
+
+
+def look() -> dict[str, str]:
+    return found(api.status(timeout=GENEROUS))
+
+
+def run(*args: str, **options: Any) -> tuple[int, str]:
+    """Run the command; return its exit status and what it printed."""
+    out = io.StringIO()
+    try:
+        call_command("backup_status", *args, stdout=out, stderr=io.StringIO(), **options)
+    except CommandError as error:
+        return error.returncode, out.getvalue()
+    return 0, out.getvalue()
+
+
+def volume(backups: Path, made: api.BackupResult) -> Path:
+    """A stored file of the backup's own."""
+    return min((backups / made.manifest.name).glob("database.*"))
+
+
+class TestFacts:
+    def test_good_backup_is_all_that_is_needed(self, backups: Path) -> None:
+        made = api.backup()
+
+        status = api.status()
+
+        assert status.level == "ok"
+        told = status.to_dict()["facts"]
+        assert told["newest_good"]["id"] == made.manifest.id
+        assert told["newest_good"]["copies"] == {"local": "complete"}
+        assert told["newest_good"]["age_seconds"] < 600
+        assert told["last_run"]["status"] == "complete"
+        assert told["key_fingerprint"] == made.manifest.key_fingerprint
+        local = told["destinations"]["local"]
+        assert (local["reachable"], local["writable"], local["may_delete"]) == (True, True, True)
+        assert (local["backups"], local["highest_sequence"]) == (1, made.manifest.sequence)
+        assert local["newest_good"]["name"] == made.manifest.name
+        assert 0 < local["free_bytes"] < local["total_bytes"]
+        assert local["place"] == str(backups)
+
+    def test_looking_changes_nothing(self, backups: Path) -> None:
+        api.status(timeout=GENEROUS)
+        assert not backups.exists()
+
+        api.backup()
+        before = {path: path.stat().st_mtime_ns for path in backups.rglob("*") if path.is_file()}
+        api.status(timeout=GENEROUS)
+
+        after = {path: path.stat().st_mtime_ns for path in backups.rglob("*") if path.is_file()}
+        assert after == before
+
+    def test_credentials_that_may_not_delete_are_told(self, backups: Path, settings: Any) -> None:
+        settings.STORAGES = {
+            **settings.STORAGES,
+            "offsite": {"BACKEND": "tests.faulty.Keeping"},
+        }
+        place(settings, offsite={"BACKEND": OFFSITE, "OPTIONS": {"storage": "offsite"}})
+        api.backup()
+
+        status = api.status(timeout=GENEROUS)
+
+        assert status.to_dict()["facts"]["destinations"]["offsite"]["may_delete"] is False
+        assert status.level == "ok"
+
+    def test_destinations_tell_what_a_lost_catalog_does_not(self, backups: Path) -> None:
+        made = api.backup()
+        with connection.schema_editor() as editor:
+            for table in sorted(Catalog().tables, reverse=True):
+                editor.execute(f"ALTER TABLE {table} RENAME TO away_{table}")
+        try:
+            status = api.status(timeout=GENEROUS)
+        finally:
+            with connection.schema_editor() as editor:
+                for table in Catalog().tables:
+                    editor.execute(f"ALTER TABLE away_{table} RENAME TO {table}")
+
+        assert found(status) == {"no_catalog": "warning"}
+        newest = status.facts.newest_good()
+        assert newest is not None and newest.id == made.manifest.id
+
+
+class TestFindings:
+    def test_nothing_yet(self, backups: Path) -> None:
+        assert look() == {"no_backup": "critical", "destination_unreachable:local": "critical"}
+
+    def test_part_of_a_backup_is_none(self, backups: Path) -> None:
+        api.backup(only=["media"])
+
+        assert look() == {"no_backup": "critical"}
+
+    def test_safety_backup_is_none(self, backups: Path) -> None:
+        made = api.backup()
+        api.restore(latest=True)
+        shutil.rmtree(backups / made.manifest.name)
+
+        assert look()["no_backup"] == "critical"
+
+    def test_backup_of_another_project_is_none(self, backups: Path, settings: Any) -> None:
+        api.backup()
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM mipyme_backup_copy")
+            cursor.execute("DELETE FROM mipyme_backup_backup")
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "PROJECT": "other"}
+
+        assert look() == {"no_backup": "critical"}
+
+    def test_old_one(self, backups: Path, settings: Any) -> None:
+        api.backup()
+        settings.MIPYME_BACKUP = {
+            **settings.MIPYME_BACKUP,
+            "ALERTS": {"max_age": timedelta(microseconds=1)},
+        }
+
+        assert look() == {"backup_old": "critical"}
+
+    def test_without_encryption(self, backups: Path, settings: Any) -> None:
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "ENCRYPTION": None}
+        api.backup()
+
+        assert look() == {"not_encrypted": "warning"}
+
+    @pytest.mark.parametrize("spoil", ["cut", "gone", "manifest"])
+    def test_damage_that_a_look_can_see(self, backups: Path, spoil: str) -> None:
+        made = api.backup()
+        file = volume(backups, made)
+        if spoil == "cut":
+            file.write_bytes(file.read_bytes()[:-1])
+        elif spoil == "gone":
+            file.unlink()
+        else:
+            manifest = backups / made.manifest.name / "manifest.json"
+            manifest.write_bytes(manifest.read_bytes().replace(b'"kind"', b'"Kind"'))
+
+        told = look()
+
+        assert (told["newest_damaged"], told["no_backup"]) == ("critical", "critical")
+
+    def test_damage_that_a_verification_saw(self, backups: Path, settings: Any) -> None:
+        place(settings, other=folder(backups.with_name("other")))
+        made = api.backup()
+        file = volume(backups, made)
+        file.write_bytes(b"X" + file.read_bytes()[1:])
+        assert look() == {}
+
+        api.verify(latest=True)
+        assert look() == {"copy_damaged:local": "warning"}
+
+        api.complete(identifier=made.manifest.id, destinations=["local"])
+        api.verify(identifiers=[made.manifest.id])
+        assert look() == {}
+
+    def test_copy_that_was_deleted(self, backups: Path, settings: Any) -> None:
+        place(settings, other=folder(backups.with_name("other")))
+        made = api.backup()
+        shutil.rmtree(backups.with_name("other") / made.manifest.name)
+        assert look() == {"copy_missing:other": "warning"}
+
+        api.complete(identifier=made.manifest.id, destinations=["other"])
+
+        assert look() == {}
+
+    def test_destination_that_was_added_later(self, backups: Path, settings: Any) -> None:
+        made = api.backup()
+        place(settings, other=folder(backups.with_name("other")))
+        backups.with_name("other").mkdir()
+        assert look() == {"destination_empty:other": "warning"}
+
+        api.complete(identifier=made.manifest.id)
+
+        assert look() == {}
+
+    def test_last_run_failed(self, backups: Path, settings: Any) -> None:
+        api.backup()
+        whole = settings.MIPYME_BACKUP
+        settings.MIPYME_BACKUP = {
+            **whole,
+            "DESTINATIONS": {
+                "local": {
+                    "BACKEND": "tests.faulty.FailingOnce",
+                    "OPTIONS": {"location": backups, "verb": "put", "call": 1},
+                    "RETRY_FOR": 0,
+                }
+            },
+            "STATE_DIR": backups / ".state",
+        }
+        with pytest.raises(BackupError):
+            api.backup()
+        assert FailingOnce.made.calls["put"]
+        settings.MIPYME_BACKUP = whole
+
+        assert look() == {"last_run_failed": "warning"}
+
+        api.backup()
+        assert look() == {}
+
+    def test_last_run_was_killed(self, backups: Path) -> None:
+        api.backup()
+        Catalog().start("f" * 16, "manual_f", "manual", "", None, datetime.now(UTC))
+        assert look() == {}  # it may be at work
+
+        Catalog().abandon_running({})
+
+        assert look() == {"last_run_abandoned": "warning"}
+
+    def test_destination_that_takes_nothing(self, backups: Path, settings: Any) -> None:
+        full = backups.with_name("full")
+        full.mkdir()
+        api.backup()
+        place(
+            settings,
+            full={
+                "BACKEND": "tests.faulty.FailingOnce",
+                "OPTIONS": {"location": full, "verb": "check", "call": 1},
+            },
+        )
+
+        assert look()["destination_unwritable:full"] == "warning"
+
+    def test_key_that_is_not_at_hand(self, backups: Path, settings: Any, workdir: Path) -> None:
+        api.backup()
+        other = workdir / "other"
+        other.touch(mode=0o600)
+        other.write_text("another passphrase\n")
+        options = settings.MIPYME_BACKUP["ENCRYPTION"]["OPTIONS"]
+        settings.MIPYME_BACKUP = {
+            **settings.MIPYME_BACKUP,
+            "ENCRYPTION": {
+                **settings.MIPYME_BACKUP["ENCRYPTION"],
+                "OPTIONS": {**options, "passphrase_file": other},
+            },
+        }
+
+        assert look() == {"no_backup": "critical", "unreadable:local": "warning"}
+
+
+class TestDeadDestinations:
+    def test_one_that_never_answers_costs_its_time_and_no_more(
+        self, backups: Path, settings: Any
+    ) -> None:
+        api.backup()
+        with silent_server() as port:
+            place(settings, offsite=s3_at(settings, port))
+
+            began = time.monotonic()
+            status = api.status(timeout=3)
+            seconds = time.monotonic() - began
+
+        assert found(status) == {"destination_unreachable:offsite": "warning"}
+        assert "within 3 seconds" in str(status.findings[0].message)
+        assert seconds < 20
+
+    def test_one_that_is_not_there_is_told_with_its_reason(
+        self, backups: Path, settings: Any
+    ) -> None:
+        api.backup()
+        with silent_server() as port:
+            pass  # nobody listens there any more
+        place(settings, offsite=s3_at(settings, port))
+
+        status = api.status(timeout=GENEROUS)
+
+        assert found(status) == {"destination_unreachable:offsite": "warning"}
+        assert f"127.0.0.1:{port}" in str(status.findings[0].message)
+
+    def test_settings_that_are_wrong_are_told_as_such(self, backups: Path, settings: Any) -> None:
+        api.backup()
+        place(settings, offsite={"BACKEND": OFFSITE, "OPTIONS": {"storage": "nowhere"}})
+
+        status = api.status(timeout=GENEROUS)
+
+        assert found(status) == {"destination_unreachable:offsite": "warning"}
+        assert "nowhere" in str(status.findings[0].message)
+
+    def test_catalog_tells_of_a_copy_that_is_away(self, backups: Path, settings: Any) -> None:
+        place(settings, other=folder(backups.with_name("other")))
+        made = api.backup(destinations=["other"])
+        backups.mkdir(exist_ok=True)
+        backups.with_name("other").rename(backups.with_name("unmounted"))
+
+        status = api.status(timeout=GENEROUS)
+
+        assert found(status)["destination_unreachable:other"] == "warning"
+        newest = status.facts.newest_good("other")
+        assert newest is not None and newest.id == made.manifest.id
+        assert not backups.with_name("other").exists()
+
+
+class TestCommand:
+    def test_exit_status_follows_the_level(self, backups: Path, settings: Any) -> None:
+        assert run()[0] == 2
+        api.backup()
+        assert run()[0] == 0
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "ENCRYPTION": None}
+        api.backup()
+        assert run()[0] == 1
+
+    def test_json_is_as_documented(self, backups: Path) -> None:
+        status, out = run("--json")
+
+        document = json.loads(out)
+        assert status == 2
+        assert document.keys() == {"level", "findings", "facts"}
+        assert document["level"] == "critical"
+        assert [finding["id"] for finding in document["findings"]] == [
+            "no_backup",
+            "destination_unreachable:local",
+        ]
+        for finding in document["findings"]:
+            assert finding.keys() == {"id", "level", "message", "hint"}
+            assert all(finding.values())
+
+    def test_table_says_what_is_wrong_and_what_to_do(self, backups: Path, settings: Any) -> None:
+        made = api.backup()
+        place(settings, other=folder(backups.with_name("other")))
+
+        _status, out = run("--no-color")
+
+        assert out.startswith("WARNING")
+        assert "other" in out and "the first backup makes the folder" in " ".join(out.split())
+        assert made.manifest.key_fingerprint is not None and made.manifest.key_fingerprint in out
+
+    def test_fine_is_said_in_one_word(self, backups: Path) -> None:
+        api.backup()
+
+        status, out = run("--no-color")
+
+        assert (status, out.split()[0]) == (0, "FINE")
+
+    def test_what_cannot_be_told_is_no_level(self, backups: Path, settings: Any) -> None:
+        api.backup()
+        settings.MIPYME_BACKUP["ENCRYPTION"]["OPTIONS"]["passphrase_file"].chmod(0o644)
+        status, out = run("--json")
+        assert status == 3
+        assert json.loads(out)["error"]["code"] == "encryption"
+
+        settings.MIPYME_BACKUP = {"TYPO": 1}
+        assert run()[0] == 3
+
+    @pytest.mark.parametrize(
+        "flags",
+        [["--bogus"], ["--timeout", "soon"], ["--timeout", "nan"], ["--json", "--bogus"]],
+    )
+    def test_mistake_in_a_crontab_is_not_taken_for_a_level(
+        self, flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        argv = ["manage.py", "backup_status", *flags]
+        monkeypatch.setattr("sys.argv", argv)
+
+        with pytest.raises(SystemExit) as ended:
+            load_command_class("mipyme_backup", "backup_status").run_from_argv(argv)
+
+        assert ended.value.code == 3
+
+    def test_fault_of_the_code_is_not_taken_for_a_level(self, backups: Path, settings: Any) -> None:
+        settings.MIPYME_BACKUP = {
+            **settings.MIPYME_BACKUP,
+            "DESTINATIONS": {"odd": {"BACKEND": "tests.faulty.Broken"}},
+            "STATE_DIR": backups,
+        }
+
+        with pytest.raises(SystemExit) as ended:
+            load_command_class("mipyme_backup", "backup_status").run_from_argv(
+                ["manage.py", "backup_status"]
+            )
+
+        assert ended.value.code == 3
