@@ -275,6 +275,7 @@ def recovery_sheet(*, language: str = "en", timeout: float = STATUS_SECONDS) -> 
         rto=settings.rto,
         key_files=sheets.key_files(options, settings.signing_key_file),
         recipients=options.get("recipients", ()),
+        keyring=Path(options["home"]) if options.get("home") else None,
         contacts=settings.contacts,
         checklist=settings.checklist,
         review=settings.policy_review,

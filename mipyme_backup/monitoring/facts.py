@@ -13,6 +13,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.sequence import newest_known
 from mipyme_backup.policy.status_facts import (
     COMPLETE,
     DAMAGED,
@@ -44,7 +45,6 @@ def gather(project: Project, *, seconds: float) -> Facts:
     looks = _look_around(project, seconds)
     recorded = project.catalog.recorded(RECORDED)
     encryption = project.encryption
-    key = encryption.key_fingerprint if encryption else None
     return Facts(
         destinations=[_described(project, look) for look in looks.values()],
         backups=_merged(project, looks, recorded or ()),
@@ -52,16 +52,10 @@ def gather(project: Project, *, seconds: float) -> Facts:
         running=project.catalog.last_run(running=True),
         catalog=recorded is not None,
         encryption=encryption.method if encryption else None,
-        key_fingerprint=key,
-        opens=_opens(project, key),
+        key_fingerprint=encryption.key_fingerprint if encryption else None,
+        opens=encryption is None or encryption.opens(encryption.key_fingerprint),
+        highest_known=newest_known(project),
     )
-
-
-def _opens(project: Project, key: str | None) -> bool | None:
-    if key is None:
-        return True  # what is not encrypted is open to all
-    opens = getattr(project.encryption, "opens", None)
-    return None if opens is None else bool(opens(key))
 
 
 def _look_around(project: Project, seconds: float) -> dict[str, Look]:

@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFile:
-    """A file that must be kept elsewhere as well; `kind` is passphrase, old, signing or home."""
+    """A file that must be kept elsewhere as well; `kind` is passphrase, old or signing."""
 
     kind: str
     path: Path
@@ -37,13 +37,18 @@ class KeyFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Promises:
-    """What the settings say beside the parts; None is the policy's own text."""
+    """What the settings say beside the parts.
+
+    None stands for the policy's own contacts and checklist. `recipients` are fingerprints of
+    public keys, `keyring` the folder of theirs, None for gpg's own.
+    """
 
     folder: Path
     rpo: timedelta
     rto: timedelta
     key_files: Sequence[KeyFile]
     recipients: Sequence[str]
+    keyring: Path | None
     contacts: Sequence[Mapping[str, str]] | None
     checklist: Sequence[str] | None
     review: date | None
@@ -53,7 +58,7 @@ def key_files(options: Mapping[str, Any], signing_key_file: Path | None) -> list
     """Return the files that the options of the encryption name, and the signing key's."""
     named = [("passphrase", options.get("passphrase_file"))]
     named += [("old", file) for file in options.get("old_passphrase_files", ())]
-    named += [("home", options.get("home")), ("signing", signing_key_file)]
+    named.append(("signing", signing_key_file))
     return [KeyFile(kind=kind, path=Path(file)) for kind, file in named if file]
 
 
@@ -75,7 +80,7 @@ def _context(status: Status, promises: Promises) -> dict[str, Any]:
     secrets = [kind for kind in ("passphrase", "signing") if kind in kinds]
     options = "".join(f" --passphrase-file ../{kind}" for kind in secrets)
     if promises.recipients:
-        options = f" --gnupghome ~/.gnupg{options}"
+        options += " --gnupghome ~/.gnupg"
     return {
         "project": status.project,
         "host": status.host,
@@ -92,6 +97,7 @@ def _context(status: Status, promises: Promises) -> dict[str, Any]:
         "fingerprint": facts.key_fingerprint,
         "key_files": promises.key_files,
         "recipients": promises.recipients,
+        "keyring": promises.keyring,
         "recover_files": secrets,
         "recover_options": options,
         "recover_unpack": "" if facts.encryption or secrets else " --unauthenticated",

@@ -61,6 +61,7 @@ class Status:
             "key_fingerprint": facts.key_fingerprint,
             "opens_own_backups": facts.opens,
             "catalog": facts.catalog,
+            "highest_known": facts.highest_known,
             "destinations": {item.name: self._destination(item) for item in facts.destinations},
         }
 

@@ -32,13 +32,20 @@ def note_newest(project: Project, manifest: Manifest) -> None:
         _note(_newest(project), manifest.sequence)
 
 
+def newest_known(project: Project) -> int:
+    """Return the number of the newest backup that `STATE_DIR` or the catalog remembers.
+
+    On a bare host that is 0.
+    """
+    return max(_noted(_newest(project)), project.catalog.newest_sequence())
+
+
 def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
     """Warn where a newer backup was made here than any that is `found`.
 
-    Safety backups do not count, nor those of a part: they come and go. What is known is what
-    `STATE_DIR` and the catalog remember; on a bare host that is nothing.
+    Safety backups do not count, nor those of a part: they come and go.
     """
-    known = max(_noted(_newest(project)), project.catalog.newest_sequence())
+    known = newest_known(project)
     seen = max((m.sequence for item in found if (m := item.manifest) and _counts(m)), default=0)
     if seen >= known:
         return []

@@ -131,6 +131,27 @@ def _damaged(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
         )
 
 
+def _hidden(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """Neither a destination nor the catalog tells of a backup that this host remembers."""
+    newest = facts.newest
+    seen = newest.sequence if newest else 0
+    if seen < facts.highest_known:
+        yield Finding(
+            id="newest_hidden",
+            level="warning",
+            message=Message(
+                _("The newest backup in sight is number %(seen)d; number %(known)d was made."),
+                {"seen": seen, "known": facts.highest_known},
+            ),
+            hint=Message(
+                _(
+                    "Where no destination is away, somebody has removed what is newer: look who"
+                    " can write there. Then: manage.py backup"
+                )
+            ),
+        )
+
+
 def _copies(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     newest = facts.newest_good()
     for destination in _reachable(facts):
@@ -277,7 +298,7 @@ def _unencrypted(policy: Policy, facts: Facts, now: datetime) -> Iterator[Findin
 
 
 def _cannot_open(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
-    if facts.opens is False:
+    if not facts.opens:
         yield Finding(
             id="cannot_open",
             level="ok",
@@ -342,6 +363,7 @@ Rule = Callable[[Policy, Facts, datetime], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     _no_backup,
     _damaged,
+    _hidden,
     _old,
     _away,
     _copies,

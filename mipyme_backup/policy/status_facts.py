@@ -104,7 +104,8 @@ class Facts:
 
     `last_run` is the last that has ended, of those that were to make a backup that counts;
     `running` one that has not ended. `catalog` is False where the catalog could not be read.
-    `opens` says whether this host can open what it encrypts, None where that is not known.
+    `opens` says whether this host can open what it encrypts. `highest_known` is the sequence
+    number of the newest backup that counts and that this host remembers, 0 of none.
     """
 
     destinations: Sequence[DestinationFacts]
@@ -114,7 +115,8 @@ class Facts:
     catalog: bool = True
     encryption: str | None = None
     key_fingerprint: str | None = None
-    opens: bool | None = None
+    opens: bool = True
+    highest_known: int = 0
 
     @property
     def newest(self) -> BackupFacts | None:

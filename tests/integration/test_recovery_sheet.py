@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,20 @@ from django.core.management import call_command, get_commands, load_command_clas
 
 from mipyme_backup import api, recover
 from mipyme_backup.errors import UsageError
-from mipyme_backup.monitoring.recovery_sheet import KeyFile, Promises, key_files, render
 from tests.e2e.project import postgresql_project
+from tests.keyrings import Ring, keyring, public_half
 from tests.services import PostgreSQLServer
 
 LANGUAGES = ("en", "es")
 CANARY = f"canary{secrets.token_hex(8)}"
 STORAGE = "mipyme_backup.destinations.StorageDestination"
+
+
+@pytest.fixture
+def host(gpg: Path) -> Iterator[Ring]:
+    """The keyring of a host that encrypts to a public key."""
+    with keyring("backup") as ring, public_half(ring) as half:
+        yield half
 
 
 @pytest.fixture
@@ -184,37 +192,27 @@ def test_both_say_the_same_without_backup_key_or_copy_elsewhere(
     assert "--passphrase-file" not in english and "--unauthenticated" in spanish
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_public_keys_are_told_with_their_key_ring(
-    backups: Path, language: str, tmp_path: Path
+def test_public_keys_are_told_with_where_the_secret_one_goes(
+    backups: Path, settings: Any, host: Ring
 ) -> None:
-    options = {"recipients": ["backup@example.com"], "home": tmp_path / "ring"}
-    files = key_files(options, tmp_path / "signing")
-    project = api.build_project()
+    (backups.parent / "passphrase").rename(backups.parent / "signing")
+    settings.MIPYME_BACKUP = {
+        **settings.MIPYME_BACKUP,
+        "SIGNING_KEY_FILE": backups.parent / "signing",
+        "ENCRYPTION": {
+            "BACKEND": "mipyme_backup.encryption.GPG",
+            "OPTIONS": {"recipients": [host.fingerprint], "home": host.home},
+        },
+    }
 
-    text = render(
-        project,
-        api.status(timeout=30),
-        Promises(
-            folder=tmp_path,
-            rpo=timedelta(hours=24),
-            rto=timedelta(hours=1),
-            key_files=files,
-            recipients=options["recipients"],  # type: ignore[arg-type]
-            contacts=None,
-            checklist=None,
-            review=None,
-        ),
-        language=language,
-    )
+    english, spanish = (sheet(language) for language in LANGUAGES)
 
-    assert files == [
-        KeyFile(kind="home", path=tmp_path / "ring"),
-        KeyFile(kind="signing", path=tmp_path / "signing"),
-    ]
-    assert "`backup@example.com`" in text
-    assert f"gpg --homedir {tmp_path / 'ring'} --import" in text
-    assert "--gnupghome ~/.gnupg --passphrase-file ../signing" in text
+    assert shape(english) == shape(spanish)
+    for text in (english, spanish):
+        assert f"`{host.fingerprint}`" in text
+        assert f"gpg --homedir {host.home} --import" in text
+        assert "--passphrase-file ../signing --gnupghome ~/.gnupg" in text
+        assert f"`{backups.parent / 'signing'}`" in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

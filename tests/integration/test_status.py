@@ -22,6 +22,7 @@ from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import BackupError
 from tests.faulty import FailingOnce
 from tests.integration.conftest import LOCAL
+from tests.keyrings import keyring, public_half
 
 OFFSITE = "mipyme_backup.destinations.StorageDestination"
 S3 = "storages.backends.s3.S3Storage"
@@ -147,6 +148,16 @@ class TestFacts:
         newest = status.facts.newest_good()
         assert newest is not None and newest.id == made.manifest.id
 
+    def test_host_remembers_a_backup_that_nobody_shows(self, backups: Path) -> None:
+        api.backup()
+        hidden = api.backup()
+        shutil.rmtree(backups / hidden.manifest.name)
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM mipyme_backup_copy")
+            cursor.execute("DELETE FROM mipyme_backup_backup")
+
+        assert look() == {"newest_hidden": "warning"}
+
 
 class TestFindings:
     def test_nothing_yet(self, backups: Path) -> None:
@@ -169,7 +180,11 @@ class TestFindings:
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM mipyme_backup_copy")
             cursor.execute("DELETE FROM mipyme_backup_backup")
-        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "PROJECT": "other"}
+        settings.MIPYME_BACKUP = {
+            **settings.MIPYME_BACKUP,
+            "PROJECT": "other",
+            "STATE_DIR": backups.with_name("state"),
+        }
 
         assert look() == {"no_backup": "critical"}
 
@@ -187,6 +202,23 @@ class TestFindings:
         api.backup()
 
         assert look() == {"not_encrypted": "warning"}
+
+    def test_host_that_cannot_open_its_backups(
+        self, backups: Path, settings: Any, workdir: Path, gpg: Path
+    ) -> None:
+        with keyring("backup") as ring, public_half(ring) as half:
+            for keys, expected in ((half, {"cannot_open": "ok"}), (ring, {})):
+                settings.MIPYME_BACKUP = {
+                    **settings.MIPYME_BACKUP,
+                    "SIGNING_KEY_FILE": workdir / "passphrase",
+                    "ENCRYPTION": {
+                        "BACKEND": "mipyme_backup.encryption.GPG",
+                        "OPTIONS": {"recipients": [keys.fingerprint], "home": keys.home},
+                    },
+                }
+                api.backup()
+
+                assert look() == expected
 
     @pytest.mark.parametrize("spoil", ["cut", "gone", "manifest"])
     def test_damage_that_a_look_can_see(self, backups: Path, spoil: str) -> None:

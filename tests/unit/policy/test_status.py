@@ -265,7 +265,6 @@ class TestHost:
 
         assert found(seen) == {"cannot_open": "ok"}
         assert level_of(findings(POLICY, seen, NOW)) == "ok"
-        assert found(facts(opens=None)) == {}
 
     def test_catalog_that_cannot_be_read_is_a_warning(self) -> None:
         assert found(facts(catalog=False)) == {"no_catalog": "warning"}
@@ -365,8 +364,16 @@ FACTS = st.builds(
     running=RUNS,
     catalog=st.booleans(),
     encryption=st.none() | st.just("gpg"),
-    opens=st.none() | st.booleans(),
+    opens=st.booleans(),
+    highest_known=st.integers(0, 99),
 )
+
+
+@pytest.mark.parametrize(("known", "expected"), [(9, {}), (10, {"newest_hidden": "warning"})])
+def test_newest_one_that_is_hidden(known: int, expected: dict[str, str]) -> None:
+    part = backup(10, whole=False)
+
+    assert found(facts(backup(9), part, highest_known=known)) == expected
 
 
 @given(FACTS)
