@@ -55,6 +55,8 @@ class S3Access(Access):
             multipart_threshold=PART_SIZE,
             multipart_chunksize=PART_SIZE,
             max_concurrency=THREADS,
+            # Python waits for the threads of this library before it ends, however long they hang.
+            use_threads=file.stat().st_size >= PART_SIZE,
             # The other client, written in C, keeps to its own limits of memory.
             preferred_transfer_client="classic",
         )
