@@ -66,8 +66,9 @@ def _look_around(project: Project, seconds: float) -> dict[str, Look]:
             lane.submit(partial(_look, project, name, looks))
         lanes.wait(lambda: not lanes.busy, seconds)
         for name, lane in lanes.items():
-            if name not in looks:
-                looks[name] = _away(name, lane.destination, lane.failure or _late(seconds))
+            error = lane.failure or (_late(seconds) if lane.waiting else None)
+            if error is not None:
+                looks[name] = _cut_short(name, lane.destination, looks.get(name), error)
     return {name: looks[name] for name in project.destinations}
 
 
@@ -76,6 +77,7 @@ def _look(project: Project, name: str, looks: dict[str, Look], destination: Dest
     facts = DestinationFacts(
         name=name, place=destination.describe(), remote=destination.remote, reachable=True
     )
+    looks[name] = Look(facts=facts, holdings=held)  # it counts, should the rest not come to an end
     try:
         destination.probe()
         facts = replace(
@@ -90,7 +92,11 @@ def _look(project: Project, name: str, looks: dict[str, Look], destination: Dest
     looks[name] = Look(facts=facts, holdings=held)
 
 
-def _away(name: str, destination: Destination, error: BackupError) -> Look:
+def _cut_short(name: str, destination: Destination, look: Look | None, error: BackupError) -> Look:
+    """Return what is known where `error` ended the look: before, or after what it showed so far."""
+    if look is not None:
+        facts = replace(look.facts, writable=False, error=error.message, hint=error.hint)
+        return replace(look, facts=facts)
     try:
         place, remote = destination.describe(), destination.remote
     except BackupError:
