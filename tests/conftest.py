@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import secrets
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 from tests import services, settings
@@ -88,6 +90,15 @@ def gpg() -> Path:
     if program is None:
         pytest.fail("gpg is missing: sudo apt-get install -y gnupg")
     return Path(program)
+
+
+@pytest.fixture(scope="session")
+def s3_models() -> Iterator[None]:
+    """The description of S3's interface is read once, not for the client of each test."""
+    with pytest.MonkeyPatch.context() as patch:
+        loader = functools.cache(botocore.session.create_loader)
+        patch.setattr(botocore.session, "create_loader", loader)
+        yield
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
-import botocore.session
 import pytest
 from pytest_django import DjangoDbBlocker
 
@@ -16,15 +14,6 @@ from tests import services
 def database_access(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Let Django connect to the servers that the test itself names."""
     with django_db_blocker.unblock():
-        yield
-
-
-@pytest.fixture(scope="session")
-def s3_models() -> Iterator[None]:
-    """The description of S3's interface is read once, not for the client of each test."""
-    with pytest.MonkeyPatch.context() as patch:
-        loader = functools.cache(botocore.session.create_loader)
-        patch.setattr(botocore.session, "create_loader", loader)
         yield
 
 
