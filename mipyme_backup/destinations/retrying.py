@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from mipyme_backup.destinations.base import Destination, Entry
 from mipyme_backup.errors import DestinationError
-from mipyme_backup.process import Reader
+from mipyme_backup.messages import _
+from mipyme_backup.process import CHUNK, Reader
 
 logger = logging.getLogger("mipyme_backup")
 T = TypeVar("T")
@@ -136,15 +137,24 @@ class _Resumed:
         return b""
 
     def _read(self, size: int) -> bytes:
-        if self._reader is None:
-            self._begin()
-            left = self._offset
-            while left and (skipped := self._reader.read(min(left, size))):  # type: ignore[attr-defined]
-                left -= len(skipped)
-        assert self._reader is not None
         try:
+            if self._reader is None:
+                self._begin()
+                self._skip(self._offset)
+            assert self._reader is not None
             return self._reader.read(size)
         except DestinationError:
-            self._reader.close()
+            self.close()  # it may be anywhere by now
             self._reader = None
             raise
+
+    def _skip(self, count: int) -> None:
+        assert self._reader is not None
+        while count:
+            skipped = self._reader.read(min(count, CHUNK))
+            if not skipped:
+                raise DestinationError(
+                    _("An object became shorter while it was read."),
+                    hint=_("Look at what else writes to this destination, and verify the backup."),
+                )
+            count -= len(skipped)

@@ -97,6 +97,43 @@ def test_reader_that_breaks_off_goes_on_where_it_was(tmp_path: Path, file: Path)
     assert Breaking.opened > 3
 
 
+def test_error_on_the_way_back_loses_the_place_but_no_byte(tmp_path: Path, file: Path) -> None:
+    class Breaking(LocalDestination):
+        lives = iter([1500, 700, 10**6])
+
+        def open(self, name: str) -> Reader:
+            return _BreaksAfter(super().open(name), next(self.lives), for_good=False)
+
+    file.write_bytes(bytes(range(251)) * 20)
+    destination = RetryingDestination(
+        Breaking(location=tmp_path / "backups"), name="far", seconds=5
+    )
+    destination.put("backup/object", file)
+
+    assert read_whole(destination.open("backup/object"), 400) == file.read_bytes()
+
+
+def test_object_that_became_shorter_while_it_was_read_has_no_end(
+    tmp_path: Path, file: Path
+) -> None:
+    class Breaking(LocalDestination):
+        def open(self, name: str) -> Reader:
+            return _BreaksAfter(super().open(name), 1500)
+
+    destination = RetryingDestination(
+        Breaking(location=tmp_path / "backups"), name="far", seconds=5
+    )
+    destination.put("backup/object", file)
+    reader = destination.open("backup/object")
+    first = reader.read(300)
+    file.unlink()
+    file.touch(mode=0o600)
+    destination.put("backup/object", file)
+
+    with pytest.raises(DestinationError, match="shorter"):
+        first += read_whole(reader)
+
+
 def test_one_call_at_a_time_reaches_what_is_inside(tmp_path: Path, file: Path) -> None:
     inside: list[int] = []
 
@@ -122,14 +159,16 @@ def test_one_call_at_a_time_reaches_what_is_inside(tmp_path: Path, file: Path) -
 
 
 class _BreaksAfter:
-    def __init__(self, reader: Reader, size: int) -> None:
+    def __init__(self, reader: Reader, size: int, *, for_good: bool = True) -> None:
         self._reader = reader
         self._left = size
+        self._for_good = for_good
 
     def read(self, size: int, /) -> bytes:
         data = self._reader.read(min(size, 300))
         self._left -= len(data)
         if self._left < 0:
+            self._left = 0 if self._for_good else 10**6
             raise DestinationError("the line is cut", permanent=False)
         return data
 
