@@ -188,6 +188,17 @@ def test_a_reading_that_breaks_off_never_looks_like_an_end(
     assert read_whole(impatient.open("backup/large")) == large.read_bytes()
 
 
+def test_a_reading_that_breaks_off_anywhere_prints_no_traceback(
+    impatient: StorageDestination, sftp_proxy: Proxy, large: Path
+) -> None:
+    impatient.put("backup/large", large)
+    for after in range(20_000, 4_000_000, 400_000):  # of an unhandled error pytest makes a failure
+        sftp_proxy.plan(Fault(action="cut", way="down", after=after))
+
+        with pytest.raises(DestinationError):
+            read_whole(impatient.open("backup/large"))
+
+
 def test_two_objects_are_read_and_written_side_by_side(
     offsite: Offsite, large: Path, file: Path
 ) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paramiko
+
 from mipyme_backup.destinations.access.base import Access, walk
 from mipyme_backup.destinations.access.ssh import SSH_PORT, Connection
 from mipyme_backup.destinations.access.wording import place_with
@@ -194,6 +196,21 @@ def _let_go(file: Any) -> None:
         file.close()
 
 
+def _quiet(file: Any) -> Any:
+    """Keep the thread that sends the requests from printing a traceback when the line is cut.
+
+    The one who waits for the answers is told.
+    """
+    send = file._prefetch_thread
+
+    def send_quietly(*args: Any) -> None:
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            send(*args)
+
+    file._prefetch_thread = send_quietly
+    return file
+
+
 def _size_of_file(sftp: Any, path: str) -> int | None:
     """Return the size of a regular file in bytes, None where there is none."""
     try:
@@ -221,7 +238,7 @@ class _Prefetched:
     def __init__(self, connection: Connection, name: str, file: Any) -> None:
         self._connection = connection
         self._name = name
-        self._file = file
+        self._file = _quiet(file)
         self._size = int(file.stat().st_size)
         self._offset = 0
         self._arriving: Iterator[bytes] = iter(())
