@@ -199,6 +199,26 @@ def test_a_reading_that_breaks_off_anywhere_prints_no_traceback(
             read_whole(impatient.open("backup/large"))
 
 
+def test_a_cut_at_any_moment_of_the_login_may_pass(
+    offsite: Offsite, sftp_proxy: Proxy, file: Path
+) -> None:
+    offsite(port=sftp_proxy.port, timeout=5).check()
+    sftp_proxy.plan()
+    assert offsite(port=sftp_proxy.port, timeout=5).size("a") is None
+    passed = dict(sftp_proxy.passed)
+    for way in ("up", "down"):
+        for eighth in range(8):
+            destination = offsite(port=sftp_proxy.port, timeout=5)
+            after = passed[way] * eighth // 8
+            sftp_proxy.plan(Fault(action="cut", way=way, after=after))
+
+            with pytest.raises(DestinationError) as caught:
+                destination.size("a")
+
+            assert not caught.value.permanent, f"{caught.value} ({way} {after})"
+            assert destination.size("a") is None
+
+
 def test_two_objects_are_read_and_written_side_by_side(
     offsite: Offsite, large: Path, file: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ LOGGER = "mipyme_backup.ssh"
 
 # What matters of it is raised; paramiko logs tracebacks of what a server does.
 logging.getLogger(LOGGER).setLevel(logging.CRITICAL + 1)
+
+BROKEN_OFF = re.compile(r"timeout|EOF|shut down")
+"""Paramiko's words for a connection that was lost while we were about to log in."""
 
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -127,7 +131,9 @@ class Connection:
                 " in between: ask its administrator. Where the key was really changed, replace it"
                 " in the file of known hosts."
             )
-        if isinstance(error, paramiko.AuthenticationException) and "timeout" not in str(error):
+        if isinstance(error, paramiko.AuthenticationException) and not BROKEN_OFF.search(
+            str(error)
+        ):
             return True, _("Look at username, password and key in params of this storage.")
         if isinstance(error, IncompatiblePeer):
             return True, _("The host speaks only methods that are given up as unsafe: update it.")
