@@ -219,6 +219,19 @@ def test_a_cut_at_any_moment_of_the_login_may_pass(
             assert destination.size("a") is None
 
 
+def test_a_stall_while_the_session_begins_is_noticed(offsite: Offsite, sftp_proxy: Proxy) -> None:
+    offsite(port=sftp_proxy.port)._access._connection.sftp  # type: ignore[attr-defined]  # noqa: B018
+    for before in (10, 100):
+        after = sftp_proxy.passed["down"] - before  # within the answers to what begins it
+        destination = offsite(port=sftp_proxy.port, timeout=2)
+        sftp_proxy.plan(Fault(action="stall", way="down", after=after))
+
+        with pytest.raises(DestinationError) as caught:
+            destination.size("a")
+
+        assert not caught.value.permanent
+
+
 def test_two_objects_are_read_and_written_side_by_side(
     offsite: Offsite, large: Path, file: Path
 ) -> None:

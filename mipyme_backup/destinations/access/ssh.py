@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,13 @@ class Connection:
         transport = client.get_transport()
         assert transport is not None
         transport.set_keepalive(KEEPALIVE_SECONDS)
-        self._session = client.open_sftp()
+        # Paramiko waits for ever for the answers to what begins the session.
+        watch = threading.Timer(self.patience, client.close)
+        watch.start()
+        try:
+            self._session = client.open_sftp()
+        finally:
+            watch.cancel()
         self._session.get_channel().settimeout(self.patience)
 
     def _alive(self) -> bool:
