@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -376,6 +377,61 @@ def test_a_listing_that_fails_never_looks_empty(
 
     with pytest.raises(DestinationError, match="list"):
         list(impatient.entries())
+
+
+def test_an_answer_that_is_cut_off_within_its_head_is_none(
+    impatient: StorageDestination, s3_proxy: Proxy, file: Path
+) -> None:
+    impatient.put("backup/object", file)
+    for call in (lambda: impatient.size("backup/object"), lambda: [*impatient.entries()]):
+        for after in range(5, 160, 5):
+            s3_proxy.plan(Fault(action="cut", way="down", after=after))
+
+            with pytest.raises(DestinationError) as caught:
+                call()
+
+            assert not caught.value.permanent
+
+
+@pytest.mark.parametrize("after", [10, 23, 25, 40])
+def test_a_connection_that_is_cut_before_the_body_is_sent_is_no_upload(
+    impatient: StorageDestination, s3_proxy: Proxy, file: Path, after: int
+) -> None:
+    s3_proxy.plan(Fault(action="cut", way="down", after=after))  # 25 are the "100 Continue"
+
+    with pytest.raises(DestinationError) as caught:
+        impatient.put("backup/object", file)
+
+    assert not caught.value.permanent
+    impatient.put("backup/object", file)
+
+
+@pytest.mark.parametrize("after", [30, 30_000])
+def test_a_byte_a_second_counts_as_a_stall(
+    impatient: StorageDestination, s3_proxy: Proxy, large: Path, after: int
+) -> None:
+    impatient.put("backup/large", large)
+    s3_proxy.plan(Fault(action="trickle", way="down", after=after))
+
+    with pytest.raises(DestinationError) as caught:
+        read_whole(impatient.open("backup/large"))
+
+    assert not caught.value.permanent
+
+
+def test_a_slow_line_and_a_slow_reader_are_no_stall(
+    impatient: StorageDestination, s3_proxy: Proxy, tmp_path: Path
+) -> None:
+    file = tmp_path / "some"
+    file.write_bytes(secrets.token_bytes(60_000))
+    impatient.put("backup/some", file)
+    s3_proxy.rate = 30_000
+
+    reader = impatient.open("backup/some")
+    first = reader.read(20_000)
+    time.sleep(3)
+
+    assert first + read_whole(reader) == file.read_bytes()
 
 
 def test_a_service_that_is_not_there_may_come_back(

@@ -17,6 +17,7 @@ from s3transfer.utils import ChunksizeAdjuster
 
 from mipyme_backup.destinations.access import checksums
 from mipyme_backup.destinations.access.base import Access
+from mipyme_backup.destinations.access.s3_connection import harden
 from mipyme_backup.destinations.access.s3_errors import code_of, is_missing, translated
 from mipyme_backup.destinations.access.wording import place_with
 from mipyme_backup.destinations.base import Entry
@@ -156,9 +157,12 @@ class S3Access(Access):
     @functools.cached_property
     def _client(self) -> Any:
         # Botocore itself gives up a connection after 60 s of silence, where client_config sets
-        # nothing else. The client is made once: the storage would make one for each thread.
+        # nothing else, and so do we after two minutes of a crawl. The client is made once: the
+        # storage would make one for each thread.
         with self._errors(_("connect to")):
-            return self.storage.connection.meta.client
+            client = self.storage.connection.meta.client
+            harden(client)
+            return client
 
     @property
     def _bucket(self) -> str:
