@@ -434,6 +434,19 @@ def test_a_slow_line_and_a_slow_reader_are_no_stall(
     assert first + read_whole(reader) == file.read_bytes()
 
 
+@pytest.mark.parametrize("body", ["", "<html><body>Log in</body></html>", "<html><br>Log in"])
+def test_an_answer_without_a_listing_never_looks_empty(
+    impatient: StorageDestination, s3_proxy: Proxy, body: str
+) -> None:
+    s3_proxy.plan(Fault(action="answer", request="^GET", status=200, body=body, times=9))
+
+    with pytest.raises(DestinationError) as caught:
+        list(impatient.entries())
+
+    assert not caught.value.permanent
+    assert "endpoint_url" in str(caught.value.hint) or "address" in str(caught.value.hint)
+
+
 def test_a_service_that_is_not_there_may_come_back(
     offsite: Offsite, s3_server: services.S3Server
 ) -> None:

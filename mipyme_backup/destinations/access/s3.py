@@ -12,8 +12,10 @@ from typing import Any
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from s3transfer.constants import ALLOWED_DOWNLOAD_ARGS
 from s3transfer.utils import ChunksizeAdjuster
+from urllib3.exceptions import HTTPError
 
 from mipyme_backup.destinations.access import checksums
 from mipyme_backup.destinations.access.base import Access
@@ -112,9 +114,23 @@ class S3Access(Access):
         pages = self._client.get_paginator("list_objects_v2")
         with self._errors(_("list")):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._key(prefix)):
+                self._check_page(page)
                 for found in page.get("Contents", ()):
                     name = found["Key"].removeprefix(self._root)
                     yield Entry(name=name, size=int(found["Size"]))
+
+    def _check_page(self, page: Mapping[str, Any]) -> None:
+        """Raise DestinationError for an answer without a listing in it, which looks empty.
+
+        A proxy or a login page may give one: the client takes any XML, and none, for a listing.
+        """
+        if not {"Name", "KeyCount", "IsTruncated"} & page.keys():
+            raise DestinationError(
+                _("What answers for %(place)s is no listing of S3."),
+                hint=_("Look at endpoint_url in STORAGES, and at what stands in between."),
+                permanent=False,
+                place=self._place(""),
+            )
 
     def delete(self, name: str) -> None:
         seen: set[str | None] = set()
@@ -222,7 +238,14 @@ class S3Access(Access):
     def _errors(self, verb: str, name: str = "", *, deleting: bool = False) -> Iterator[None]:
         try:
             yield
-        except (Boto3Error, BotoCoreError, ClientError, OSError) as error:
+        except (
+            Boto3Error,
+            BotoCoreError,
+            ClientError,
+            HTTPError,
+            OSError,
+            ResponseParserError,
+        ) as error:
             # A failed upload hides the service's answer in an error of another kind.
             cause = error.__context__ if isinstance(error, Boto3Error) else error
             raise translated(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from botocore import exceptions as botocore_errors
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from mipyme_backup.destinations.access.wording import reason_of
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
@@ -138,6 +140,8 @@ def _is_of_the_way(error: Exception) -> bool:
         botocore_errors.HTTPClientError
         | botocore_errors.ConnectionError
         | botocore_errors.IncompleteReadError
+        | ResponseParserError
+        | HTTPError
         | ConnectionError
         | TimeoutError,
     )
