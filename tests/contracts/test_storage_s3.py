@@ -196,7 +196,11 @@ def test_a_bucket_that_is_missing_is_no_empty_one(
     for call in (
         destination.check,
         lambda: destination.put("a", file),
+        lambda: destination.size("a"),
+        lambda: destination.vouches_for("a", file),
+        lambda: destination.delete("a"),
         lambda: list(destination.entries()),
+        lambda: destination.sweep(""),
     ):
         with pytest.raises(DestinationError, match="NoSuchBucket") as caught:
             call()

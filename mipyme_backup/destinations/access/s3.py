@@ -18,7 +18,7 @@ from s3transfer.utils import ChunksizeAdjuster
 from urllib3.exceptions import HTTPError
 
 from mipyme_backup.destinations.access import checksums
-from mipyme_backup.destinations.access.base import Access
+from mipyme_backup.destinations.access.base import PROBE, Access
 from mipyme_backup.destinations.access.s3_connection import harden
 from mipyme_backup.destinations.access.s3_errors import code_of, is_missing, translated
 from mipyme_backup.destinations.access.wording import place_with
@@ -76,6 +76,7 @@ class S3Access(Access):
     def vouches_for(self, name: str, file: Path) -> bool:
         head = self._head(name, ChecksumMode="ENABLED")
         if head is None:
+            self._check_bucket()
             raise ObjectMissingError(
                 _("%(place)s does not exist."),
                 hint=_("Use another copy of this backup."),
@@ -108,7 +109,10 @@ class S3Access(Access):
 
     def size(self, name: str) -> int | None:
         head = self._head(name)
-        return None if head is None else int(head["ContentLength"])
+        if head is None:
+            self._check_bucket()
+            return None
+        return int(head["ContentLength"])
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         pages = self._client.get_paginator("list_objects_v2")
@@ -146,6 +150,8 @@ class S3Access(Access):
             named = {} if version is None else {"VersionId": version}
             with self._errors(_("delete from"), name, deleting=True):
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(name), **named)
+        if not seen:
+            self._check_bucket()
 
     def sweep(self, prefix: str) -> None:
         pages = self._client.get_paginator("list_multipart_uploads")
@@ -217,6 +223,11 @@ class S3Access(Access):
                     return None
                 raise
             return answer
+
+    def _check_bucket(self) -> None:
+        """Raise DestinationError where there is no bucket: HEAD of an object does not tell it."""
+        with self._errors(_("list")):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(PROBE), MaxKeys=1)
 
     def _part_size(self, size: int) -> int:
         """Return the size of the parts that an upload of `size` bytes goes in."""

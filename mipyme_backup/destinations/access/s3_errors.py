@@ -89,6 +89,11 @@ def translated(
     permanent = True
     if isinstance(error, OUR_CREDENTIALS) or code in CREDENTIALS:
         hint = _("Look at the credentials of this storage in STORAGES: are they whole, and valid?")
+    elif code == "400":  # the answer to HEAD has no body to say more
+        hint = _(
+            "Look at the credentials of this storage in STORAGES, whether they are still valid,"
+            " and at its region_name."
+        )
     elif code == "RequestTimeTooSkewed":
         hint = _("The clock of this machine is wrong: set it, and keep it right with NTP.")
     elif code == "NoSuchBucket":
