@@ -451,6 +451,33 @@ def test_an_answer_without_a_listing_never_looks_empty(
     assert "endpoint_url" in str(caught.value.hint) or "address" in str(caught.value.hint)
 
 
+def test_parts_that_an_upload_left_are_swept_by_the_next(
+    offsite: Offsite, moto_server: services.S3Server, large: Path, location: str
+) -> None:
+    with proxy(moto_server.port) as between:
+        config = Config(s3={"addressing_style": "path"}, **IMPATIENT)
+        url = f"http://127.0.0.1:{between.port}"
+        destination = offsite(moto_server, endpoint_url=url, client_config=config)
+        between.plan(
+            Fault(action="answer", request="^PUT .*partNumber=2", times=9),
+            Fault(action="answer", request="^DELETE", times=9),
+        )
+        with pytest.raises(DestinationError):
+            destination.put("backup/large", large)
+        between.plan()
+        left = _uploads(moto_server, location)
+
+        destination.put("backup/large", large)
+
+    assert left == [f"{location}/backup/large"]
+    assert _uploads(moto_server, location) == []
+
+
+def _uploads(server: services.S3Server, location: str) -> list[str]:
+    found = server.client().list_multipart_uploads(Bucket=server.bucket).get("Uploads", [])
+    return [upload["Key"] for upload in found if upload["Key"].startswith(location)]
+
+
 def test_a_service_that_is_not_there_may_come_back(
     offsite: Offsite, s3_server: services.S3Server
 ) -> None:

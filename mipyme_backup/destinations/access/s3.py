@@ -54,6 +54,10 @@ class S3Access(Access):
             )
 
     def put(self, name: str, file: Path, throttle: Throttle) -> None:
+        if file.stat().st_size >= PART_SIZE:
+            # An upload in parts that broke off, and could not be aborted, goes on being paid for.
+            with contextlib.suppress(DeletionRefusedError):
+                self.sweep(name)
         config = TransferConfig(
             multipart_threshold=PART_SIZE,
             multipart_chunksize=PART_SIZE,
