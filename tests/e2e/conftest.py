@@ -9,6 +9,8 @@ import pytest
 
 MEASURED = "measured"
 
+pytest.register_assert_rewrite("tests.e2e.verbs")
+
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
