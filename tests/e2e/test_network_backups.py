@@ -104,7 +104,7 @@ class Site:
         times = 1 if action == "trickle" else rng.choice([1, 4, 10**6])
         code = rng.choice([*ANSWERS])
         return Fault(
-            action=action,  # type: ignore[arg-type]
+            action=action,
             way=way,  # type: ignore[arg-type]
             after=rng.randrange(self._passed[way]),  # type: ignore[index]
             request="^(GET|HEAD|PUT|POST|DELETE) " if action == "answer" else "",

