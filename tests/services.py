@@ -32,7 +32,7 @@ from psycopg import sql
 
 from tests.private_postgresql import running_postgresql
 
-START_SECONDS = 30
+START_SECONDS = 60
 TRANSFER_SECONDS = 600
 
 # A server does not outlive its owner: when that goes away without a word, stdin ends here.

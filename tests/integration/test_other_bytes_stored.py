@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +16,9 @@ from tests import services
 from tests.integration.conftest import LOCAL
 from tests.proxy import Fault, proxy
 
-BACKENDS = {
-    "s3": "storages.backends.s3.S3Storage",
-    "moto": "storages.backends.s3.S3Storage",
-    "sftp": "storages.backends.sftpstorage.SFTPStorage",
-}
+BACKENDS = ("s3", "moto", "sftp")
+S3 = "storages.backends.s3.S3Storage"
+SFTP = "storages.backends.sftpstorage.SFTPStorage"
 
 
 class Tampered(StorageDestination):
@@ -38,17 +37,23 @@ class Tampered(StorageDestination):
             file.with_name("tampered").unlink()
 
 
-@pytest.fixture(params=BACKENDS)
-def options(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The entry of STORAGES for a server that attests checksums, or attests nothing."""
-    entry = {"BACKEND": BACKENDS[request.param]}
-    if request.param == "sftp":
-        with services.sftp() as server:
-            (tmp_path / "known_hosts").write_text(server.known_host)
-            yield {**entry, "OPTIONS": server.options(tmp_path / "known_hosts")}
-    else:
-        with services.s3() if request.param == "s3" else services.moto_s3() as server:
-            yield {**entry, "OPTIONS": server.options()}
+@pytest.fixture(scope="module", params=BACKENDS)
+def server(request: pytest.FixtureRequest, s3_models: None) -> Iterator[Any]:
+    """A server that attests checksums (moto), or attests nothing."""
+    started = {"s3": services.s3, "moto": services.moto_s3, "sftp": services.sftp}[request.param]
+    with started() as server:
+        yield server
+
+
+@pytest.fixture
+def entry(server: Any, tmp_path: Path) -> dict[str, Any]:
+    """An entry of STORAGES for an empty place on the server."""
+    empty = secrets.token_hex(6)
+    if isinstance(server, services.S3Server):
+        return {"BACKEND": S3, "OPTIONS": server.options(location=empty)}
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(server.known_host)
+    return {"BACKEND": SFTP, "OPTIONS": server.options(known_hosts, root_path=empty)}
 
 
 def place(settings: Any, backups: Path, entry: dict[str, Any], *, local: bool) -> None:
@@ -67,9 +72,9 @@ def place(settings: Any, backups: Path, entry: dict[str, Any], *, local: bool) -
 
 
 def test_bytes_changed_by_the_only_service_are_no_backup(
-    backups: Path, settings: Any, options: dict[str, Any]
+    backups: Path, settings: Any, entry: dict[str, Any]
 ) -> None:
-    place(settings, backups, options, local=False)
+    place(settings, backups, entry, local=False)
     Tampered.times = 10**6
 
     with pytest.raises(DestinationError, match=r"not what was written|other bytes"):
@@ -82,9 +87,9 @@ def test_bytes_changed_by_the_only_service_are_no_backup(
 
 
 def test_bytes_changed_once_are_sent_again_or_told(
-    backups: Path, settings: Any, options: dict[str, Any]
+    backups: Path, settings: Any, entry: dict[str, Any]
 ) -> None:
-    place(settings, backups, options, local=True)
+    place(settings, backups, entry, local=True)
     Tampered.times = 1
 
     first = api.backup()
@@ -102,7 +107,7 @@ def test_bytes_changed_once_are_sent_again_or_told(
 def test_an_answer_of_success_for_nothing_is_no_backup(backups: Path, settings: Any) -> None:
     with services.s3() as server, proxy(server.port) as between:
         url = f"http://127.0.0.1:{between.port}"
-        entry = {"BACKEND": BACKENDS["s3"], "OPTIONS": server.options(endpoint_url=url)}
+        entry = {"BACKEND": S3, "OPTIONS": server.options(endpoint_url=url)}
         place(settings, backups, entry, local=False)
         Tampered.times = 0
         lie = Fault(action="answer", request="^PUT .*pool/", status=200, body="", times=10**6)
