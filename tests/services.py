@@ -316,15 +316,18 @@ class SFTPServer:
 
 
 @contextlib.contextmanager
-def s3() -> Iterator[S3Server]:
-    """Yield an S3 service of `rclone`, with one empty bucket; it ends afterwards."""
+def s3(*options: str) -> Iterator[S3Server]:
+    """Yield an S3 service of `rclone`, with one empty bucket; it ends afterwards.
+
+    `options` are more of rclone's, as for TLS.
+    """
     access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
     with tempfile.TemporaryDirectory(prefix="mipyme_backup_s3_") as name:
         folder = Path(name) / "served"
         (folder / "backups").mkdir(parents=True)
-        argv = [*_rclone(), "serve", "s3", "--addr", "127.0.0.1:0", str(folder)]
+        argv = [*_rclone(), "serve", "s3", "--addr", "127.0.0.1:0", *options, str(folder)]
         env = {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"', **_private_rclone(name)}
-        with _serving(argv, env, r"(http://127\.0\.0\.1:\d+)") as address:
+        with _serving(argv, env, r"(https?://127\.0\.0\.1:\d+)") as address:
             yield S3Server(
                 url=address,
                 access_key=access_key,

@@ -8,12 +8,19 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from mipyme_backup.destinations import StorageDestination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
@@ -449,6 +456,58 @@ def test_an_answer_without_a_listing_never_looks_empty(
 
     assert not caught.value.permanent
     assert "endpoint_url" in str(caught.value.hint) or "address" in str(caught.value.hint)
+
+
+def test_by_tls_too_a_garbled_or_crawling_answer_is_none(
+    offsite: Offsite, file: Path, tmp_path: Path
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    large = tmp_path / "large"
+    large.write_bytes(secrets.token_bytes(2_000_000))
+    with services.s3("--cert", str(certificate), "--key", str(key)) as server:
+        with proxy(server.port) as between:
+            url = f"https://127.0.0.1:{between.port}"
+            # By TLS the client would put checksums behind the bytes, which rclone does not take.
+            config = Config(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                **IMPATIENT,
+            )
+            destination = offsite(
+                server, endpoint_url=url, client_config=config, verify=str(certificate)
+            )
+            destination.put("backup/large", large)
+            assert read_whole(destination.open("backup/large")) == large.read_bytes()
+
+            for action in ("garble", "trickle", "cut"):
+                between.plan(Fault(action=action, way="down", after=1_000_000))  # type: ignore[arg-type]
+                with pytest.raises(DestinationError) as caught:
+                    read_whole(destination.open("backup/large"))
+                assert not caught.value.permanent, caught.value
+            between.plan()
+            assert [entry.name for entry in destination.entries()] == ["backup/large"]
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """Return a certificate for loopback and its key, good for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 def test_parts_that_an_upload_left_are_swept_by_the_next(
