@@ -29,7 +29,7 @@ from tests import services
 from tests.proxy import Fault, Proxy, proxy
 
 BACKEND = "storages.backends.s3.S3Storage"
-IMPATIENT = {"connect_timeout": 2, "read_timeout": 1, "retries": {"total_max_attempts": 1}}
+IMPATIENT = {"connect_timeout": 5, "read_timeout": 3, "retries": {"total_max_attempts": 1}}
 Offsite = Callable[..., StorageDestination]
 
 
@@ -440,7 +440,7 @@ def test_a_slow_line_and_a_slow_reader_are_no_stall(
 
     reader = impatient.open("backup/some")
     first = reader.read(20_000)
-    time.sleep(3)
+    time.sleep(7)
 
     assert first + read_whole(reader) == file.read_bytes()
 
@@ -481,7 +481,7 @@ def test_by_tls_too_a_garbled_or_crawling_answer_is_none(
             assert read_whole(destination.open("backup/large")) == large.read_bytes()
 
             for action in ("garble", "trickle", "cut"):
-                between.plan(Fault(action=action, way="down", after=1_000_000))  # type: ignore[arg-type]
+                between.plan(Fault(action=action, way="down", after=1_000_000))
                 with pytest.raises(DestinationError) as caught:
                     read_whole(destination.open("backup/large"))
                 assert not caught.value.permanent, caught.value
