@@ -35,6 +35,8 @@ NO_SUCH_CHECKSUM = re.compile(
     r"unknown checksum name|--checksum-choice.*(unknown|disabled)|invalid rsync-command syntax",
     re.IGNORECASE,
 )
+SLOWEST = 1000
+"""Bytes a second; who takes an object more slowly is not waited for."""
 ANY_STATUS = range(1, 256)
 HASHED_BYTES_A_SECOND = 10_000_000
 """The slowest disk that we wait for while it hashes an object without a word on the line."""
@@ -212,12 +214,13 @@ class RsyncDestination(Destination):
     def _send(self, name: str, file: Path, *, make_folder: bool = False) -> bool:
         """Store the file; return False where the server was set to keep what it has."""
         with self._staged(name, file) as folder:
-            outcome = self._push(folder)
+            seconds = self._longest(file.stat().st_size)
+            outcome = self._push(folder, seconds)
             if outcome.status != 0 and self._fsync and NO_FSYNC.search(outcome.stderr):
                 self._fsync = False  # an rsync before 3.2.4 on either side
-                outcome = self._push(folder)
+                outcome = self._push(folder, seconds)
             if make_folder and NO_PARENT.search(outcome.stderr) and self._make_folder():
-                outcome = self._push(folder)
+                outcome = self._push(folder, seconds)
         if outcome.status != 0:
             raise explained(self.address, outcome)
         return any(change.startswith(b"<f") for change in outcome.output.splitlines())
@@ -229,9 +232,19 @@ class RsyncDestination(Destination):
                     return False
             return not given.read(1)
 
-    def _push(self, folder: Path) -> Outcome:
+    def _push(self, folder: Path, seconds: float) -> Outcome:
         options = command.put_options(bandwidth=self.bandwidth, fsync=self._fsync)
-        return self._run(*options, operands=(f"{folder}/", self.address.place), accepted=ANY_STATUS)
+        return self._run(
+            *options,
+            operands=(f"{folder}/", self.address.place),
+            accepted=ANY_STATUS,
+            seconds=seconds,
+        )
+
+    def _longest(self, size: int) -> float:
+        """Return the seconds that sending so many bytes may take."""
+        pace = min(SLOWEST, self.bandwidth / 2 if self.bandwidth else SLOWEST)
+        return command.CONNECT_SECONDS + command.STALL_SECONDS + size / pace
 
     def _make_folder(self) -> bool:
         """Make the destination's folder and what lacks above it; rsync alone makes one folder."""
@@ -307,8 +320,12 @@ class RsyncDestination(Destination):
         names: Collection[str] = (),
         accepted: Collection[int] = (),
         stall_seconds: int = command.STALL_SECONDS,
+        seconds: float = command.LONGEST_SECONDS,
     ) -> Outcome:
-        """Run rsync to its end; raises DestinationError for a status neither 0 nor accepted."""
+        """Run rsync to its end; raises DestinationError for a status neither 0 nor accepted.
+
+        `seconds` is how long it may say nothing, as while it moves one object.
+        """
         argv = command.rsync_argv(
             self.address,
             *options,
@@ -316,7 +333,7 @@ class RsyncDestination(Destination):
             control_path=self.control_path,
             stall_seconds=stall_seconds,
         )
-        outcome = run_rsync(argv, names)
+        outcome = run_rsync(argv, names, seconds=seconds)
         if outcome.status != 0 and outcome.status not in accepted:
             raise explained(self.address, outcome)
         return outcome

@@ -19,6 +19,8 @@ from mipyme_backup.messages import _
 CONNECT_SECONDS = 20
 STALL_SECONDS = 60
 ALIVE_SECONDS = 15
+LONGEST_SECONDS = 86_400
+"""After a day without a word of rsync we no longer wait, whatever keeps the connection alive."""
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")

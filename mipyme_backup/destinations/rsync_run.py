@@ -22,11 +22,13 @@ class Outcome:
     stderr: str
 
 
-def run_rsync(argv: Sequence[str], names: Collection[str] = ()) -> Outcome:
+def run_rsync(argv: Sequence[str], names: Collection[str] = (), *, seconds: float) -> Outcome:
     """Run `argv` with the `names`, if any, on stdin, as ``--from0 --files-from=-`` reads them.
 
-    A stall is ended by rsync's own ``--timeout`` and by ssh. Raises DestinationError when rsync
-    is not installed; any exit status is given back.
+    A stall is ended by rsync's own ``--timeout`` and by ssh, as a rule. What neither takes for one
+    (bytes that crawl, or go one way only, past the keep-alives of both) is ended after `seconds`
+    without a word on stdout. Raises DestinationError then, and when rsync is not installed; any
+    exit status is given back.
     """
     # "./" keeps a name that begins with "#" from being a comment.
     stdin = _Bytes(b"".join(b"./" + os.fsencode(name) + b"\0" for name in names))
@@ -37,6 +39,7 @@ def run_rsync(argv: Sequence[str], names: Collection[str] = ()) -> Outcome:
             argv,
             stdin=stdin if names else None,
             env={"LC_ALL": "C"},
+            idle_timeout=seconds,
             on_exit=lambda status, stderr: ended.append((status, stderr)),
         )
     except PreflightError as error:
@@ -48,9 +51,14 @@ def run_rsync(argv: Sequence[str], names: Collection[str] = ()) -> Outcome:
     try:
         while data := child.read(CHUNK):
             output += data
-    except ProcessError:
+    except ProcessError as error:
         if not ended:
-            raise
+            raise DestinationError(
+                _("rsync did not come to an end: %(reason)s"),
+                hint=_("Look whether the server is well, and at the connection to it."),
+                permanent=False,
+                reason=error,
+            ) from error
     finally:
         child.close()
     status, stderr = ended[0]

@@ -27,6 +27,7 @@ from mipyme_backup.destinations import (
     RsyncDestination,
     StorageDestination,
     retrying,
+    rsync,
     rsync_command,
 )
 from mipyme_backup.destinations.retrying import RetryingDestination
@@ -43,9 +44,9 @@ SMALL = 40_000
 LARGE = {"s3": 2**24 + 100_000, "sftp": 3_000_000, "rsync": 1_000_000}
 SILENCE_SECONDS = 2
 RSYNC_SILENCE_SECONDS = 6
-PASSES_SECONDS = 120.0
+PASSES_SECONDS = 240.0
 LASTS_SECONDS = 1.0
-ENDS_SECONDS = 60.0
+ENDS_SECONDS = 120.0
 """So long may the tries that are on their way at the end of the budget take on a busy machine."""
 
 BROKEN: tuple[Action, ...] = ("cut", "reset", "stall", "trickle")
@@ -111,8 +112,8 @@ def sftp() -> Iterator[services.SFTPServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def rsync() -> Iterator[sshd.SSHServer]:
+@pytest.fixture(scope="module", name="rsync")
+def rsync_server() -> Iterator[sshd.SSHServer]:
     if reason := sshd.missing():
         pytest.skip(reason)
     with sshd.running_sshd() as server:
@@ -217,6 +218,9 @@ def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = RsyncDestination._run.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "stall_seconds", RSYNC_SILENCE_SECONDS)
+    monkeypatch.setitem(defaults, "seconds", 5 * RSYNC_SILENCE_SECONDS)
+    monkeypatch.setattr(rsync_command, "STALL_SECONDS", RSYNC_SILENCE_SECONDS)
+    monkeypatch.setattr(rsync, "SLOWEST", 100_000)
     shorter = {"ConnectTimeout": RSYNC_SILENCE_SECONDS, "ServerAliveInterval": 2}
     kept = [o for o in rsync_command.SSH_OPTIONS if o.partition("=")[0] not in shorter]
     options = (*kept, *(f"{name}={value}" for name, value in shorter.items()))

@@ -38,7 +38,7 @@ class Place:
 
     def assert_unharmed(self) -> None:
         """What was stored is whole, and so is what was to be stored or deleted, or it is gone."""
-        held = {entry.name for entry in self.near.entries()}
+        held = {entry.name for entry in self.far.entries()}
         assert {OLD, LARGE} <= held
         assert held <= {OLD, LARGE, DOOMED, "backup/new", "backup/new large"}
         for name in held:
