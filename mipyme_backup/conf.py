@@ -44,6 +44,7 @@ DEFAULT_RETENTION = {
     "safety": 7,
     "minimum_good": 3,
 }
+REMOTE_DAILY = 90
 DEFAULT_SCHEDULE: dict[str, str | None] = {
     "daily": "0 2 * * *",
     "monthly": "0 3 1 * *",
@@ -86,6 +87,8 @@ class Settings:
     """The settings as the code uses them; sizes in bytes.
 
     `contacts` and `checklist` are None where the settings leave them to the policy.
+    `remote_retention` is for destinations that are not on this machine; the `extra` of each one
+    comes before it.
     """
 
     project: str
@@ -98,6 +101,7 @@ class Settings:
     jobs: int
     keep_replaced: timedelta
     retention: Mapping[str, int]
+    remote_retention: Mapping[str, int]
     schedule: Mapping[str, str | None]
     alerts: Mapping[str, Any]
     rpo: timedelta
@@ -130,6 +134,11 @@ def load() -> Settings:
         jobs=parsed["JOBS"] or os.cpu_count() or 1,
         keep_replaced=timedelta(hours=_default(parsed["KEEP_REPLACED_HOURS"], 24)),
         retention={**DEFAULT_RETENTION, **(parsed["RETENTION"] or {})},
+        remote_retention={
+            **DEFAULT_RETENTION,
+            "daily": REMOTE_DAILY,
+            **(parsed["RETENTION"] or {}),
+        },
         schedule={**DEFAULT_SCHEDULE, **(parsed["SCHEDULE"] or {})},
         alerts={**DEFAULT_ALERTS, **(parsed["ALERTS"] or {})},
         rpo=parsed["RPO"] or timedelta(hours=24),

@@ -73,6 +73,12 @@ def test_the_defaults_of_the_parts_are_those_that_are_documented() -> None:
     assert loaded.alerts["max_shrink"] == 0.5
 
 
+def test_daily_ones_are_kept_longer_elsewhere_unless_that_is_set(settings: Any) -> None:
+    assert conf.load().remote_retention == {**conf.load().retention, "daily": 90}
+
+    assert given(settings, RETENTION={"daily": 14}).remote_retention["daily"] == 14
+
+
 @pytest.mark.parametrize("job", sorted(conf.DEFAULT_SCHEDULE))
 def test_the_default_schedule_is_one_that_comes(job: str) -> None:
     expression = conf.DEFAULT_SCHEDULE[job]
