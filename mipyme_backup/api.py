@@ -29,10 +29,12 @@ from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations import backup as backup_operation
+from mipyme_backup.operations import pins
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
 from mipyme_backup.operations.backup import BackupResult, described
 from mipyme_backup.operations.choosing import all_backups, listings
+from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
@@ -52,6 +54,7 @@ STATUS_SECONDS = 30.0
 __all__ = [
     "BackupResult",
     "Listed",
+    "PinResult",
     "RestoreResult",
     "Status",
     "Verified",
@@ -59,6 +62,7 @@ __all__ = [
     "backups",
     "complete",
     "recovery_sheet",
+    "pin",
     "restore",
     "status",
     "undo_restore",
@@ -195,6 +199,11 @@ def verify(
     )
 
 
+def pin(*, identifier: str, pinned: bool = True) -> PinResult:
+    """Pin a backup, so that no prune deletes it; without `pinned` take the pin away."""
+    return pins.pin(build_project(), identifier, pinned=pinned)
+
+
 def backups(*, destination: str | None = None, sync: bool = False) -> list[Listed]:
     """Return the backups, newest first: from the catalog, or from the destinations themselves.
 
@@ -220,6 +229,7 @@ def _rows(found: Sequence[Found]) -> list[dict[str, Any]]:
             row = rows.setdefault(
                 item.manifest.id, {**described_row, "pinned": False, "copies": []}
             )
+        row["pinned"] = row["pinned"] or item.pinned
         row["copies"].append(
             {
                 "destination": item.destination,

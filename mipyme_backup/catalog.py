@@ -253,9 +253,11 @@ class Catalog:
     def sync(self, found: Mapping[str, Iterable[Found]], using: str = "default") -> None:
         """Make the catalog say what the destinations hold; runs without a manifest stay.
 
-        `found` is by destination: of one that is not in it nothing new is known.
+        `found` is by destination: of one that is not in it nothing new is known. A pin that lies
+        beside a backup counts where the catalog did not know the backup.
         """
         with transaction.atomic(using=using):
+            known = frozenset(Backup.objects.using(using).values_list("backup_id", flat=True))
             for destination, items in found.items():
                 held = {item.manifest.id: item for item in items if item.manifest is not None}
                 were = (Copy.Status.COMPLETE, Copy.Status.DAMAGED)
@@ -264,6 +266,12 @@ class Catalog:
                 for item in held.values():
                     assert item.manifest is not None
                     _record(item.manifest, item.sha256, {destination: True}, using)
+                pinned = {item_id for item_id, item in held.items() if item.pinned} - known
+                Backup.objects.using(using).filter(backup_id__in=pinned).update(pinned=True)
+
+    @_optional
+    def pin(self, backup_id: str, pinned: bool) -> None:
+        Backup.objects.filter(backup_id=backup_id).update(pinned=pinned)
 
     def recorded(self, limit: int) -> list[BackupFacts] | None:
         """Return the newest backups that count, with their copies; None where that cannot be."""

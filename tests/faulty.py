@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ from django.core.files.storage import InMemoryStorage
 
 from mipyme_backup.destinations import Entry, LocalDestination
 from mipyme_backup.errors import DestinationError
+from mipyme_backup.destinations import LocalDestination
+from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.testing import Fault, FaultyDestination
 from mipyme_backup.testing.doubles import Verb
 
@@ -91,3 +94,14 @@ class Broken(LocalDestination):
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         raise ZeroDivisionError
+class AddOnly(LocalDestination):
+    """A local folder that refuses to delete what is called like the pattern `kept`."""
+
+    def __init__(self, *, location: str | Path, kept: str = "*") -> None:
+        super().__init__(location=location)
+        self._kept = kept
+
+    def delete(self, name: str) -> None:
+        if fnmatch.fnmatch(name, self._kept):
+            raise DeletionRefusedError("%(name)s is locked", name=name)
+        super().delete(name)

@@ -67,7 +67,7 @@ def backups_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
         table.add_row(
             row["id"][:8] or escape(row["name"]),
             escape(_(row["kind"])),
-            status(row["status"]),
+            status(row["status"]) + (f" [cyan]{escape(_('pinned'))}[/]" if row["pinned"] else ""),
             moment(row["finished_at"]),
             size(row["raw_size"]) if row["finished_at"] else "-",
             size(row["stored_size"]) if row["finished_at"] else "-",

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -25,13 +25,20 @@ from mipyme_backup.streams.volumes import Joined
 
 OnBytes = Callable[[int], None]
 
+PIN_FILE = "pinned"
+"""Beside the manifest of a pinned backup lies one that is not empty."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A backup as one destination holds it; `error` in place of an unreadable `manifest`."""
+    """A backup as one destination holds it; `error` in place of an unreadable `manifest`.
+
+    `pinned` is what a listing showed: False where there was none.
+    """
 
     destination: str
     name: str
+    pinned: bool = False
     manifest: Manifest | None = None
     sha256: str = ""
     error: BackupError | None = None
@@ -62,7 +69,13 @@ def holdings(project: Project, destination: str) -> Holdings:
     ending = f"/{manifests.FILE_NAME}"
     sizes = {entry.name: entry.size for entry in project.destinations[destination].entries()}
     names = [name.removesuffix(ending) for name in sizes if name.endswith(ending)]
-    backups = [read_manifest(project, destination, name) for name in names]
+    backups = [
+        replace(
+            read_manifest(project, destination, name),
+            pinned=sizes.get(f"{name}/{PIN_FILE}", 0) > 0,
+        )
+        for name in names
+    ]
     return Holdings(sizes=sizes, backups=backups)
 
 
