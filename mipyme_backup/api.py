@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,17 +31,20 @@ from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations import backup as backup_operation
 from mipyme_backup.operations import pins
+from mipyme_backup.operations import prune as prune_operation
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
 from mipyme_backup.operations.backup import BackupResult, described
 from mipyme_backup.operations.choosing import all_backups, listings
 from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.prune import PruneResult
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.policy.status_facts import Policy
+from mipyme_backup.policy.retention import Policy
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
@@ -55,6 +59,7 @@ __all__ = [
     "BackupResult",
     "Listed",
     "PinResult",
+    "PruneResult",
     "RestoreResult",
     "Status",
     "Verified",
@@ -63,6 +68,7 @@ __all__ = [
     "complete",
     "recovery_sheet",
     "pin",
+    "prune",
     "restore",
     "status",
     "undo_restore",
@@ -195,6 +201,26 @@ def verify(
         latest=latest,
         destination=destination,
         level=level,
+        progress=progress or Silent(),
+    )
+
+
+def prune(
+    *,
+    destinations: Sequence[str] = (),
+    dry_run: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Delete what the retention of each destination lets go; with `dry_run` only say what.
+
+    `wait` waits for the lock.
+    """
+    return prune_operation.run(
+        build_project(),
+        destinations=destinations,
+        dry_run=dry_run,
+        wait=wait,
         progress=progress or Silent(),
     )
 
@@ -334,6 +360,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
     if settings.signing_key_file is not None:
         secret = read_secret(settings.signing_key_file)
         trusted = {fingerprint(secret): secret, **trusted}
+    destinations = {name: _destination(name, part) for name, part in settings.destinations.items()}
     return Project(
         name=settings.project,
         state_dir=settings.state_dir,
@@ -347,6 +374,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
         volume_size=settings.volume_size,
         jobs=settings.jobs,
         keep_replaced=settings.keep_replaced,
+        retention=partial(_retention, settings, destinations),
         catalog=Catalog(),
     )
 
@@ -403,6 +431,16 @@ def _destination(name: str, part: conf.Part, retry_for: float | None) -> Destina
     if retry_for is not None:
         seconds = min(seconds, retry_for)
     return RetryingDestination(built, name=name, seconds=seconds)
+
+
+def _retention(
+    settings: conf.Settings, destinations: Mapping[str, Destination], name: str
+) -> Policy:
+    """Return the policy of a destination; whether that is remote is asked only now."""
+    default = settings.remote_retention if destinations[name].remote else settings.retention
+    entries = {**default, **settings.destinations[name].extra.get("RETENTION", {})}
+    minimum_good = entries.pop("minimum_good")
+    return Policy(days=entries, minimum_good=minimum_good)
 
 
 def _build(part: conf.Part, kind: type[Any], key: str) -> Any:

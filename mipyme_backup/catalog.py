@@ -13,6 +13,8 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -21,12 +23,15 @@ from django.apps import apps
 from django.db import Error, connections, transaction
 from django.db.models import Max
 from django.db.models.base import ModelState
+from django.db.models import Q
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import BackupError, SourceError
 from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import Message
 from mipyme_backup.models import Backup, Copy, Restore
 from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, RunFacts
+from mipyme_backup.policy.retention import Run
 from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:
@@ -72,6 +77,20 @@ def _check_exists(using: str) -> None:
     connection = connections[using]
     if connection.vendor == "sqlite":
         sqlite.preflight(using, connection.settings_dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the catalog says of the past: the newest run, and the copies that should be there.
+
+    `copies` are the backups' names by id, by destination; `damaged` are pairs of backup id and
+    destination, `pinned` backup ids.
+    """
+
+    newest: Run | None
+    copies: Mapping[str, Mapping[str, str]]
+    damaged: frozenset[tuple[str, str]]
+    pinned: frozenset[str]
 
 
 class Catalog:
@@ -268,6 +287,41 @@ class Catalog:
                     _record(item.manifest, item.sha256, {destination: True}, using)
                 pinned = {item_id for item_id, item in held.items() if item.pinned} - known
                 Backup.objects.using(using).filter(backup_id__in=pinned).update(pinned=True)
+
+    def known(self, project: str, now: datetime) -> Known | None:
+        """Return what a prune of `project` goes by; None where the catalog cannot be read."""
+        try:
+            _check_exists("default")
+            # Another project may use the same place; a run that failed has no manifest.
+            ours = Q(manifest__project=project) | Q(manifest={})
+            newest = Backup.objects.filter(ours, started_at__lte=now).order_by("-started_at", "-pk")
+            run = newest.values("name", "status").first()
+            there = Copy.objects.filter(
+                status__in=(Copy.Status.COMPLETE, Copy.Status.DAMAGED),
+                backup__manifest__project=project,
+            )
+            copies: defaultdict[str, dict[str, str]] = defaultdict(dict)
+            for destination, backup_id, name in there.values_list(
+                "destination", "backup__backup_id", "backup__name"
+            ):
+                copies[destination][backup_id] = name
+            pinned = Backup.objects.filter(pinned=True).values_list("backup_id", flat=True)
+            return Known(
+                newest=Run(**run) if run else None,
+                copies=copies,
+                damaged=self.damaged_copies(),
+                pinned=frozenset(pinned),
+            )
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return None
+
+    @_optional
+    def pruned(self, backup_id: str, destination: str, reason: Message) -> None:
+        """Note that a copy was deleted on purpose: missing, with the reason."""
+        Copy.objects.filter(backup__backup_id=backup_id, destination=destination).update(
+            status=Copy.Status.MISSING, error=f"pruned: {reason}"
+        )
 
     @_optional
     def pin(self, backup_id: str, pinned: bool) -> None:

@@ -15,6 +15,7 @@ from django.core.files.storage import InMemoryStorage
 from mipyme_backup.destinations import Entry, LocalDestination
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.destinations import LocalDestination
+from mipyme_backup.destinations import LocalDestination, StorageDestination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.testing import Fault, FaultyDestination
 from mipyme_backup.testing.doubles import Verb
@@ -105,3 +106,39 @@ class AddOnly(LocalDestination):
         if fnmatch.fnmatch(name, self._kept):
             raise DeletionRefusedError("%(name)s is locked", name=name)
         super().delete(name)
+
+
+class Dying(FaultyDestination):
+    """A local folder, or a STORAGES alias; the process dies before or after deletion number `at`.
+
+    The deletions are counted from 1; none is the last where `at` is 0. `deletions` are the names
+    that were deleted in this process.
+    """
+
+    deletions: ClassVar[list[str]] = []
+
+    def __init__(
+        self,
+        *,
+        location: str | Path | None = None,
+        storage: str = "",
+        at: int = 0,
+        before: bool = True,
+    ) -> None:
+        inner = (
+            StorageDestination(storage=storage)
+            if location is None
+            else LocalDestination(location=location)
+        )
+        super().__init__(inner)
+        self._at = at
+        self._before = before
+
+    def delete(self, name: str) -> None:
+        last = len(type(self).deletions) + 1 == self._at
+        if last and self._before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().delete(name)
+        type(self).deletions.append(name)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -140,7 +140,7 @@ class SilentError(CommandError):
 
 
 def translated(message: Message) -> str:
-    """Return the text in the active language."""
+    """Return the text in the active language, with that of the messages within."""
     text = gettext(message.text) if message.text else ""
     params = {
         name: translated(value) if isinstance(value, Message) else value

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from mipyme_backup.encryption import Encryption
 from mipyme_backup.journal import Journal
 from mipyme_backup.lock import project_lock
 from mipyme_backup.messages import Message
+from mipyme_backup.policy.retention import Policy
 from mipyme_backup.private_files import make_folder
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
@@ -37,7 +38,8 @@ class Project:
     """The parts. `sources` and `destinations` are in the order of the settings.
 
     `signing_key` is (fingerprint, secret) of what authenticates new manifests, and
-    `trusted_keys` all that may authenticate old ones.
+    `trusted_keys` all that may authenticate old ones. `retention` gives the policy of a
+    destination by its name.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Project:
     volume_size: int
     jobs: int
     keep_replaced: timedelta
+    retention: Callable[[str], Policy]
     catalog: Catalog
 
     @property

@@ -1,0 +1,207 @@
+"""Prune: on each destination delete what its policy lets go, and what belongs to no backup."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mipyme_backup.catalog import Known
+from mipyme_backup.errors import BackupError, DestinationError, PreflightError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.choosing import check_destination
+from mipyme_backup.operations.deleting import Deleting
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.recovery import settle
+from mipyme_backup.operations.survey import copies_on, lacking, pinned_on
+from mipyme_backup.policy.retention import Decision, held_back, plan
+
+Action = Literal["keep", "delete", "locked", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one copy, or (in a dry run) would; `size` in bytes, without shared packs.
+
+    ``locked`` means that it was to be deleted, and the destination keeps it; ``failed`` that the
+    destination failed before.
+    """
+
+    decision: Decision
+    action: Action
+    size: int
+    age_days: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        copy = self.decision.copy
+        return {
+            "id": copy.id,
+            "name": copy.name,
+            "kind": copy.kind,
+            "finished_at": copy.finished_at.isoformat() if copy.finished_at else None,
+            "age_days": None if self.age_days is None else round(self.age_days, 2),
+            "size": self.size,
+            "action": self.action,
+            "reason": str(self.decision.reason),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """One destination: `freed` in bytes; `waiting` folders belong to nobody, for too short a time.
+
+    With an `error` nothing more than what is said was deleted there, and why.
+    """
+
+    destination: str
+    outcomes: tuple[Outcome, ...] = ()
+    freed: int = 0
+    waiting: int = 0
+    error: BackupError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "destination": self.destination,
+            "error": str(self.error) if self.error else None,
+            "freed": self.freed,
+            "waiting": self.waiting,
+            "backups": [outcome.to_dict() for outcome in self.outcomes],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult:
+    """What was pruned, or (`dry_run`) would be, by destination."""
+
+    dry_run: bool
+    destinations: tuple[Pruned, ...]
+
+    @property
+    def failed(self) -> bool:
+        return any(pruned.error for pruned in self.destinations)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "dry_run": self.dry_run,
+            "freed": sum(pruned.freed for pruned in self.destinations),
+            "destinations": [pruned.to_dict() for pruned in self.destinations],
+        }
+
+
+def run(
+    project: Project,
+    *,
+    destinations: Sequence[str] = (),
+    dry_run: bool = False,
+    wait: bool = False,
+    progress: Progress,
+) -> PruneResult:
+    """Prune the destinations of these names, without any all of them.
+
+    A dry run changes nothing and needs no lock. Raises LockedError, UsageError for an unknown
+    destination, and PreflightError where the catalog cannot be read.
+    """
+    names = [check_destination(project, name) for name in destinations] or [*project.destinations]
+    with contextlib.nullcontext() if dry_run else project.lock("prune", wait=wait):
+        if not dry_run:
+            settle(project)
+        now = datetime.now(UTC)
+        known = _known(project, now)
+        stop = held_back(known.newest)
+        if stop is not None:
+            return PruneResult(
+                dry_run=dry_run,
+                destinations=tuple(Pruned(destination=n, error=_stopped(stop)) for n in names),
+            )
+        held = {name: _listed(project, name) for name in names}
+        pinned = known.pinned | pinned_on(one for one in held.values() if isinstance(one, Holdings))
+        return PruneResult(
+            dry_run=dry_run,
+            destinations=tuple(
+                _prune(project, name, one, known, pinned, now, progress, dry_run=dry_run)
+                if isinstance(one, Holdings)
+                else Pruned(destination=name, error=one)
+                for name, one in held.items()
+            ),
+        )
+
+
+def _prune(
+    project: Project,
+    name: str,
+    held: Holdings,
+    known: Known,
+    pinned: frozenset[str],
+    now: datetime,
+    progress: Progress,
+    *,
+    dry_run: bool,
+) -> Pruned:
+    progress.step(Message(_("Pruning %(name)s"), {"name": name}))
+    try:
+        gone = lacking(project, name, held, known)
+    except DestinationError as untrusted:
+        return Pruned(destination=name, error=untrusted)
+    copies = copies_on(project, name, held, known, pinned)
+    decisions = plan(project.retention(name), copies, now)
+    deleting = Deleting(project, name, held, now)
+    error: DestinationError | None = None
+    if dry_run:
+        deleting.rehearse(decisions)
+    else:
+        for backup_id in gone:
+            project.catalog.pruned(backup_id, name, Message(_("Its deletion had been begun.")))
+        try:
+            deleting.run(decisions)
+        except DestinationError as caught:
+            error = caught
+    return Pruned(
+        destination=name,
+        outcomes=tuple(_outcome(decision, deleting, now) for decision in decisions),
+        freed=deleting.freed,
+        waiting=deleting.waiting,
+        error=error,
+    )
+
+
+def _outcome(decision: Decision, deleting: Deleting, now: datetime) -> Outcome:
+    copy = decision.copy
+    action: Action = "keep" if decision.keep else "failed"
+    if copy.name in deleting.deleted:
+        action = "delete"
+    elif copy.name in deleting.locked:
+        action = "locked"
+    return Outcome(
+        decision=decision,
+        action=action,
+        size=deleting.size(copy.name),
+        age_days=(now - copy.finished_at).total_seconds() / 86400 if copy.finished_at else None,
+    )
+
+
+def _known(project: Project, now: datetime) -> Known:
+    known = project.catalog.known(project.name, now)
+    if known is None:
+        raise PreflightError(
+            _("The catalog cannot be read, and without it nobody can tell what should be where."),
+            hint=_("Run migrate, then list_backups --sync, then prune again."),
+        )
+    return known
+
+
+def _stopped(reason: Message) -> BackupError:
+    return BackupError(
+        _("Nothing is pruned: %(reason)s"),
+        hint=_("Take a backup; once it has succeeded, prune again."),
+        reason=reason,
+    )
+
+
+def _listed(project: Project, name: str) -> Holdings | DestinationError:
+    try:
+        return holdings(project, name)
+    except DestinationError as error:
+        return error
