@@ -30,10 +30,7 @@ def lacking(project: Project, name: str, held: Holdings, known: Known) -> list[s
     lost = sorted(backup_name for backup_name in missing.values() if backup_name not in begun)
     if lost:
         raise DestinationError(
-            _(
-                "Nothing is pruned there: the listing lacks %(count)d backups that should be in"
-                " it: %(names)s"
-            ),
+            _("Nothing is pruned there: it lacks what should be there (%(count)d): %(names)s"),
             hint=_(
                 "Look whether it is the right place, and mounted. If they were removed on purpose,"
                 " list_backups --sync takes note of that."

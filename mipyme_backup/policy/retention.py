@@ -103,15 +103,21 @@ def _decide(
         text = _("Nothing says how long a backup of kind %(kind)s is kept.")
     if text is not None or days is None:
         keep = True
-    elif now - made_at[copy.name] <= timedelta(days=days):
-        keep, text = True, _("Not older than %(days)d days (%(kind)s).")
+    elif not _is_older(made_at[copy.name], days, now):
+        keep, text = True, _("Not older than %(days)d days.")
+        if _is_older(copy.finished_at, days, now):
+            text = _("Not older than %(days)d days: an earlier one has a later date than this.")
     elif copy.name in newest:
         keep, text = True, _("One of the newest %(count)d good ones here.")
         if copy.state != "good" or not copy.whole:
             text = _("Fewer than %(count)d good whole ones are here, so this one counts.")
     else:
-        keep, text = False, _("Older than %(days)d days (%(kind)s).")
+        keep, text = False, _("Older than %(days)d days.")
     return Decision(copy=copy, keep=keep, reason=Message(text or "", params))
+
+
+def _is_older(moment: datetime | None, days: int, now: datetime) -> bool:
+    return moment is None or now - moment > timedelta(days=days)
 
 
 def _untouchable(copy: Copy, now: datetime) -> str | None:

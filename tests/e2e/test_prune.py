@@ -37,8 +37,8 @@ def test_prune_goes_by_the_catalog_on_postgresql(tmp_path: Path) -> None:
     reasons = {row["name"]: row["reason"] for row in done["destinations"][0]["backups"]}
     assert reasons == {
         names[0]: "It is pinned.",
-        names[1]: "Not older than 30 days (daily).",
-        names[2]: "Not older than 30 days (daily).",
+        names[1]: "Not older than 30 days.",
+        names[2]: "Not older than 30 days.",
     }
     assert lacking.returncode == 3
     assert names[1] in json.loads(lacking.stdout)["destinations"][0]["error"]

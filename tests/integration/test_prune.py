@@ -106,7 +106,7 @@ class TestWhatGoes:
             {
                 "destination": "local",
                 "status": "missing",
-                "error": "pruned: Older than 30 days (daily).",
+                "error": "pruned: Older than 30 days.",
             }
         ]
         assert rows[history.name(90)]["status"] == "complete"
@@ -433,7 +433,7 @@ class TestWhatStopsIt:
 
         result = api.prune()
 
-        assert "lacks 5 backups" in error_of(result)
+        assert "(5)" in error_of(result)
         assert statuses(history.name(90)) == {"local": "complete", "other": "missing"}
         assert history.held(two_places) == {3, 2, 1}
 
@@ -445,7 +445,7 @@ class TestWhatStopsIt:
         api.backups(sync=True)
         api.prune()
 
-        assert f"lacks 1 backups that should be in it: {history.name(2)}" in error_of(result)
+        assert f"lacks what should be there (1): {history.name(2)}" in error_of(result)
         assert held == {90, 80, 3, 1}
         assert history.held() == {80, 3, 1}
 
@@ -503,7 +503,7 @@ class TestCommand:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         history.take(95, 90, 3, 2, 1)
-        monkeypatch.setenv("COLUMNS", "160")
+        monkeypatch.setenv("COLUMNS", "80")
 
         call_command("prune_backups", "--dry-run")
         planned = " ".join(capsys.readouterr().out.split())
@@ -512,6 +512,7 @@ class TestCommand:
 
         assert "would be freed" in planned and "would" not in done
         for said in (planned, done):
+            assert history.taken[90].id[:8] in said
             assert "90 days delete Older than 30 days" in said
             assert "3 days keep Not older than 30 days" in said
             assert "1 folder belongs to no backup" in said
@@ -538,7 +539,7 @@ class TestCommand:
             "age_days": pytest.approx(90, abs=0.1),
             "size": row["size"],
             "action": "delete",
-            "reason": "Older than 30 days (daily).",
+            "reason": "Older than 30 days.",
         }
 
     def test_status_says_that_a_destination_was_not_pruned(

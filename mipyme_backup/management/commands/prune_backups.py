@@ -52,32 +52,38 @@ class Command(BackupCommand):
 
     def _show(self, result: PruneResult) -> None:
         if any(pruned.outcomes for pruned in result.destinations):
-            self.console.print(_table(result))
+            self.console.print(_table(result, width=self.console.width))
         for pruned in result.destinations:
-            self.console.print(f"[bold]{escape(pruned.destination)}[/]: {_summary(result, pruned)}")
+            parts = [] if pruned.error and not pruned.freed else [escape(_summary(result, pruned))]
             if pruned.error is not None:
-                self.console.print(f"[red]{escape(translated(pruned.error.message))}[/]")
-                self.console.print(escape(translated(pruned.error.hint)))
+                parts.append(f"[red]{escape(translated(pruned.error.message))}[/]")
+                parts.append(escape(translated(pruned.error.hint)))
+            self.console.print(f"[bold]{escape(pruned.destination)}[/]: " + "\n".join(parts))
 
 
-def _table(result: PruneResult) -> Table:
+def _table(result: PruneResult, *, width: int) -> Table:
+    """Return a line for each backup; its name where `width` columns have room for it."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in (_("Destination"), _("Backup")):
-        table.add_column(title, overflow="fold")
+    with_name = width >= tables.WIDE
+    table.add_column(_("Destination"), no_wrap=True, max_width=16)
+    table.add_column(_("ID"), overflow="fold", min_width=8, max_width=16)
     table.add_column(_("Kind"), no_wrap=True)
     table.add_column(_("Age"), justify="right", no_wrap=True)
     table.add_column(_("Decision"), no_wrap=True)
     table.add_column(_("Reason"), overflow="fold")
+    if with_name:
+        table.add_column(_("Name"), overflow="fold")
     for pruned in result.destinations:
         for outcome in sorted(pruned.outcomes, key=lambda one: one.age_days or 0):
             copy = outcome.decision.copy
             table.add_row(
                 escape(pruned.destination),
-                escape(copy.name),
+                copy.id[:8] or ("-" if with_name else escape(copy.name)),
                 escape(_(copy.kind)) if copy.kind else "-",
                 _age(outcome.age_days),
                 f"[{STYLES[outcome.action]}]{escape(_(outcome.action))}[/]",
                 escape(_reason(outcome)),
+                *([escape(copy.name)] if with_name else []),
             )
     return table
 
