@@ -18,16 +18,22 @@ from mipyme_backup.destinations import LocalDestination
 from mipyme_backup.destinations import LocalDestination, StorageDestination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.testing import Fault, FaultyDestination
-from mipyme_backup.testing.doubles import Verb
+from mipyme_backup.testing.doubles import Action, Verb
 
 
 class FailingOnce(FaultyDestination):
-    """A local folder; the call number `call` of `verb` fails. `made` is the newest one."""
+    """A local folder; the call number `call` of `verb` fails, as `action` says.
+
+    `made` is the newest one.
+    """
 
     made: ClassVar[FailingOnce]
 
-    def __init__(self, *, location: str | Path, verb: Verb, call: int) -> None:
-        super().__init__(LocalDestination(location=location), Fault(verb=verb, first=call))
+    def __init__(
+        self, *, location: str | Path, verb: Verb, call: int, action: Action = "raise"
+    ) -> None:
+        fault = Fault(verb=verb, action=action, first=call)
+        super().__init__(LocalDestination(location=location), fault)
         type(self).made = self
 
 

@@ -111,6 +111,8 @@ class Deleting:
         note(self._project, self._name, self._noted)
 
     def _as_noted(self, deleting: frozenset[str]) -> Leftovers:
-        return Leftovers(
-            deleting=deleting, since=self._noted.seen(self._unused().keys() - deleting, self._now)
-        )
+        idle = {*self._unused()}
+        if any(item.manifest is None for item in self._held.backups):
+            # Nobody knows of any pack now; what was known is no less true for it.
+            idle |= {folder for folder in self._noted.since if PACK_FOLDER.fullmatch(folder)}
+        return Leftovers(deleting=deleting, since=self._noted.seen(idle - deleting, self._now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,9 @@ from mipyme_backup.manifest import Manifest
 from mipyme_backup.operations.prune import PruneResult
 from mipyme_backup.recover import MANIFEST
 from tests.integration.conftest import LOCAL
+from tests.settings import WORK_DIR
+
+_begun: dict[Path, dict[float, Manifest]] = {}
 
 
 @dataclass(kw_only=True)
@@ -42,6 +46,23 @@ class History:
 
     def configure(self, **keys: Any) -> None:
         self.settings.MIPYME_BACKUP = {**self.settings.MIPYME_BACKUP, **keys}
+
+    def begin(self, *ages: float) -> None:
+        """Take the first backups, which are now so many days old, the oldest first.
+
+        They are the same in each test that asks for these, to be quick.
+        """
+        kept = WORK_DIR / "histories" / "_".join(map(str, ages))
+        if kept not in _begun:
+            self.take(*ages)
+            for folder in (self.folder, self.state, self.media):
+                shutil.copytree(folder, kept / folder.name)
+            _begun[kept] = dict(self.taken)
+            return
+        for folder in (self.folder, self.state, self.media):
+            shutil.copytree(kept / folder.name, folder, dirs_exist_ok=True)
+        self.taken = dict(_begun[kept])
+        api.backups(sync=True)
 
     def take(self, *ages: float, kind: str = "daily", **options: Any) -> None:
         """Take backups that are now so many days old, the oldest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from django.db import connection
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.messages import Message
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.verify import Verified
 
@@ -101,6 +103,43 @@ def test_verification_marks_the_copy_and_a_good_one_clears_it(catalog: Catalog) 
 
     assert copies_after("a hole", "a flip") == [("damaged", "a hole\na flip"), ("complete", None)]
     assert copies_after() == [("complete", None), ("complete", None)]
+
+
+class TestWhatAPruneGoesBy:
+    def test_newest_run_is_ours_and_no_future_one(self, catalog: Catalog) -> None:
+        now = START + timedelta(hours=1)
+        catalog.start("a" * 16, "manual_a", "manual", "", None, START)
+        catalog.finish(_manifest("b" * 16, started_at=START - timedelta(days=1)), "", {})
+        catalog.finish(_manifest("c" * 16, started_at=START + timedelta(days=1)), "", {})
+        theirs = replace(_manifest("d" * 16, started_at=now), project="neighbour")
+        catalog.finish(theirs, "", {"local": None})
+
+        known = catalog.known("tests", now)
+
+        assert known is not None and known.newest is not None
+        assert (known.newest.name, known.newest.status) == ("manual_a", "running")
+        assert known.copies == {}
+
+    def test_copies_that_should_be_there_and_pins(self, catalog: Catalog) -> None:
+        error = DestinationError("full")
+        catalog.finish(_manifest("a" * 16), "", {"local": None, "other": error})
+        catalog.finish(_manifest("b" * 16), "", {"local": None})
+        catalog.pin("a" * 16, True)
+        catalog.pruned("b" * 16, "local", Message("old"))
+
+        known = catalog.known("tests", START + timedelta(days=1))
+
+        assert known is not None
+        assert known.copies == {"local": {"a" * 16: "manual_a"}}
+        assert known.pinned == {"a" * 16}
+        rows = {row["name"]: row for row in catalog.rows() or []}
+        assert rows["manual_b"]["copies"][0]["error"] == "pruned: old"
+        assert rows["manual_b"]["status"] == "complete"
+
+    def test_nothing_is_known_without_tables(self, catalog: Catalog) -> None:
+        _drop_tables(catalog)
+
+        assert catalog.known("tests", START) is None
 
 
 class TestSync:

@@ -42,7 +42,7 @@ def statuses(name: str) -> dict[str, str]:
 
 class TestWhatGoes:
     def test_old_ones_go_and_their_packs_after_three_days(self, history: History) -> None:
-        history.take(*LONG)
+        history.begin(*LONG)
         first = api.prune()
         after_first, packs_after_first = history.held(), history.packs()
         again = api.prune()
@@ -67,7 +67,7 @@ class TestWhatGoes:
         assert_all_good()
 
     def test_nothing_of_them_is_left_behind(self, history: History) -> None:
-        history.take(*LONG)
+        history.begin(*LONG)
         before = history.tree()
 
         freed = api.prune().destinations[0].freed
@@ -80,7 +80,7 @@ class TestWhatGoes:
         assert not [p for p in history.folder.iterdir() if p.is_dir() and not any(p.iterdir())]
 
     def test_pack_that_was_needed_again_waits_anew(self, history: History) -> None:
-        history.take(95, 90, 3, 2, 1)
+        history.begin(95, 90, 3, 2, 1)
         (own,) = history.needed_packs(90) - history.needed_packs(95)
         folder, kept = history.folder / history.name(90), history.folder.with_name("kept")
         shutil.copytree(folder, kept)
@@ -97,7 +97,7 @@ class TestWhatGoes:
         assert own not in history.packs()
 
     def test_history_stays_and_says_so(self, history: History) -> None:
-        history.take(90, 3, 2, 1)
+        history.begin(90, 3, 2, 1)
 
         api.prune()
 
@@ -152,7 +152,7 @@ class TestWhatGoes:
             api.prune(destinations=["nowhere"])
 
     def test_replaced_data_goes_after_its_hours(self, history: History) -> None:
-        history.take(2, 1)
+        history.begin(2, 1)
         api.restore(latest=True, only=["media"])
         replaced = [*history.media.parent.glob(".mipyme_backup_*")]
         history.configure(KEEP_REPLACED_HOURS=0)
@@ -164,7 +164,7 @@ class TestWhatGoes:
 
 class TestWhatStays:
     def test_pinned_one(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         api.pin(identifier=history.name(90))
         with_catalog = api.prune(dry_run=True)
         Backup.objects.update(pinned=False)
@@ -180,7 +180,7 @@ class TestWhatStays:
 
     def test_what_a_restore_came_from_and_what_it_saved(self, history: History) -> None:
         history.configure(KEEP_REPLACED_HOURS=24 * 100)
-        history.take(90)
+        history.begin(90)
         with ago(60):
             restored = api.restore(identifier=history.taken[90].id)
         history.take(3, 2, 1)
@@ -197,7 +197,7 @@ class TestWhatStays:
         assert history.held() == {3, 2, 1}
 
     def test_last_good_ones_where_the_later_ones_are_damaged(self, history: History) -> None:
-        history.take(90, 80, 70, 60, 2, 1)
+        history.begin(90, 80, 70, 60, 2, 1)
         for age in (2, 1):
             (volume,) = (history.folder / history.name(age)).glob("fixtures*")
             volume.write_bytes(b"damaged")
@@ -208,7 +208,7 @@ class TestWhatStays:
         assert history.held() == {80, 70, 60, 2, 1}
 
     def test_one_without_all_its_volumes_is_not_good(self, history: History) -> None:
-        history.take(90, 80, 70, 60, 1)
+        history.begin(90, 80, 70, 60, 1)
         (volume,) = (history.folder / history.name(1)).glob("fixtures*")
         volume.unlink()
 
@@ -217,7 +217,7 @@ class TestWhatStays:
         assert history.held() == {80, 70, 60, 1}
 
     def test_unreadable_one_and_every_pack(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         manifest = history.folder / history.name(90) / "manifest.json"
         manifest.write_bytes(manifest.read_bytes()[:-9])
         api.prune()
@@ -271,7 +271,7 @@ class TestWhatStays:
         assert_all_good()
 
     def test_files_of_others(self, history: History) -> None:
-        history.take(90, 3, 2, 1)
+        history.begin(90, 3, 2, 1)
         others = [
             "notes.txt",
             "manual/volume.00000",
@@ -295,7 +295,7 @@ class TestWhatStays:
         assert history.held() == {3, 2, 1}
 
     def test_what_a_noted_run_left(self, history: History) -> None:
-        history.take(3, 2, 1)
+        history.begin(3, 2, 1)
         name, pack = "manual_20250101T000000Z", f"pool/{'b' * 32}"
         for folder in (name, pack):
             (history.folder / folder).mkdir()
@@ -316,7 +316,7 @@ class TestWhatStays:
 
 class TestWhatTheDestinationKeeps:
     def test_locked_manifest_leaves_the_backup_as_it_was(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         history.places["local"].update(BACKEND=ADD_ONLY)
         before = history.tree()
 
@@ -332,7 +332,7 @@ class TestWhatTheDestinationKeeps:
         assert_all_good()
 
     def test_locked_volumes_are_tried_again(self, history: History) -> None:
-        history.take(90, 3, 2, 1)
+        history.begin(90, 3, 2, 1)
         options = history.places["local"]["OPTIONS"]
         history.places["local"].update(BACKEND=ADD_ONLY, OPTIONS={**options, "kept": "*/fixtures*"})
 
@@ -349,7 +349,7 @@ class TestWhatTheDestinationKeeps:
 
 class TestWhatStopsIt:
     def test_newest_run_that_failed(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         before = history.tree()
         Backup.objects.filter(name=history.name(1)).update(status="failed")
 
@@ -363,7 +363,7 @@ class TestWhatStopsIt:
         assert 90 not in history.held()
 
     def test_newest_run_that_was_killed(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         before = history.tree()
         Catalog().start("d" * 16, "manual_now", "manual", "", None, history.taken[1].finished_at)
 
@@ -374,7 +374,7 @@ class TestWhatStopsIt:
         assert history.tree() == before
 
     def test_catalog_that_cannot_be_read(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE mipyme_backup_backup RENAME COLUMN pinned TO was_pinned")
         try:
@@ -388,7 +388,7 @@ class TestWhatStopsIt:
         assert history.held() == {90, 80, 3, 2, 1}
 
     def test_catalog_that_could_not_be_told_stops_nothing_later(self, history: History) -> None:
-        history.take(90, 80, 3, 2, 1)
+        history.begin(90, 80, 3, 2, 1)
         with connection.cursor() as cursor:
             cursor.execute(
                 "CREATE TRIGGER full BEFORE UPDATE ON mipyme_backup_copy"
@@ -470,7 +470,7 @@ class TestWhatStopsIt:
 
 class TestDryRun:
     def test_it_says_what_would_be_done_and_does_nothing(self, history: History) -> None:
-        history.take(120, 110, 100, 90, 80, 70, 10, 1)
+        history.begin(120, 110, 100, 90, 80, 70, 10, 1)
         with ago(30):
             earlier = api.prune()
         before = (history.tree(), history.noted(), api.backups())
@@ -502,7 +502,7 @@ class TestCommand:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        history.take(95, 90, 3, 2, 1)
+        history.begin(95, 90, 3, 2, 1)
         monkeypatch.setenv("COLUMNS", "80")
 
         call_command("prune_backups", "--dry-run")
@@ -521,7 +521,7 @@ class TestCommand:
     def test_json_has_the_documented_members(
         self, history: History, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        history.take(95, 90, 3, 2, 1)
+        history.begin(95, 90, 3, 2, 1)
 
         call_command("prune_backups", "--json")
 
@@ -545,7 +545,7 @@ class TestCommand:
     def test_status_says_that_a_destination_was_not_pruned(
         self, history: History, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        history.take(90, 3, 2, 1)
+        history.begin(90, 3, 2, 1)
         shutil.rmtree(history.folder / history.name(2))
 
         with pytest.raises(CommandError) as caught:
@@ -553,7 +553,7 @@ class TestCommand:
 
         assert caught.value.returncode == 3
         said = " ".join(capsys.readouterr().out.split())
-        assert "listing lacks" in said and "list_backups --sync" in said
+        assert "lacks what should be there" in said and "list_backups --sync" in said
 
     def test_held_lock_ends_with_5(self, history: History) -> None:
         history.configure(STATE_DIR=history.folder / ".state")

@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of a prune: nothing good is lost, and the next prune ends the work."""
+"""Prune killed or failing in the middle: nothing good is lost, and the next one ends the work."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from django.db import connections
 from mipyme_backup import api
 from mipyme_backup.models import Backup, Copy
 from tests import services
-from tests.faulty import Dying
+from tests.faulty import Dying, FailingOnce
 from tests.integration.conftest import LOCAL
 from tests.integration.pruning import History, ago, assert_all_good, history
 from tests.unit.sources.forks import killed_at_line
 
 __all__ = ["history"]
 DYING = "tests.faulty.Dying"
+FAILING = "tests.faulty.FailingOnce"
 LINES = ("operations/deleting.py", "operations/leftovers.py", "destinations/local.py", "catalog.py")
 SAMPLE = 8
 KEPT = {70, 10, 1}
@@ -37,7 +38,7 @@ def reset(history: History) -> Reset:
 
     Three others stay; one pack is shared by all.
     """
-    history.take(120, 110, 100, 90, 80, 70, 10, 1)
+    history.begin(120, 110, 100, 90, 80, 70, 10, 1)
     with ago(30):
         api.prune()
     kept = history.folder.with_name("kept")
@@ -127,6 +128,28 @@ def test_kill_before_and_after_every_deletion(
         assert killed(api.prune)
         where = f"{'before' if before else 'after'} {names[at - 1]}"
         assert_mended(history, undisturbed, where)
+
+
+@pytest.mark.parametrize(
+    ("verb", "action"),
+    [("delete", "raise"), ("delete", "raise_after"), ("open", "raise"), ("entries", "empty")],
+)
+def test_call_that_fails_loses_nothing(
+    history: History, reset: Reset, undisturbed: dict[str, Any], verb: str, action: str
+) -> None:
+    options = {"location": history.folder, "verb": verb, "action": action, "call": 0}
+    reset()
+    history.places["local"].update(BACKEND=FAILING, OPTIONS=options, RETRY_FOR=0)
+    api.prune()
+
+    for call in range(1, FailingOnce.made.calls[verb] + 1):
+        reset()
+        history.places["local"].update(BACKEND=FAILING, OPTIONS={**options, "call": call})
+        result = api.prune()
+        # What cannot be read once is kept, and that is no failure.
+        assert result.failed is (verb != "open")
+        history.places["local"].update(BACKEND=LOCAL, OPTIONS={"location": history.folder})
+        assert_mended(history, undisturbed, f"call {call} of {verb}")
 
 
 def test_kill_at_some_lines(

@@ -35,7 +35,7 @@ def use_s3(history: History, server: services.S3Server, **options: Any) -> None:
 
 
 def test_old_backups_and_their_packs_go_from_s3(history: History) -> None:
-    history.take(95, 90, 80, 3, 1)
+    history.begin(95, 90, 80, 3, 1)
     with services.s3() as server:
         assert server.folder is not None
         for name in history.tree():  # its clock would refuse what is signed in the past
@@ -136,7 +136,7 @@ def test_a_pin_is_taken_away_where_nothing_may_be_deleted(
 
 
 def test_two_at_once_are_one(history: History) -> None:
-    history.take(90, 80, 3, 2, 1)
+    history.begin(90, 80, 3, 2, 1)
     connections.close_all()
     held_read, held_write = os.pipe()
     end_read, end_write = os.pipe()
