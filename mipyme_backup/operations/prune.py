@@ -104,7 +104,8 @@ def run(
     A dry run changes nothing and needs no lock. Raises LockedError, UsageError for an unknown
     destination, and PreflightError where the catalog cannot be read.
     """
-    names = [check_destination(project, name) for name in destinations] or [*project.destinations]
+    asked = dict.fromkeys(check_destination(project, name) for name in destinations)
+    names = [*(asked or project.destinations)]
     with contextlib.nullcontext() if dry_run else project.lock("prune", wait=wait):
         if not dry_run:
             settle(project)
