@@ -29,7 +29,7 @@ def use_s3(history: History, server: services.S3Server, **options: Any) -> None:
     place = {
         "BACKEND": DESTINATION,
         "OPTIONS": {"storage": "s3"},
-        "RETENTION": {"daily": 30, "minimum_good": 2},
+        "RETENTION": {"daily": 30, "minimum_good": 1},
     }
     history.configure(DESTINATIONS={"s3": place})
 
@@ -95,7 +95,7 @@ def test_what_the_service_keeps_is_told_and_is_no_failure(
     history: History, moto: services.S3Server, bucket: str
 ) -> None:
     use_s3(history, moto, bucket_name=bucket)
-    history.take(90, 80, 70, 1)
+    history.take(90, 1)
     objects = moto.client().list_object_versions(Bucket=bucket)["Versions"]
 
     results = [api.prune()]
@@ -106,8 +106,6 @@ def test_what_the_service_keeps_is_told_and_is_no_failure(
         assert not result.failed
         assert actions(result, "s3") == {
             history.name(90): "locked",
-            history.name(80): "locked",
-            history.name(70): "keep",
             history.name(1): "keep",
         }
         assert result.destinations[0].freed == 0
