@@ -11,19 +11,17 @@ import dataclasses
 import functools
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from django.apps import apps
 from django.db import Error, connections, transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.db.models.base import ModelState
-from django.db.models import Q
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import BackupError, SourceError

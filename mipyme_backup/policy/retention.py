@@ -93,7 +93,7 @@ def _decide(
     policy: Policy,
     copy: Copy,
     made_at: Mapping[str, datetime],
-    newest: frozenset[str],
+    newest: Mapping[str, str],
     now: datetime,
 ) -> Decision:
     days = policy.days.get(copy.kind)
@@ -108,9 +108,7 @@ def _decide(
         if _is_older(copy.finished_at, days, now):
             text = _("Not older than %(days)d days: an earlier one has a later date than this.")
     elif copy.name in newest:
-        keep, text = True, _("One of the newest %(count)d good ones here.")
-        if copy.state != "good" or not copy.whole:
-            text = _("Fewer than %(count)d good whole ones are here, so this one counts.")
+        keep, text = True, newest[copy.name]
     else:
         keep, text = False, _("Older than %(days)d days.")
     return Decision(copy=copy, keep=keep, reason=Message(text or "", params))
@@ -159,11 +157,13 @@ def _made_at(copies: Iterable[Copy], now: datetime) -> dict[str, datetime]:
     return made_at
 
 
-def _newest(count: int, copies: Iterable[Copy], now: datetime) -> frozenset[str]:
-    """Return the names of the newest `count` good whole copies that are no safety backups.
+def _newest(count: int, copies: Iterable[Copy], now: datetime) -> dict[str, str]:
+    """Return the names of the copies that are kept for being new, however old, and why.
 
-    Where there are fewer, whole ones that are damaged fill up their number, and the newest
-    `count` copies of each source count as well.
+    They are the newest `count` good whole ones that are no safety backups. Where there are fewer,
+    whole ones that are damaged fill up their number, and the newest `count` copies of each source
+    count as well. The newest whole one is among them in any case: that it is missing would look
+    like somebody's attempt to bring back an older state.
     """
     known = [
         copy
@@ -172,8 +172,18 @@ def _newest(count: int, copies: Iterable[Copy], now: datetime) -> frozenset[str]
     ]
     ranked = sorted(known, key=lambda copy: (copy.state == "good", *_age(copy)), reverse=True)
     whole = [copy for copy in ranked if copy.whole]
-    chosen = whole[:count]
-    if sum(copy.state == "good" for copy in chosen) < count:
+    good = [copy.name for copy in whole if copy.state == "good"][:count]
+    others: list[Copy] = []
+    if len(good) < count:
+        others = whole[:count]
         for source in {source for copy in ranked for source in copy.sources}:
-            chosen += [copy for copy in ranked if source in copy.sources][:count]
-    return frozenset(copy.name for copy in chosen)
+            others += [copy for copy in ranked if source in copy.sources][:count]
+    last = max(whole, key=_age, default=None)
+    return {
+        **({last.name: _("The newest one here, though it is damaged.")} if last else {}),
+        **{
+            copy.name: _("Fewer than %(count)d good whole ones are here, so this one counts.")
+            for copy in others
+        },
+        **dict.fromkeys(good, _("One of the newest %(count)d good ones here.")),
+    }

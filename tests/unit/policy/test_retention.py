@@ -153,6 +153,16 @@ class TestNewestGoodOnes:
         assert {"daily_400", "daily_500", "daily_600"} <= kept(copies)
         assert "daily_700" not in kept(copies)
 
+    def test_newest_one_stays_though_it_is_damaged(self) -> None:
+        copies = [
+            aged(100, state="damaged"),
+            aged(110, state="damaged"),
+            *(aged(days) for days in (400, 500, 600)),
+        ]
+
+        assert "daily_100" in kept(copies) and "daily_110" not in kept(copies)
+        assert reason(copies, "daily_100") == "The newest one here, though it is damaged."
+
     def test_damaged_ones_fill_up_their_number(self) -> None:
         copies = [
             aged(500),
