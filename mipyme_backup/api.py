@@ -43,8 +43,8 @@ from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
+from mipyme_backup.policy import retention
 from mipyme_backup.policy.status_facts import Policy
-from mipyme_backup.policy.retention import Policy
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
@@ -66,9 +66,9 @@ __all__ = [
     "backup",
     "backups",
     "complete",
-    "recovery_sheet",
     "pin",
     "prune",
+    "recovery_sheet",
     "restore",
     "status",
     "undo_restore",
@@ -360,7 +360,6 @@ def build_project(*, retry_for: float | None = None) -> Project:
     if settings.signing_key_file is not None:
         secret = read_secret(settings.signing_key_file)
         trusted = {fingerprint(secret): secret, **trusted}
-    destinations = {name: _destination(name, part) for name, part in settings.destinations.items()}
     return Project(
         name=settings.project,
         state_dir=settings.state_dir,
@@ -435,12 +434,12 @@ def _destination(name: str, part: conf.Part, retry_for: float | None) -> Destina
 
 def _retention(
     settings: conf.Settings, destinations: Mapping[str, Destination], name: str
-) -> Policy:
+) -> retention.Policy:
     """Return the policy of a destination; whether that is remote is asked only now."""
     default = settings.remote_retention if destinations[name].remote else settings.retention
     entries = {**default, **settings.destinations[name].extra.get("RETENTION", {})}
     minimum_good = entries.pop("minimum_good")
-    return Policy(days=entries, minimum_good=minimum_good)
+    return retention.Policy(days=entries, minimum_good=minimum_good)
 
 
 def _build(part: conf.Part, kind: type[Any], key: str) -> Any:

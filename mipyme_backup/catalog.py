@@ -28,8 +28,8 @@ from mipyme_backup.errors import BackupError, SourceError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message
 from mipyme_backup.models import Backup, Copy, Restore
-from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, RunFacts
 from mipyme_backup.policy.retention import Run
+from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, RunFacts
 from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:

@@ -12,10 +12,7 @@ from typing import ClassVar
 
 from django.core.files.storage import InMemoryStorage
 
-from mipyme_backup.destinations import Entry, LocalDestination
-from mipyme_backup.errors import DestinationError
-from mipyme_backup.destinations import LocalDestination
-from mipyme_backup.destinations import LocalDestination, StorageDestination
+from mipyme_backup.destinations import Entry, LocalDestination, StorageDestination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.testing import Fault, FaultyDestination
 from mipyme_backup.testing.doubles import Action, Verb
@@ -101,6 +98,8 @@ class Broken(LocalDestination):
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         raise ZeroDivisionError
+
+
 class AddOnly(LocalDestination):
     """A local folder that refuses to delete what is called like the pattern `kept`."""
 
