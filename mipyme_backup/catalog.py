@@ -316,9 +316,9 @@ class Catalog:
 
     @_optional
     def pruned(self, backup_id: str, destination: str, reason: Message) -> None:
-        """Note that a copy was deleted on purpose: missing, with the reason."""
+        """Note that a copy was deleted on purpose, and why."""
         Copy.objects.filter(backup__backup_id=backup_id, destination=destination).update(
-            status=Copy.Status.MISSING, error=f"pruned: {reason}"
+            status=Copy.Status.PRUNED, error=str(reason)
         )
 
     @_optional
@@ -357,10 +357,14 @@ class Catalog:
         )
 
     def rows(self) -> list[dict[str, Any]] | None:
-        """Return every run, newest first, as JSON values; None where they cannot be read."""
+        """Return the runs, newest first, as JSON values; None where they cannot be read.
+
+        A backup whose every copy was pruned is history, and left out.
+        """
         try:
             _check_exists("default")
-            return [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
+            rows = [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
+            return [row for row in rows if not _is_pruned(row)]
         except UNAVAILABLE as error:
             self.warn(error)
             return None
@@ -442,6 +446,11 @@ def _facts(backup: Backup) -> BackupFacts:
             for copy in backup.copies.all()
         },
     )
+
+
+def _is_pruned(row: Mapping[str, Any]) -> bool:
+    statuses = {copy["status"] for copy in row["copies"]}
+    return statuses == {Copy.Status.PRUNED}
 
 
 def _row(backup: Backup) -> dict[str, Any]:

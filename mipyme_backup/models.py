@@ -72,6 +72,7 @@ class Copy(models.Model):
         FAILED = "failed", _("failed")
         MISSING = "missing", _("missing")
         DAMAGED = "damaged", _("damaged")
+        PRUNED = "pruned", _("pruned")
 
     backup = models.ForeignKey(
         Backup, models.CASCADE, related_name="copies", verbose_name=_("backup")

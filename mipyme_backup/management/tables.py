@@ -24,6 +24,7 @@ STATUS_STYLES = {
     "damaged": "red",
     "missing": "yellow",
     "pending": "cyan",
+    "pruned": "dim",
 }
 
 

@@ -69,7 +69,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('destination', models.CharField(max_length=100, verbose_name='destination')),
-                ('status', models.CharField(choices=[('pending', 'pending'), ('complete', 'complete'), ('failed', 'failed'), ('missing', 'missing'), ('damaged', 'damaged')], max_length=16, verbose_name='status')),
+                ('status', models.CharField(choices=[('pending', 'pending'), ('complete', 'complete'), ('failed', 'failed'), ('missing', 'missing'), ('damaged', 'damaged'), ('pruned', 'pruned')], max_length=16, verbose_name='status')),
                 ('error', models.TextField(blank=True, verbose_name='error')),
                 ('verified_at', models.DateTimeField(blank=True, null=True, verbose_name='verified')),
                 ('backup', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='copies', to='mipyme_backup.backup', verbose_name='backup')),

@@ -123,18 +123,21 @@ class TestWhatAPruneGoesBy:
     def test_copies_that_should_be_there_and_pins(self, catalog: Catalog) -> None:
         error = DestinationError("full")
         catalog.finish(_manifest("a" * 16), "", {"local": None, "other": error})
-        catalog.finish(_manifest("b" * 16), "", {"local": None})
+        catalog.finish(_manifest("b" * 16), "", {"local": None, "far": None})
         catalog.pin("a" * 16, True)
         catalog.pruned("b" * 16, "local", Message("old"))
 
         known = catalog.known("tests", START + timedelta(days=1))
 
         assert known is not None
-        assert known.copies == {"local": {"a" * 16: "manual_a"}}
+        assert known.copies == {"local": {"a" * 16: "manual_a"}, "far": {"b" * 16: "manual_b"}}
         assert known.pinned == {"a" * 16}
         rows = {row["name"]: row for row in catalog.rows() or []}
-        assert rows["manual_b"]["copies"][0]["error"] == "pruned: old"
+        assert [copy["status"] for copy in rows["manual_b"]["copies"]] == ["complete", "pruned"]
+        assert rows["manual_b"]["copies"][1]["error"] == "old"
         assert rows["manual_b"]["status"] == "complete"
+        catalog.pruned("b" * 16, "far", Message("old"))
+        assert [row["name"] for row in catalog.rows() or []] == ["manual_a"]
 
     def test_nothing_is_known_without_tables(self, catalog: Catalog) -> None:
         _drop_tables(catalog)

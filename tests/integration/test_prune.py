@@ -96,20 +96,16 @@ class TestWhatGoes:
         api.prune()
         assert own not in history.packs()
 
-    def test_history_stays_and_says_so(self, history: History) -> None:
+    def test_history_stays_in_the_catalog_and_out_of_the_list(self, history: History) -> None:
         history.begin(90, 3, 2, 1)
 
         api.prune()
 
-        rows = {row.row["name"]: row.row for row in api.backups()}
-        assert rows[history.name(90)]["copies"] == [
-            {
-                "destination": "local",
-                "status": "missing",
-                "error": "pruned: Older than 30 days.",
-            }
-        ]
-        assert rows[history.name(90)]["status"] == "complete"
+        copy = Copy.objects.get(backup__name=history.name(90))
+        assert (copy.status, copy.error) == ("pruned", "Older than 30 days.")
+        assert copy.backup.status == "complete"
+        listed = [row.row["name"] for row in api.backups()]
+        assert listed == [history.name(days) for days in (1, 2, 3)]
 
     def test_each_destination_has_its_own_retention(self, history: History) -> None:
         root = history.folder.parent
@@ -132,9 +128,9 @@ class TestWhatGoes:
         assert history.held(root / "far") == {80, 20, 10, 3, 2}
         assert history.held(root / "short") == {3, 2}
         assert statuses(history.name(80)) == {
-            "local": "missing",
+            "local": "pruned",
             "far": "complete",
-            "short": "missing",
+            "short": "pruned",
         }
         assert_all_good()
 
@@ -405,7 +401,7 @@ class TestWhatStopsIt:
 
         assert history.held() == {3, 2, 1}
         assert believed == {"local": "complete"}
-        assert statuses(history.name(90)) == {"local": "missing"}
+        assert statuses(history.name(90)) == {"local": "pruned"}
         assert not (untold.failed or again.failed)
         assert history.noted()["local"]["deleting"] == []
 
@@ -434,7 +430,7 @@ class TestWhatStopsIt:
         result = api.prune()
 
         assert "(5)" in error_of(result)
-        assert statuses(history.name(90)) == {"local": "complete", "other": "missing"}
+        assert statuses(history.name(90)) == {"local": "complete", "other": "pruned"}
         assert history.held(two_places) == {3, 2, 1}
 
     def test_listing_that_lacks_one(self, history: History, two_places: Path) -> None:
