@@ -9,7 +9,6 @@ from typing import Literal
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.status_facts import (
-    COMPLETE,
     DAMAGED,
     BackupFacts,
     DestinationFacts,
@@ -156,8 +155,8 @@ def _copies(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     newest = facts.newest_good()
     for destination in _reachable(facts):
         copy = newest.copies.get(destination.name) if newest else None
-        if newest is None or copy is None or copy.status == COMPLETE:
-            continue
+        if newest is None or copy is None or copy.status not in COPY_TEXTS:
+            continue  # complete, or pruned on purpose
         reason = {"reason": copy.error.partition("\n")[0] or "-"}
         yield Finding(
             id=f"copy_{copy.status}:{destination.name}",
