@@ -12,12 +12,12 @@ from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
 from mipyme_backup.destinations.access.base import Access, walk
-from mipyme_backup.destinations.access.wording import place_with, reason_of
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
+from mipyme_backup.wording import place_with, reason_of
 
 FOR_GOOD = (
     AttributeError,

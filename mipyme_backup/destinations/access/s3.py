@@ -21,12 +21,12 @@ from mipyme_backup.destinations.access import checksums
 from mipyme_backup.destinations.access.base import PROBE, Access
 from mipyme_backup.destinations.access.s3_connection import harden
 from mipyme_backup.destinations.access.s3_errors import code_of, is_missing, translated
-from mipyme_backup.destinations.access.wording import place_with
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
+from mipyme_backup.wording import place_with
 
 PART_SIZE = 16 * 2**20
 THREADS = 3

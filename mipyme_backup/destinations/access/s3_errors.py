@@ -8,9 +8,9 @@ from botocore import exceptions as botocore_errors
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from mipyme_backup.destinations.access.wording import reason_of
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
+from mipyme_backup.wording import reason_of
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; those with X are MinIO's.
 CREDENTIALS = {

@@ -15,12 +15,12 @@ import paramiko
 
 from mipyme_backup.destinations.access.base import Access, walk
 from mipyme_backup.destinations.access.ssh import SSH_PORT, Connection
-from mipyme_backup.destinations.access.wording import place_with
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
+from mipyme_backup.wording import place_with
 
 TEMPORARY = re.compile(r"\.mipyme_backup-[0-9a-f]{16}\.part")
 """The end of a temporary name; before it stands that of the object."""

@@ -14,9 +14,9 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
-from mipyme_backup.destinations.access.wording import reason_of
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
+from mipyme_backup.wording import reason_of
 
 SSH_PORT: int = paramiko.config.SSH_PORT
 STALL_SECONDS = 60
