@@ -1,4 +1,4 @@
-"""One run over the media: the walk, merged with the last index, gives contents and an index."""
+"""One run over the media: its entries, merged with the last index, give contents and an index."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ from mipyme_backup.errors import BackupError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.media.contents import (
-    SMALL_BYTES,
-    OpenFile,
-    hash_of,
-    open_entry,
-    read_chunks,
-    read_whole,
-)
 from mipyme_backup.sources.media.index import FileRecord, FolderRecord, Record, Spool, read_records
 from mipyme_backup.sources.media.left_out import LeftOut, Reason
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
-from mipyme_backup.sources.media.walk import Entry, walk
+from mipyme_backup.sources.media.tree import Entry, OpenFile, Tree
 
 TRIES = 3
 KEPT_REASONS = (Reason.UNREADABLE, Reason.VANISHED, Reason.CHANGED)
@@ -33,13 +25,13 @@ KEPT_REASONS = (Reason.UNREADABLE, Reason.VANISHED, Reason.CHANGED)
 class Collection:
     """Decides file by file what is stored, and writes the new index as it goes.
 
-    `members` yields what goes into packs, in order; after it came to its end, `index`,
-    `facts` and `warnings` are complete.
+    `tree` holds the media, below the folder `root` where it is one. `members` yields what goes
+    into packs, in order; after it came to its end, `index`, `facts` and `warnings` are complete.
     """
 
-    def __init__(self, root: Path | None, view: View) -> None:
+    def __init__(self, tree: Tree, view: View, *, root: Path | None = None) -> None:
         self.index = Spool()
-        self._root = root
+        self._tree = tree
         self._view = view
         self._left_out = LeftOut()
         self._left_out_count = self._missing = 0
@@ -55,7 +47,7 @@ class Collection:
 
     def members(self) -> Generator[Member, None, None]:
         """Yield each content that no pack holds yet; it is packed when the next is asked for."""
-        for entry in walk(self._root) if self._root is not None else ():
+        for entry in self._tree.entries():
             previous = self._last_known(entry.key)
             if entry.is_folder:
                 self._write_folder(entry)
@@ -91,7 +83,7 @@ class Collection:
         self._known.close()
         self._expected.close()
 
-    # The last index, beside the walk
+    # The last index, beside the entries
 
     def _previous_records(self) -> Iterator[Record]:
         try:
@@ -122,17 +114,15 @@ class Collection:
         if (hidden or record.path in self._expected) and not below_a_file:
             self._write_file(record)
 
-    # One entry of the walk
+    # One entry
 
     def _file(self, entry: Entry, previous: FileRecord | None) -> Iterator[Member]:
-        status = entry.status
-        assert status is not None
         if (
             previous is not None
             and not previous.recheck
-            and (previous.size, previous.mtime_ns) == (status.st_size, status.st_mtime_ns)
+            and (previous.size, previous.mtime_ns) == (entry.size, entry.mtime_ns)
         ):
-            self._write_file(previous._replace(mode=status.st_mode))
+            self._write_file(previous._replace(mode=entry.mode))
             return
         try:
             reason = yield from self._read(entry)
@@ -146,10 +136,10 @@ class Collection:
     def _read(self, entry: Entry) -> Generator[Member, None, Reason | None]:
         """Save a file as it is now; return why not, where that cannot be."""
         for attempt in range(TRIES):
-            with open_entry(entry) as file:
+            with self._tree.opened(entry) as file:
                 if file is None:
                     return Reason.SPECIAL
-                if file.size <= SMALL_BYTES:
+                if file.size <= self._tree.small_bytes:
                     done = yield from self._read_small(entry, file, last=attempt == TRIES - 1)
                 else:
                     done = yield from self._read_large(entry, file)
@@ -161,7 +151,7 @@ class Collection:
         self, entry: Entry, file: OpenFile, *, last: bool
     ) -> Generator[Member, None, bool]:
         """Save a small file, as one read found it; the last try takes it even while it moves."""
-        content, still = read_whole(file)
+        content, still = file.read_whole()
         if not still and not last:
             return False
         if not still:
@@ -178,12 +168,12 @@ class Collection:
 
     def _read_large(self, entry: Entry, file: OpenFile) -> Generator[Member, None, bool]:
         """Save a large file: hash it, and emit it while hashing again; False when they differ."""
-        sha256 = hash_of(file)
+        sha256 = file.sha256()
         if sha256 is None:
             return False
         pack = self._known.pack_of(sha256)
         if pack is None:
-            member = Member(sha256, file.size, read_chunks(file))
+            member = Member(sha256, file.size, file.chunks())
             yield member
             if not member.intact:
                 return False
@@ -224,6 +214,5 @@ class Collection:
         self._last_file = record.key + b"\0"
 
     def _write_folder(self, entry: Entry) -> None:
-        assert entry.status is not None
-        self.index.write(FolderRecord(entry.path, entry.status.st_mode).line())
+        self.index.write(FolderRecord(entry.path, entry.mode).line())
         self._folders += 1

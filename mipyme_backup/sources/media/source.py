@@ -15,6 +15,7 @@ from mipyme_backup.sources.base import Artifact, Source, View
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
+from mipyme_backup.sources.media.contents import FolderTree
 from mipyme_backup.sources.media.index import INDEX_NAME
 from mipyme_backup.sources.media.packs import Packer
 
@@ -79,7 +80,7 @@ class MediaSource(Source):
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         location = self.location
-        collection = Collection(location, view)
+        collection = Collection(FolderTree(location), view, root=location)
         members = collection.members()
         try:
             packer = Packer(members, self.pack_size)

@@ -47,6 +47,23 @@ class Entry(NamedTuple):
         """Whether this is a folder, be it one that cannot be read."""
         return self.status is not None and stat.S_ISDIR(self.status.st_mode)
 
+    @property
+    def size(self) -> int:
+        return self._status.st_size
+
+    @property
+    def mtime_ns(self) -> int:
+        return self._status.st_mtime_ns
+
+    @property
+    def mode(self) -> int:
+        return self._status.st_mode
+
+    @property
+    def _status(self) -> os.stat_result:
+        assert self.status is not None
+        return self.status
+
 
 @dataclass
 class _Level:
