@@ -19,6 +19,8 @@ class Reason(Enum):
     CHANGED = _("%(count)d media files changed each time they were read: %(names)s")
     MOVING = _("%(count)d media files changed while they were read, and may be torn: %(names)s")
     TOO_DEEP = _("%(count)d media folders are nested too deeply, and are left out: %(names)s")
+    UNFOLLOWED = _("%(count)d links in the storage are not followed, and left out: %(names)s")
+    NAME = _("%(count)d objects have names that no file can have, and are left out: %(names)s")
     MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
 
 

@@ -1,4 +1,4 @@
-"""Saves the files of a Django file storage that keeps them in a folder."""
+"""Saves the files of a Django file storage: one that keeps them in a folder, or a remote one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
+from django.core.files.storage import FileSystemStorage
 
-from mipyme_backup.errors import ConfigurationError, PreflightError, SourceError
+from mipyme_backup.errors import PreflightError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Source, View
@@ -18,6 +18,10 @@ from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
 from mipyme_backup.sources.media.index import INDEX_NAME
 from mipyme_backup.sources.media.packs import Packer
+from mipyme_backup.sources.media.remote import RemoteTree, objects_in
+from mipyme_backup.sources.media.remote.failures import failures
+from mipyme_backup.sources.media.remote.families import storage_of
+from mipyme_backup.sources.media.tree import Tree
 
 PACK_SIZE = 512 * 1024 * 1024
 PACK_NAME = "files.tar"
@@ -39,31 +43,26 @@ class MediaSource(Source):
     def location(self) -> Path | None:
         """The folder of the files; None where the project has not set any.
 
-        Raises ConfigurationError, or PreflightError for a storage that is no folder.
+        Raises ConfigurationError. A remote storage has no folder.
         """
-        try:
-            storage = storages[self.storage]
-        except InvalidStorageError as error:
-            raise ConfigurationError(
-                _("The media source names the storage %(alias)s, which STORAGES does not have"),
-                hint=_("Set its OPTIONS to an alias of STORAGES."),
-                alias=self.storage,
-            ) from error
+        storage = storage_of(self.storage)
         if not isinstance(storage, FileSystemStorage):
-            raise PreflightError(
-                _("The storage %(alias)s keeps its files elsewhere than in a local folder"),
-                hint=_(
-                    "Media in other storages is not supported yet: take the media source out of"
-                    " SOURCES, and rely on the versioning of that storage."
-                ),
-                alias=self.storage,
-            )
+            return None
         # Without MEDIA_ROOT, Django takes the working directory: that is not media.
         if os.fspath(storage.base_location) in ("", "."):
             return None
         return Path(storage.location)
 
+    @property
+    def remote(self) -> bool:
+        """Whether the files lie elsewhere than in a local folder; raises ConfigurationError."""
+        return not isinstance(storage_of(self.storage), FileSystemStorage)
+
     def preflight(self) -> Iterator[Message]:
+        if self.remote:
+            objects = objects_in(self.storage)
+            with failures(objects, _("list"), PreflightError):
+                objects.require_listable()
         location = self.location
         if location is not None and location.exists():
             if not location.is_dir():
@@ -80,7 +79,10 @@ class MediaSource(Source):
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         location = self.location
-        collection = Collection(FolderTree(location), view, root=location)
+        tree: Tree = FolderTree(location)
+        if self.remote:
+            tree = RemoteTree(objects_in(self.storage))
+        collection = Collection(tree, view, root=location)
         members = collection.members()
         try:
             packer = Packer(members, self.pack_size)

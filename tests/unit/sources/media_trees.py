@@ -89,16 +89,27 @@ def save(
     **options: Any,
 ) -> Saved:
     """Save a media folder; `read` reads the packs, and may meddle with the folder meanwhile."""
-    saved = Saved(packs=dict(previous.packs) if previous else {})
     with override_settings(MEDIA_ROOT=str(root)):
-        for artifact in MediaSource(**options).artifacts(view_after(previous, expected)):
-            if artifact.pool:
-                saved.packs[artifact.pool] = read(artifact.open())
-                saved.new_packs.append(artifact.pool)
-            else:
-                saved.index = read_all(artifact.open())
-                saved.facts = artifact.facts()
-                saved.warnings = [str(warning) for warning in artifact.warnings()]
+        return collect(MediaSource(**options), previous, expected=expected, read=read)
+
+
+def collect(
+    source: MediaSource,
+    previous: Saved | None = None,
+    *,
+    expected: Iterable[str] = (),
+    read: Callable[[Reader], bytes] = read_all,
+) -> Saved:
+    """Save the media of a source; `read` reads the packs, and may meddle meanwhile."""
+    saved = Saved(packs=dict(previous.packs) if previous else {})
+    for artifact in source.artifacts(view_after(previous, expected)):
+        if artifact.pool:
+            saved.packs[artifact.pool] = read(artifact.open())
+            saved.new_packs.append(artifact.pool)
+        else:
+            saved.index = read_all(artifact.open())
+            saved.facts = artifact.facts()
+            saved.warnings = [str(warning) for warning in artifact.warnings()]
     return saved
 
 

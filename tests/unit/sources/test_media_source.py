@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from django.core.files.storage import InMemoryStorage
 from django.test import override_settings
 
 from mipyme_backup.errors import ConfigurationError, DamagedError, PreflightError, SourceError
@@ -200,12 +199,12 @@ def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
             list(MediaSource().artifacts(View()))
 
 
-def test_other_storages_and_unknown_ones_are_refused() -> None:
-    backend = f"{InMemoryStorage.__module__}.{InMemoryStorage.__qualname__}"
-    with override_settings(STORAGES={"memory": {"BACKEND": backend}}):
-        with pytest.raises(PreflightError, match="memory") as refusal:
-            list(MediaSource(storage="memory").preflight())
-        assert "not supported yet" in str(refusal.value.hint)
+def test_storages_that_are_unknown_or_cannot_be_made_are_refused() -> None:
+    broken = {"BACKEND": "tests.absent.Storage"}
+    with override_settings(STORAGES={"broken": broken}):
+        with pytest.raises(ConfigurationError, match="broken") as refusal:
+            list(MediaSource(storage="broken").preflight())
+        assert "mipyme_backup[s3]" in str(refusal.value.hint)
         with pytest.raises(ConfigurationError, match="absent"):
             list(MediaSource(storage="absent").preflight())
 
