@@ -46,6 +46,7 @@ UsePAM no
 PrintMotd no
 SetEnv SHLVL=2
 MaxStartups 50
+Subsystem sftp internal-sftp
 """
 
 

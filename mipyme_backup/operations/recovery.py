@@ -16,8 +16,8 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.undisturbed import undisturbed
+from mipyme_backup.sources import media
 from mipyme_backup.sources.base import Target
-from mipyme_backup.sources.media import MediaTarget
 
 logger = logging.getLogger("mipyme_backup")
 FAILURES = (BackupError, OSError, Error)
@@ -203,9 +203,9 @@ def _targets(project: Project, entry: Entry) -> list[Target]:
 
 
 def target_of(project: Project, state: dict[str, Any]) -> Target:
-    """Return the target that a journal describes; RestoreError where its database is unknown."""
-    if state["type"] == "media":
-        return MediaTarget.from_state(state)
+    """Return the target that a journal describes; RestoreError where its place is unknown."""
+    if state["type"] in media.TARGETS:
+        return media.restored_target(state)
     if state["alias"] not in connections.settings:
         raise RestoreError(
             _("A restore of the database %(alias)s is kept, which is not in DATABASES any more."),

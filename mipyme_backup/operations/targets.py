@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mipyme_backup.errors import NoBackupError, RestoreError, UsageError
+from mipyme_backup.errors import NoBackupError, UsageError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import _
 from mipyme_backup.operations.choosing import selected
@@ -15,7 +15,6 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.fixtures import FixturesTarget
-from mipyme_backup.sources.media import MediaTarget
 
 Targets = Sequence[tuple[SavedSource, Target]]
 
@@ -127,19 +126,5 @@ def _target(project: Project, request: Request, source: SavedSource, restore_id:
             in_place=request.in_place,
         )
     if source.name == "media":
-        return MediaTarget.prepare(
-            location=_media_root(project, request),
-            restore_id=restore_id,
-            to_directory=request.to_media,
-        )
+        return project.media.target(restore_id=restore_id, to_directory=request.to_media)
     return FixturesTarget.prepare(alias=source.facts[source.artifacts[0].name]["alias"])
-
-
-def _media_root(project: Project, request: Request) -> Path:
-    location = request.to_media or project.media.location
-    if location is None:
-        raise RestoreError(
-            _("The backup holds media, and the settings have no MEDIA_ROOT."),
-            hint=_("Set it, or name a folder with --to-media."),
-        )
-    return location

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from django.core.files.storage import FileSystemStorage
 
-from mipyme_backup.errors import PreflightError, SourceError
+from mipyme_backup.errors import ConfigurationError, PreflightError, RestoreError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Artifact, Source, View
+from mipyme_backup.sources.base import Artifact, Source, Target, View
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
 from mipyme_backup.sources.media.index import INDEX_NAME
 from mipyme_backup.sources.media.packs import Packer
-from mipyme_backup.sources.media.remote import RemoteTree, objects_in
+from mipyme_backup.sources.media.remote import RemoteMediaTarget, RemoteTree, objects_in
 from mipyme_backup.sources.media.remote.failures import failures
 from mipyme_backup.sources.media.remote.families import storage_of
+from mipyme_backup.sources.media.target import MediaTarget
 from mipyme_backup.sources.media.tree import Tree
 
 PACK_SIZE = 512 * 1024 * 1024
 PACK_NAME = "files.tar"
+TARGETS: Mapping[str, type[MediaTarget] | type[RemoteMediaTarget]] = {
+    "media": MediaTarget,
+    "remote_media": RemoteMediaTarget,
+}
+"""The targets of media by the ``type`` in their state."""
 
 
 class MediaSource(Source):
@@ -57,6 +64,23 @@ class MediaSource(Source):
     def remote(self) -> bool:
         """Whether the files lie elsewhere than in a local folder; raises ConfigurationError."""
         return not isinstance(storage_of(self.storage), FileSystemStorage)
+
+    def target(self, *, restore_id: str, to_directory: Path | None = None) -> Target:
+        """Return where media is restored to: the storage, or a new folder `to_directory`.
+
+        Raises RestoreError where the settings name no place.
+        """
+        if to_directory is None and self.remote:
+            return RemoteMediaTarget.prepare(storage=self.storage, restore_id=restore_id)
+        location = to_directory or self.location
+        if location is None:
+            raise RestoreError(
+                _("The backup holds media, and the settings have no MEDIA_ROOT."),
+                hint=_("Set it, or name a folder with --to-media."),
+            )
+        return MediaTarget.prepare(
+            location=location, restore_id=restore_id, to_directory=to_directory
+        )
 
     def preflight(self) -> Iterator[Message]:
         if self.remote:
@@ -109,3 +133,16 @@ class MediaSource(Source):
 
 def _opener(reader: Reader) -> Callable[[], Reader]:
     return lambda: reader
+
+
+def restored_target(state: Mapping[str, Any]) -> Target:
+    """Return the target that a state was taken from; RestoreError where its storage is unknown."""
+    try:
+        return TARGETS[state["type"]].from_state(dict(state))
+    except ConfigurationError as error:
+        raise RestoreError(
+            _("A restore of the media in the storage %(alias)s is kept: %(reason)s"),
+            hint=_("Put it back into STORAGES until KEEP_REPLACED_HOURS are over."),
+            alias=state["storage"],
+            reason=error,
+        ) from error

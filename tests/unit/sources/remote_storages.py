@@ -14,8 +14,9 @@ from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 from django.test import override_settings
 
-from mipyme_backup.sources.media import MediaSource
-from mipyme_backup.sources.media.remote.objects import OWN
+from mipyme_backup.sources.media import MediaSource, RemoteMediaTarget
+from mipyme_backup.sources.media.remote.generic import GenericObjects
+from mipyme_backup.sources.media.remote.objects import OWN, Found
 
 LONG_AGO = datetime(2020, 5, 17, 12, 0, tzinfo=UTC)
 
@@ -65,6 +66,11 @@ class MortalStorage(Storage):
         self._called("delete", name)
         self.files.pop(name, None)
 
+    def rename(self, name: str, to: str) -> None:
+        self._called("rename", name)
+        self.files[to] = self._file(name)
+        del self.files[name]
+
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
         self._called("open", name)
         return File(io.BytesIO(self._file(name)[0]), name=name)
@@ -96,6 +102,17 @@ class MortalStorage(Storage):
             raise Death(f"{verb} {name}")
 
 
+class RenamingObjects(GenericObjects):
+    """Renames, as SFTP does, where others copy."""
+
+    def set_aside(self, name: str, to: str, *, expected: Found | None) -> None:
+        self.require(name, expected)
+        self.storage.rename(name, to)
+
+    def move(self, name: str, to: str, *, size: int) -> None:
+        self.storage.rename(name, to)
+
+
 @contextlib.contextmanager
 def memory(
     backend: str = "tests.unit.sources.remote_storages.MortalStorage",
@@ -124,3 +141,7 @@ def ours(storage: MortalStorage) -> list[str]:
 
 def source() -> MediaSource:
     return MediaSource(storage="memory")
+
+
+def target() -> RemoteMediaTarget:
+    return RemoteMediaTarget.prepare(storage="memory", restore_id="id")
