@@ -18,7 +18,7 @@ from mipyme_backup.sources.media.remote.listing import Listing
 from mipyme_backup.sources.media.remote.objects import Found
 from tests.unit.sources import media_trees
 from tests.unit.sources.media_trees import Saved, collect, restored, texts, write
-from tests.unit.sources.remote_storages import MortalStorage, fill, memory, source
+from tests.unit.sources.remote_storages import LONG_AGO, MortalStorage, fill, memory, source
 
 FILES = {"a/b": b"1", "a-b": b"2", "a.b": b"3", "a/c/d": b"4" * 5000, "empty": b"", "日本": b"1"}
 
@@ -305,21 +305,19 @@ def test_names_that_no_file_can_have_are_left_out() -> None:
     assert left_out == {name.encode("utf-8", "surrogatepass") for name in bad}
     kept = {entry.path for entry in entries if entry.reason is None}
     assert kept == {name.encode("utf-8", "surrogateescape") for name in good}
-    assert listing.get(b"both") is None
     assert {entry.path for entry in listing.unseen()} == kept
 
 
-def test_names_left_out_are_told(storage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [Found("a//b\n", 1, 2)]
-    monkeypatch.setattr(
-        "mipyme_backup.sources.media.remote.generic.GenericObjects.media", lambda self: iter(found)
-    )
+def test_names_left_out_are_told(storage: MortalStorage) -> None:
+    fill(storage, {"kept": b"1"})
+    storage.files |= dict.fromkeys(("a//b", "/c", "both", "both/below\n"), (b"2", LONG_AGO))
 
     saved = collect(source())
 
     (warning,) = saved.warnings
-    assert warning == "1 objects have names that no file can have, and are left out: a//b\\n"
-    assert saved.facts["left_out"] == 1
+    assert warning.startswith("3 objects have names that no file can have, and are left out: ")
+    assert {*warning.partition("out: ")[2].split(", ")} == {"/", "a//", "both"}
+    assert paths(saved) == ["both/below\n", "kept"]
 
 
 def refusing(verb: str, *names: str) -> Any:

@@ -278,6 +278,34 @@ def test_a_file_that_changes_after_the_swap_has_begun_stops_it_and_stays(
     assert held(storage) == OLD | {name: b"an upload in between"}
 
 
+def test_an_object_that_is_also_called_like_a_folder_is_kept_when_it_is_replaced(
+    storage: MortalStorage, saved: Saved
+) -> None:
+    fill(storage, {"empty": b"an object", "empty/below": b"and one below"})
+    before = held(storage)
+    made = loaded(saved)
+
+    made.swap()
+
+    assert held(storage) == NEW
+    made.undo()
+    assert held(storage) == before
+
+
+def test_objects_that_could_not_be_saved_stay_through_a_restore(
+    storage: MortalStorage, saved: Saved
+) -> None:
+    odd = {"folder//twice": b"1", "a": b"2", "a/below": b"3"}
+    storage.files |= {name: (data, LATER) for name, data in odd.items()}
+    made = loaded(saved)
+
+    made.swap()
+
+    assert held(storage) == NEW | {"folder//twice": b"1", "a": b"2"}
+    made.undo()
+    assert held(storage) == OLD | odd
+
+
 def test_there_is_nothing_to_undo_once_it_was_removed(storage: MortalStorage, saved: Saved) -> None:
     made = loaded(saved)
     made.swap()

@@ -112,22 +112,21 @@ class GenericObjects(Objects):
                 raise
             return  # it vanished since its parent was listed
         above = f"{folder}/" if folder else ""
+        ours = () if folder else (OWN,)
         for file in files:
             # Some show the folder itself as a file without a name.
-            if file not in ("", ".", "./") and not (above + file).startswith(self._left_out(above)):
+            if file not in ("", ".", "./") and not (above + file).startswith(ours):
                 yield self._found(above + file)
         for name in folders:
             below = above + name.rstrip("/")
-            if below.startswith(self._left_out(above)) or name in ("", "."):
+            if below.startswith(ours) or name in (".", "./"):
                 continue
-            if depth >= MAX_DEPTH:
+            if not below.removeprefix(above):
+                yield Found(f"{above}/", reason=Reason.NAME)  # nobody can ask for it
+            elif depth >= MAX_DEPTH:
                 yield Found(below, reason=Reason.TOO_DEEP)
             else:
                 yield from self._walk(below, depth=depth + 1)
-
-    def _left_out(self, above: str) -> str:
-        """Return the beginning of the names that are no media, none where we look at our own."""
-        return "\0" if above.startswith(OWN) else OWN
 
     def _found(self, name: str) -> Found:
         try:

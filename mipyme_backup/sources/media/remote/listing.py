@@ -71,7 +71,7 @@ class Listing:
         try:
             self._table.executemany(
                 "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (_row(file) for file in found if file.size or not _is_folder(file.name)),
+                (_row(file) for file in found if not _is_folder(file)),
             )
             self._leave_out_folders()
         except BaseException:
@@ -87,13 +87,12 @@ class Listing:
         return self._read("NOT seen AND reason IS NULL")
 
     def get(self, path: bytes) -> RemoteEntry | None:
-        """Return the file of this name that can be saved, None where there is none."""
+        """Return what has this name, also what cannot be saved; None where there is nothing."""
         row = self._table.execute(
-            "SELECT path, size, mtime_ns, tag, reason FROM entry"
-            " WHERE key = ? AND path = ? AND reason IS NULL",
+            "SELECT path, size, mtime_ns, tag, reason FROM entry WHERE key = ? AND path = ?",
             [sort_key(path), path],
         ).fetchone()
-        if row is None:
+        if row is None or row[4] == Reason.VANISHED.name:
             return None
         self._table.execute(
             "UPDATE entry SET seen = 1 WHERE key = ? AND path = ?", [sort_key(path), path]
@@ -126,8 +125,9 @@ class Listing:
         )
 
 
-def _is_folder(name: str) -> bool:
-    return not name or name.endswith("/")
+def _is_folder(found: Found) -> bool:
+    named_so = not found.name or found.name.endswith("/")
+    return named_so and not found.size and found.reason is None
 
 
 def _row(found: Found) -> tuple[object, ...]:
