@@ -131,7 +131,7 @@ def _sources(project: Project, newest: BackupFacts | None) -> Iterator[dict[str,
         if name.startswith(PREFIX):
             yield _database(project, name, newest)
         elif name == project.media.name:
-            yield {"kind": "media", "name": name, "folder": _media_folder(project)}
+            yield {"kind": "media", "name": name, **_place_of_media(project)}
         else:
             yield {"kind": name, "name": name}
 
@@ -152,11 +152,13 @@ def _database(project: Project, name: str, newest: BackupFacts | None) -> dict[s
     }
 
 
-def _media_folder(project: Project) -> Path | None:
+def _place_of_media(project: Project) -> dict[str, Any]:
     try:
-        return project.media.location
+        if project.media.remote:
+            return {"storage": project.media.storage}
+        return {"folder": project.media.location}
     except BackupError:
-        return None
+        return {}
 
 
 def _backup(backup: BackupFacts | None) -> dict[str, str] | None:

@@ -166,6 +166,16 @@ def test_everything_is_named_and_nothing_secret(shop: Path, language: str) -> No
         assert expected in text, expected
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_media_on_a_remote_storage_is_told_by_its_alias(
+    backups: Path, settings: Any, language: str
+) -> None:
+    remote = {"BACKEND": "django.core.files.storage.InMemoryStorage"}
+    settings.STORAGES = {**settings.STORAGES, "default": remote}
+
+    assert "`default`" in sheet(language)
+
+
 def test_both_languages_say_the_same(shop: Path) -> None:
     api.backup(destinations=["local"])
 
