@@ -152,7 +152,10 @@ def _folder_of_storage(alias: str | None) -> Any:
         storage = storages[alias]
     except (ImportError, ImproperlyConfigured, InvalidStorageError, TypeError, ValueError):
         return None  # the first use of it tells
-    return storage.location if isinstance(storage, FileSystemStorage) else None
+    # Without MEDIA_ROOT, Django takes the working directory: that is not media.
+    if not isinstance(storage, FileSystemStorage) or not storage.base_location:
+        return None
+    return storage.location
 
 
 def _entry(alias: str) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import BackupError
+from mipyme_backup.errors import BackupError, DestinationError
+from mipyme_backup.messages import _
 
 Job = Callable[[Destination], None]
 
@@ -24,7 +26,7 @@ class Lane:
     def __init__(self, name: str, destination: Destination, changed: threading.Condition) -> None:
         self.name = name
         self.destination = destination
-        self.error: Exception | None = None
+        self.error: BackupError | None = None
         self.behind = False
         self._changed = changed
         self._jobs: deque[tuple[Job, Callable[[], None]]] = deque()
@@ -40,9 +42,7 @@ class Lane:
 
     @property
     def failure(self) -> BackupError | None:
-        """Why the lane ended; an error that is none of ours is a fault of the code, and raised."""
-        if self.error is not None and not isinstance(self.error, BackupError):
-            raise self.error
+        """Why the lane ended."""
         return self.error
 
     def submit(self, job: Job, done: Callable[[], None] = lambda: None) -> None:
@@ -79,8 +79,10 @@ class Lane:
             job, done = taken
             try:
                 job(self.destination)
-            except Exception as error:  # noqa: BLE001 - told by `failure`, in the main thread
+            except BackupError as error:
                 self.error = error
+            except Exception as error:  # noqa: BLE001 - it costs this destination its copy alone
+                self.error = _unforeseen(self.name, error)
             finally:
                 done()
                 with self._changed:
@@ -96,6 +98,24 @@ class Lane:
                 return None
             self._busy = True
             return self._jobs.popleft()
+
+
+def _unforeseen(name: str, error: Exception) -> DestinationError:
+    """Return what a fault of a library, or of ours, is to the backup.
+
+    Where it arose is told, and not what it says: that may hold a secret.
+    """
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    failure = DestinationError(
+        _("The destination %(name)s failed for no known reason: %(kind)s in %(file)s:%(line)d"),
+        hint=_("Please report it, with the versions of what is installed."),
+        name=name,
+        kind=type(error).__name__,
+        file=frame.filename,
+        line=frame.lineno,
+    )
+    failure.__cause__ = error
+    return failure
 
 
 class Lanes(Mapping[str, Lane]):

@@ -32,6 +32,12 @@ class Pace:
     total: float
     after_marks: tuple[float, ...]
 
+    def scaled(self, factor: float) -> Pace:
+        return Pace(
+            total=self.total * factor,
+            after_marks=tuple(seconds * factor for seconds in self.after_marks),
+        )
+
 
 class Arena:
     """A project with two backups: of `new` content, then of `old`, which is live.
@@ -217,12 +223,19 @@ class Arena:
                 if mark in (folder / "environ").read_bytes():
                     yield (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
-    def leftovers(self, killed: int) -> list[str]:
-        """Return what a killed run left and the next one should have taken away."""
+    def leftovers(self, killed: int, *, owed: bool) -> list[str]:
+        """Return what a killed run left and the next one should have taken away.
+
+        With `owed`, the note of one that was killed after its backup was committed may stay.
+        """
         left = list(self._temporary.iterdir())
         left += Path("/tmp").glob(f"mipyme-gpg-{killed}-*")
         left += self.state.glob("work/*")
-        left += self.state.glob("runs/*")
+        left += [
+            note
+            for note in self.state.glob("runs/*")
+            if not (owed and json.loads(note.read_text())["committing"])
+        ]
         left += self.project.backups.glob(".tmp-*")
         left += self.state.glob("restores/*.tmp")
         names = [str(path) for path in left]

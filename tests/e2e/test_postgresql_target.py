@@ -727,3 +727,16 @@ def test_no_process_shows_the_password_while_loading(shop: Shop) -> None:
     assert not any(shop.password.encode() in text for text in shown)
     assert shop.password.encode() not in json.dumps(shop.target().state).encode()
     assert os.environ.get("PGPASSWORD") is None
+
+
+def test_session_that_may_not_be_ended_is_named_and_waited_for(shop: Shop) -> None:
+    """The server's own worker, which vacuums what was just loaded, is such a one as well."""
+    shop.back_up()
+    target = shop.loaded()
+    with shop.server.connect(target.state["side"]):
+        with pytest.raises(RestoreError, match="being accessed by other users"):
+            target.discard()
+
+    target.discard()
+
+    assert target.state["side"] not in databases(shop.server)

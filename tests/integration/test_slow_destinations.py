@@ -259,3 +259,18 @@ def test_good_copy_is_taken_before_a_damaged_and_a_near_one_before_a_far_one(
 
     assert first.endswith("from local, far")
     assert second.endswith("from far, local")
+
+
+def test_fault_in_the_code_of_one_costs_its_own_copy_only(project: Any, backups: Path) -> None:
+    place(project, backups)
+    places = project.MIPYME_BACKUP["DESTINATIONS"]
+    odd = {"odd": {"BACKEND": "tests.faulty.Broken"}}
+    project.MIPYME_BACKUP = {**project.MIPYME_BACKUP, "DESTINATIONS": {**places, **odd}}
+
+    made = api.backup()
+
+    assert made.copies["local"] is None
+    assert "ZeroDivisionError" in str(made.copies["odd"])
+    assert made.status == "partial"
+    verified = api.verify(identifiers=[made.manifest.id], destination="local")
+    assert [v.problems for v in verified] == [()]

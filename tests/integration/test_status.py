@@ -452,16 +452,16 @@ class TestCommand:
 
         assert ended.value.code == 3
 
-    def test_fault_of_the_code_is_not_taken_for_a_level(self, backups: Path, settings: Any) -> None:
+    def test_fault_of_a_back_end_is_that_of_its_destination(
+        self, backups: Path, settings: Any
+    ) -> None:
         settings.MIPYME_BACKUP = {
             **settings.MIPYME_BACKUP,
             "DESTINATIONS": {"odd": {"BACKEND": "tests.faulty.Broken"}},
             "STATE_DIR": backups,
         }
 
-        with pytest.raises(SystemExit) as ended:
-            load_command_class("mipyme_backup", "backup_status").run_from_argv(
-                ["manage.py", "backup_status"]
-            )
+        found = {finding.id: finding for finding in api.status().findings}
 
-        assert ended.value.code == 3
+        assert found["destination_unreachable:odd"].level == "critical"
+        assert "ZeroDivisionError" in str(found["destination_unreachable:odd"].message)

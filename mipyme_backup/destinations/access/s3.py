@@ -254,6 +254,8 @@ class S3Access(Access):
         try:
             yield
         except (
+            # Botocore's own: an error in answer to a GET, under the headers of a checksum.
+            AttributeError,
             Boto3Error,
             BotoCoreError,
             ClientError,

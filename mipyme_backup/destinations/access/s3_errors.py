@@ -147,6 +147,7 @@ def _is_of_the_way(error: Exception) -> bool:
         | botocore_errors.IncompleteReadError
         | ResponseParserError
         | HTTPError
+        | AttributeError
         | ConnectionError
         | TimeoutError,
     )

@@ -13,9 +13,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from mipyme_backup.errors import PreflightError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql import content
-from mipyme_backup.sources.postgresql.connection import connect, reason
+from mipyme_backup.sources.postgresql.connection import connect, identifier, reason, sqlstate
 
 MAINTENANCE = ("postgres", "template1")
+NO_PRIVILEGE = "42501"
 NAME_BYTES = 63  # NAMEDATALEN - 1
 
 
@@ -121,6 +122,19 @@ def explained(doing: str, *, name: str) -> Iterator[None]:
 def databases(cursor: Any) -> frozenset[str]:
     """Return the names of all databases of the server."""
     return frozenset(content.names(cursor, "SELECT datname FROM pg_catalog.pg_database"))
+
+
+def drop_database(cursor: Any, name: str) -> None:
+    """Drop the database `name`, ending the sessions in it; one that is missing is no error."""
+    statement = f"DROP DATABASE IF EXISTS {identifier(name)}"
+    try:
+        cursor.execute(f"{statement} WITH (FORCE)")
+    except Error as error:
+        if sqlstate(error) != NO_PRIVILEGE:
+            raise
+        # FORCE would end an autovacuum worker, which a plain role may not; without it the server
+        # does so by itself.
+        cursor.execute(statement)
 
 
 def beside(name: str, word: str, restore_id: str) -> str:

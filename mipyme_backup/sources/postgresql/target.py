@@ -14,7 +14,7 @@ from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name
 from mipyme_backup.sources.postgresql import content, plan
 from mipyme_backup.sources.postgresql import facts as facts_of
-from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
+from mipyme_backup.sources.postgresql.connection import connected, server_major
 from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
@@ -27,6 +27,7 @@ from mipyme_backup.sources.postgresql.server import (
     Rights,
     beside,
     databases,
+    drop_database,
     explained,
     maintenance,
     rights,
@@ -291,7 +292,7 @@ class PostgreSQLTarget(Target):
             self._maintenance() as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+            drop_database(cursor, name)
 
     def _create(
         self, cursor: Any, properties: Mapping[str, Any], allowed: Rights, owner: str
@@ -305,7 +306,7 @@ class PostgreSQLTarget(Target):
             template="template1" if self._template1(properties, foreign) else "template0",
         )
         with explained(_("%(name)s could not be created"), name=self._side):
-            cursor.execute(f"DROP DATABASE IF EXISTS {identifier(self._side)} WITH (FORCE)")
+            drop_database(cursor, self._side)
             cursor.execute(statement)
             for closing in closing_statements(self._side, owner, allowed.login):
                 cursor.execute(closing)
