@@ -83,6 +83,18 @@ class FarAway(LocalDestination):
         super().put(name, file)
 
 
+class BusyDisk(LocalDestination):
+    """A folder of this machine whose disk takes `seconds` for each object."""
+
+    def __init__(self, *, location: str | Path, seconds: float) -> None:
+        super().__init__(location=location)
+        self._seconds = seconds
+
+    def put(self, name: str, file: Path) -> None:
+        time.sleep(self._seconds)
+        super().put(name, file)
+
+
 class Keeping(InMemoryStorage):
     """A storage whose credentials may add, and not delete."""
 

@@ -30,6 +30,8 @@ DEPTH = 3
 """So many volumes may wait for one destination: what the spool holds beyond that of the others."""
 GRACE_SECONDS = 2.0
 """Where all are far, a moment's delay leaves nobody behind; a run waits no longer in all."""
+NEAR_GRACE_SECONDS = 60.0
+"""The same for a disk of this machine, which may be busy, and hang when it is a network's."""
 FORGET_SECONDS = 10.0
 
 
@@ -52,6 +54,7 @@ class Writer:
         self._spool = Spool(work)
         self._unread: dict[str, set[str]] = {name: set() for name in lanes}
         self._grace = GRACE_SECONDS
+        self._near_grace = NEAR_GRACE_SECONDS
 
     @property
     def keeping_up(self) -> list[Lane]:
@@ -170,21 +173,31 @@ class Writer:
     def _leave_behind_who_is_slow(self) -> None:
         """Wait while no lane has room; where one has, the others are behind.
 
-        Where all are far, they get what is left of the grace: to complete one from another far
-        one costs more than to wait for it.
+        One on this machine gets what is left of its grace: it is what the others are completed
+        from. Where all are far, so do they: to complete one from another far one costs more than
+        to wait for it.
         """
 
         def full() -> list[Lane]:
             return [lane for lane in self.keeping_up if lane.waiting >= DEPTH]
 
+        def near() -> list[Lane]:
+            return [lane for lane in self.keeping_up if not lane.destination.remote]
+
         self._lanes.wait(lambda: len(full()) < len(self.keeping_up) or not self.keeping_up)
-        if all(lane.destination.remote for lane in self.keeping_up):
-            began = time.monotonic()
-            self._lanes.wait(lambda: not full(), self._grace)
-            self._grace -= time.monotonic() - began
+        if near():
+            self._near_grace -= self._waited(lambda: not {*near()} & {*full()}, self._near_grace)
+        else:
+            self._grace -= self._waited(lambda: not full(), self._grace)
         for lane in full():
             lane.behind = True
             lane.drop()
+
+    def _waited(self, condition: Callable[[], bool], grace: float) -> float:
+        """Wait for what a lane does, no longer than the grace; return for how many seconds."""
+        began = time.monotonic()
+        self._lanes.wait(condition, grace)
+        return time.monotonic() - began
 
     def _put(self, lane: str, name: str, file: Path, destination: Destination) -> None:
         destination.put(name, file)

@@ -160,6 +160,19 @@ def test_one_that_breaks_down_gets_only_what_it_lacks(project: Any, backups: Pat
     assert_good(first, "local", "far")
 
 
+def test_busy_disk_is_followed_and_not_left_behind_a_far_one(project: Any, backups: Path) -> None:
+    place(project, backups, local=False, far={"fails_at": 12})
+    busy = {"BACKEND": "tests.faulty.BusyDisk", "OPTIONS": {"location": backups, "seconds": 0.1}}
+    places = {"local": busy, **project.MIPYME_BACKUP["DESTINATIONS"]}
+    project.MIPYME_BACKUP = {**project.MIPYME_BACKUP, "DESTINATIONS": places}
+
+    made = api.backup()
+
+    assert made.copies["local"] is None and made.copies["far"] is not None
+    verified = api.verify(identifiers=[made.manifest.id], destination="local")
+    assert [v.problems for v in verified] == [()]
+
+
 def test_parts_on_one_that_is_full_are_removed_and_come_again(project: Any, backups: Path) -> None:
     place(project, backups, far={})
     blocked = backups.with_name("far") / "pool"
