@@ -34,7 +34,7 @@ from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:
     from mipyme_backup.operations.reading import Found
-    from mipyme_backup.operations.verify import Verified
+    from mipyme_backup.operations.verify import Level, Verified
 
 logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
@@ -177,10 +177,22 @@ class Catalog:
             return False
 
     @_optional
-    def verified(self, results: Iterable[Verified]) -> None:
+    def verified(self, results: Iterable[Verified], level: Level) -> None:
+        """Note what a verification at `level` found; of a copy that was pruned meanwhile, nothing.
+
+        Stored bytes that are right do not lift damage that was found in their content.
+        """
         for result in results:
-            Copy.objects.filter(backup__backup_id=result.id, destination=result.destination).update(
+            if result.unreadable is not None:
+                continue
+            copies = Copy.objects.filter(
+                backup__backup_id=result.id, destination=result.destination
+            ).exclude(status=Copy.Status.PRUNED)
+            if not result.problems and level == "stored":
+                copies = copies.exclude(status=Copy.Status.DAMAGED, damage_level="content")
+            copies.update(
                 status=Copy.Status.DAMAGED if result.problems else Copy.Status.COMPLETE,
+                damage_level=level if result.problems else "",
                 error="\n".join(result.problems),
                 verified_at=datetime.now(UTC),
             )

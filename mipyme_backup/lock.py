@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,9 @@ def project_lock(
     Raises LockedError, naming the holder, when another run holds it and `wait` is False, and
     PreflightError when `state_dir` cannot be written to.
     """
-    ours = f"mipyme_backup {operation} {socket.gethostname()}:{os.getpid()}"
+    # The token comes early: the server cuts names, and two containers may be called the same.
+    token = secrets.token_hex(4)
+    ours = f"mipyme_backup {operation} {token} {socket.gethostname()}:{os.getpid()}"
     key = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big", signed=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_file_lock(state_dir / "lock", operation, wait=wait))
@@ -93,7 +96,7 @@ def _enter_server_lock(
             stack.push(attempt.pop_all().__exit__)
             return
         attempt.close()
-        if ours.startswith(holder) and holder != "-":
+        if holder.split(" ")[:3] == ours.split(" ")[:3]:
             return  # one server by two names: we hold it already
         if not wait:
             raise _locked(holder)

@@ -81,6 +81,7 @@ class Copy(models.Model):
     status = models.CharField(_("status"), max_length=16, choices=Status)
     error = models.TextField(_("error"), blank=True)
     verified_at = models.DateTimeField(_("verified"), null=True, blank=True)
+    damage_level = models.CharField(_("found damaged at level"), max_length=16, blank=True)
 
     class Meta:
         verbose_name = _("copy")

@@ -124,7 +124,10 @@ class GPG(Encryption):
             return None
         if make and not file.exists():
             make_folder(file.parent)
-            write_file(file, f"{secrets.token_urlsafe(32)}\n".encode())
+            unfinished = file.with_suffix(".tmp")
+            unfinished.unlink(missing_ok=True)
+            write_file(unfinished, f"{secrets.token_urlsafe(32)}\n".encode())
+            unfinished.rename(file)
         return read_secret(file) if file.exists() else None
 
 

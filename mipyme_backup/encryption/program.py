@@ -164,22 +164,28 @@ def _private_home() -> Iterator[Path]:
     try:
         home = tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-", dir="/tmp")
     except OSError as error:
-        raise PreflightError(
-            _("gpg has no place for its home: /tmp cannot be written to: %(reason)s"),
-            hint=_("Free some space in /tmp, and let this user write there."),
-            reason=error.strerror,
-        ) from error
+        raise _no_place(error) from error
     try:
         yield Path(home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _no_place(error: OSError) -> PreflightError:
+    return PreflightError(
+        _("gpg has no place for its home: /tmp cannot be written to: %(reason)s"),
+        hint=_("Free some space in /tmp, and let this user write there."),
+        reason=error.strerror,
+    )
+
+
 def _recipient_files(home: Path, recipients: Sequence[bytes]) -> list[Path]:
-    files = []
-    for number, key in enumerate(recipients):
-        files.append(home / f"recipient-{number}")
-        files[-1].write_bytes(key)
+    files = [home / f"recipient-{number}" for number, _key in enumerate(recipients)]
+    for file, key in zip(files, recipients, strict=True):
+        try:
+            file.write_bytes(key)
+        except OSError as error:
+            raise _no_place(error) from error
     return files
 
 

@@ -72,6 +72,7 @@ class Migration(migrations.Migration):
                 ('status', models.CharField(choices=[('pending', 'pending'), ('complete', 'complete'), ('failed', 'failed'), ('missing', 'missing'), ('damaged', 'damaged'), ('pruned', 'pruned')], max_length=16, verbose_name='status')),
                 ('error', models.TextField(blank=True, verbose_name='error')),
                 ('verified_at', models.DateTimeField(blank=True, null=True, verbose_name='verified')),
+                ('damage_level', models.CharField(blank=True, max_length=16, verbose_name='found damaged at level')),
                 ('backup', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='copies', to='mipyme_backup.backup', verbose_name='backup')),
             ],
             options={

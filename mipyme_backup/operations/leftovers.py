@@ -25,7 +25,7 @@ from mipyme_backup.private_files import make_folder, sync_folder, write_file
 PATIENCE = timedelta(hours=72)
 BACKUP_FOLDER = re.compile(
     r"((mipyme_backup|manual|pre_deploy|safety_before_restore)_\d{8}T\d{6}Z"
-    r"|monthly/mipyme_backup_\d{6})(_\d+)?"
+    r"|monthly/mipyme_backup_\d{6})(_\d+|_[0-9a-f]{16})?"
 )
 PACK_FOLDER = re.compile(r"pool/[0-9a-f]{32}")
 STORED_FILE = re.compile(rf"[^/]+\.\d{{5}}|{PIN_FILE}")

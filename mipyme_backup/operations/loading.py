@@ -116,7 +116,8 @@ def history_at_stake(project: Project, targets: Targets) -> History | None:
 def bring_back_history(project: Project, history: History) -> None:
     """Give a database that was replaced in place the history that it had, and the manifests."""
     project.catalog.add_history(history)
-    project.catalog.sync(listings(project, [*project.destinations]))
+    with contextlib.suppress(DestinationError):  # it is restored all the same
+        project.catalog.sync(listings(project, [*project.destinations]))
 
 
 @contextlib.contextmanager

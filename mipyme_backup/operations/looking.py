@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from mipyme_backup.destinations import Destination
+from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.reading import Holdings, holdings, read_manifest
 from mipyme_backup.operations.sequence import hidden_newest
 
 PATIENCE_SECONDS = 3.0
@@ -53,9 +54,19 @@ def _look(
     destination.check()
     for note in notes:
         if name in note.destinations and not note.committing:
-            note.remove_from(destination)
-            note.settled(name)
+            _settle(project, name, note, destination)
     answers[name] = holdings(project, name)
+
+
+def _settle(project: Project, name: str, note: RunNote, destination: Destination) -> None:
+    """Remove what a run that died left there, unless a backup of that name is there by now."""
+    found = read_manifest(project, name, note.name)
+    if isinstance(found.error, ObjectMissingError):
+        note.remove_from(destination)
+    elif isinstance(found.error, DestinationError):
+        raise found.error
+    ours = found.manifest is not None and found.manifest.id == note.backup_id
+    note.settled(name, committed=ours)
 
 
 def _newest_is_near(project: Project, lanes: Lanes, answers: Mapping[str, Holdings]) -> bool:

@@ -34,7 +34,8 @@ def complete_owed(project: Project, away: Collection[str], progress: Progress) -
         try:
             manifest, data = _committed(project, note)
         except ObjectMissingError:
-            note.nothing_committed()  # not any more: the next run removes what is left of it
+            if not note.committed:  # else the disk that holds it may be away
+                note.nothing_committed()  # the next run removes what is left of it
             continue
         except BackupError as error:
             logger.warning("The copies of %s cannot be completed now: %s", note.name, error)
@@ -78,7 +79,7 @@ def complete_by_hand(
             if note.backup_id == manifest.id:
                 for name in [name for name, failure in failures.items() if failure is None]:
                     note.settled(name, committed=True)
-        copies = {name: failures.get(name) for name in project.destinations}
+        copies = {**dict.fromkeys(choice.destinations), **failures}
         project.catalog.finish(manifest, hashlib.sha256(data).hexdigest(), copies)
     return manifest, data, copies
 

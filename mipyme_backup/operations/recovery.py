@@ -70,8 +70,18 @@ def _abandon(project: Project, entry: Entry) -> None:
 
 
 def _finish(project: Project, entry: Entry) -> None:
+    """Swap the rest, where the swap had begun to change what is live; else roll back.
+
+    The site may have gone on for hours with what a swap that never began would replace.
+    """
     try:
-        swap_all(project, entry, _targets(project, entry))
+        targets = _targets(project, entry)
+        if targets and not any(target.swap_has_begun() for target in targets):
+            entry["phase"] = "loading"
+            project.journal.write(entry)
+            _abandon(project, entry)
+            return
+        swap_all(project, entry, targets)
     except BackupError as error:
         if entry["phase"] == "swapping":
             raise

@@ -32,7 +32,8 @@ Level = Literal["stored", "content"]
 class Verified:
     """What was found of one backup on one destination; no problems means that it is good.
 
-    `away` says that the destination could not even be listed; then there is no `id`.
+    `away` says that the destination could not even be listed; then there is no `id`. Where its
+    content is `unreadable` here, for want of a key or a tool, nothing is known of it.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Verified:
     destination: str
     problems: tuple[str, ...]
     away: bool = False
+    unreadable: BackupError | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -60,7 +62,11 @@ def run(
     level: Level = "stored",
     progress: Progress,
 ) -> list[Verified]:
-    """Verify the named backups, the newest, or all; raises NoBackupError where there is none."""
+    """Verify the named backups, the newest, or all; raises NoBackupError where there is none.
+
+    Raises KeyMissingError or PreflightError where nothing worse was found than that content
+    cannot be read here.
+    """
     names = [check_destination(project, destination)] if destination else [*project.destinations]
     by_destination = listings(project, names)
     away = [_away(name) for name in names if name not in by_destination]
@@ -69,7 +75,11 @@ def run(
     if not wanted and not away:
         raise NoBackupError(_("There is no backup to verify."), hint=_("backup makes one."))
     results = [_verify(project, item, level, progress) for item in wanted]
-    project.catalog.verified(results)
+    project.catalog.verified(results, level)
+    if not any(result.problems and not result.unreadable for result in results):
+        for result in results:
+            if result.unreadable is not None:
+                raise result.unreadable
     return results + away
 
 
@@ -108,17 +118,22 @@ def _verify(project: Project, found: Found, level: Level, progress: Progress) ->
         ),
         found.manifest.stored_size if found.manifest else None,
     )
+    unreadable: BackupError | None = None
     if found.manifest is None:
         problems = [str(found.error)]
     else:
         problems = _stored_problems(project, found, found.manifest, progress)
         if not problems and level == "content":
-            problems = _content_problems(project, found, found.manifest, progress)
+            try:
+                problems = _content_problems(project, found, found.manifest)
+            except (KeyMissingError, PreflightError) as error:
+                problems, unreadable = [str(error)], error
     return Verified(
         id=found.manifest.id if found.manifest else "",
         name=found.name,
         destination=found.destination,
         problems=tuple(problems),
+        unreadable=unreadable,
     )
 
 
@@ -136,10 +151,11 @@ def _stored_problems(
     return [problem for path in problems for problem in problems[path]]
 
 
-def _content_problems(
-    project: Project, found: Found, manifest: Manifest, progress: Progress
-) -> list[str]:
-    """Decrypt, decompress and parse everything; raises KeyMissingError where no key opens it."""
+def _content_problems(project: Project, found: Found, manifest: Manifest) -> list[str]:
+    """Decrypt, decompress and parse everything.
+
+    Raises KeyMissingError or PreflightError where that cannot be done here.
+    """
     problems = []
     destination = project.destinations[found.destination]
 

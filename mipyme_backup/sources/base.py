@@ -128,6 +128,14 @@ class Target(ABC):
         """Return the ``DATABASES`` entry of what was loaded beside, None for no database."""
         return None
 
+    def swap_has_begun(self) -> bool:
+        """Say whether the swap has changed anything live that was not swapped back.
+
+        Asked after a crash: where no target's has, the restore is rolled back, for the site may
+        have gone on with what is live since.
+        """
+        return True
+
     @abstractmethod
     def swap(self) -> float:
         """Put what was loaded in the place of the live data; return the seconds of downtime."""

@@ -219,6 +219,24 @@ def test_count_that_differs_takes_everything_back(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("_databases")
+def test_tables_that_came_meanwhile_are_not_taken_for_the_restored_ones(
+    project: Project, workdir: Path
+) -> None:
+    with dumped(project) as (data, facts):
+        pass
+    bare = project.bare_host(workdir / "bare")
+    bare.create_database()
+    target = target_of(bare, facts)
+    target.load(opener(data))
+    target.check(facts)
+    bare.execute("CREATE TABLE django_migrations (id int)")  # as a container's start would
+
+    assert target.swap() > 0
+
+    assert bare.fingerprint() == project.fingerprint()
+
+
+@pytest.mark.usefixtures("_databases")
 def test_dump_that_is_cut_off_is_refused_before_anything_is_dropped(project: Project) -> None:
     with dumped(project) as (data, facts):
         pass

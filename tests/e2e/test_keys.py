@@ -153,6 +153,33 @@ def test_new_keys_begin_new_packs_and_old_backups_stay_readable(workdir: Path) -
         assert "passphrase" in result.stderr
 
 
+def test_missing_key_of_one_backup_does_not_hide_the_damage_of_another(workdir: Path) -> None:
+    old, new = secret_file(workdir / "old"), secret_file(workdir / "new")
+    signing = str(secret_file(workdir / "signing"))
+    with sqlite_project(
+        workdir, ENCRYPTION=to_passphrase(old), SIGNING_KEY_FILE=signing
+    ) as project:
+        project.populate()
+        first = project.backup()
+        set_options(project, ENCRYPTION=to_passphrase(new))
+        second = project.backup()
+        volume = next((project.backups / second["name"]).glob("database*"))
+        content = bytearray(volume.read_bytes())
+        content[len(content) // 2] ^= 1
+        volume.write_bytes(content)
+
+        checked = project.manage(
+            "verify_backups", "--all", "--level", "content", "--json", check=False
+        )
+
+        assert checked.returncode == 6
+        problems = {row["id"]: row["problems"] for row in json.loads(checked.stdout)}
+        assert "No passphrase" in problems[first["id"]][0]
+        assert "damaged" in problems[second["id"]][0]
+        copies = {row["id"]: row["copies"][0]["status"] for row in project.json("list_backups")}
+        assert copies == {first["id"]: "complete", second["id"]: "damaged"}
+
+
 def test_unencrypted_backup_is_refused_where_the_settings_encrypt(workdir: Path) -> None:
     signing = str(secret_file(workdir / "signing"))
     with sqlite_project(workdir, ENCRYPTION=None, SIGNING_KEY_FILE=signing) as project:

@@ -14,11 +14,11 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 
 from mipyme_backup.catalog import Catalog
-from mipyme_backup.errors import DestinationError
+from mipyme_backup.errors import DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message
 from mipyme_backup.operations.reading import Found
-from mipyme_backup.operations.verify import Verified
+from mipyme_backup.operations.verify import Level, Verified
 
 pytestmark = pytest.mark.django_db
 
@@ -98,11 +98,35 @@ def test_verification_marks_the_copy_and_a_good_one_clears_it(catalog: Catalog) 
         verified = Verified(
             id="a" * 16, name="manual_a", destination="local", problems=tuple(problems)
         )
-        catalog.verified([verified])
+        catalog.verified([verified], "stored")
         return [(copy["status"], copy["error"]) for copy in _only_row(catalog)["copies"]]
 
     assert copies_after("a hole", "a flip") == [("damaged", "a hole\na flip"), ("complete", None)]
     assert copies_after() == [("complete", None), ("complete", None)]
+
+
+def test_stored_bytes_that_are_right_do_not_lift_damage_of_the_content(catalog: Catalog) -> None:
+    catalog.finish(_manifest("a" * 16), "", {"local": None})
+
+    def status_after(level: Level, *problems: str, **more: Any) -> str:
+        verified = Verified(
+            id="a" * 16, name="manual_a", destination="local", problems=tuple(problems), **more
+        )
+        catalog.verified([verified], level)
+        return str(_only_row(catalog)["copies"][0]["status"])
+
+    assert status_after("content", "no dump") == "damaged"
+    assert status_after("stored") == "damaged"
+    assert status_after("content", "no key", unreadable=KeyMissingError("no key")) == "damaged"
+    assert status_after("content") == "complete"
+    assert status_after("stored", "a flip") == "damaged"
+    assert status_after("stored") == "complete"
+    catalog.pruned("a" * 16, "local", Message("old"))
+    catalog.finish(_manifest("b" * 16), "", {"local": None})
+    catalog.verified(
+        [Verified(id="a" * 16, name="manual_a", destination="local", problems=("gone",))], "stored"
+    )
+    assert [row["name"] for row in catalog.rows() or []] == ["manual_b"]
 
 
 class TestWhatAPruneGoesBy:

@@ -219,6 +219,10 @@ def test_copy_is_completed_by_hand_and_mended(project: Any, backups: Path) -> No
 
     assert completed.status == "complete"
     assert_good(made, "local", "far")
+    place(project, backups, far={}, third={"down": True})
+    completed = api.complete(identifier=made.manifest.id, destinations=["far"])
+    assert completed.copies == {"local": None, "far": None}  # and nothing of the third
+    place(project, backups, far={})
     (volume,) = (backups.with_name("far") / made.manifest.name).glob("fixtures*")
     content = bytearray(volume.read_bytes())
     content[len(content) // 2] ^= 1

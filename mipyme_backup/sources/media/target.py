@@ -166,6 +166,9 @@ class MediaTarget(Target):
             if found[what] != facts[what]
         ]
 
+    def swap_has_begun(self) -> bool:
+        return self._to_directory is not None or self._swap.begun
+
     def swap(self) -> float:
         if self._to_directory is not None:
             return 0.0  # what was loaded is in its place already

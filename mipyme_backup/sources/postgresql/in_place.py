@@ -150,8 +150,11 @@ class InPlaceTarget(Target):
         self._rows = dict(facts.get("tables") or {})
         return []
 
+    def swap_has_begun(self) -> bool:
+        return self._committed()
+
     def swap(self) -> float:
-        if self._committed():
+        if self._open is None and self._committed():
             return 0.0
         if self._failure is not None:
             raise self._failure  # the same again would only keep the site waiting
@@ -191,7 +194,12 @@ class InPlaceTarget(Target):
         """Nothing was kept."""
 
     def _committed(self) -> bool:
-        """Say whether none of the tables that were live is there any more, and others are."""
+        """Say whether none of the tables that were live is there any more, and others are.
+
+        Where none was, nobody can tell: others may have been made since.
+        """
+        if not self.state["tables"]:
+            return False
         with (
             explained(_("%(name)s could not be looked at"), name=self.state["live"]),
             self._connected() as connection,

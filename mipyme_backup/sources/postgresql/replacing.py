@@ -78,6 +78,8 @@ BEGIN
     FOREACH item IN ARRAY ARRAY(SELECT what FROM (
         SELECT 1, format('PUBLICATION IF EXISTS %I', b.pubname)
             FROM pg_catalog.pg_publication b WHERE {OURS.format(owner="b.pubowner")}
+        UNION ALL SELECT 1, format('SERVER IF EXISTS %I', s.srvname)
+            FROM pg_catalog.pg_foreign_server s WHERE {OURS.format(owner="s.srvowner")}
         UNION ALL SELECT 2, format('SCHEMA IF EXISTS %I', n.nspname)
             FROM pg_catalog.pg_namespace n
             WHERE {content.APPLICATION_SCHEMAS} AND n.nspname NOT IN ({KEPT_SCHEMAS})

@@ -220,6 +220,10 @@ class PostgreSQLTarget(Target):
         options.pop("pool", None)
         return {**self._settings, "NAME": self._side, "OPTIONS": options, "CONN_MAX_AGE": 0}
 
+    def swap_has_begun(self) -> bool:
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            return self._side not in databases(cursor)
+
     def swap(self) -> float:
         with self._maintenance() as connection, connection.cursor() as cursor:
             names = databases(cursor)

@@ -86,6 +86,13 @@ class Exchange:
         self.remove_traces()
         return seconds
 
+    def is_in(self) -> bool:
+        """Say whether the new content is live; False where that cannot be told."""
+        try:
+            return self._is_committed() or not self.incoming.exists()
+        except (sqlite3.Error, OSError):
+            return False
+
     def remove_traces(self) -> None:
         """Remove the new content's own file and then, when that is durable, the marker.
 

@@ -159,6 +159,9 @@ class SQLiteTarget(Target):
     def side_settings(self) -> dict[str, Any]:
         return files.django_entry(self.state["engine"], str(self._side), self.state["time_zone"])
 
+    def swap_has_begun(self) -> bool:
+        return self._swapping().is_in()
+
     def swap(self) -> float:
         return self._swapping().run()
 

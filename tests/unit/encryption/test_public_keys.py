@@ -95,6 +95,15 @@ def test_a_host_that_lost_its_secret_says_so(host: GPG) -> None:
         decrypted(host, stored, readable_here=True)
 
 
+def test_secret_that_a_full_disk_cut_short_is_made_anew(host: GPG) -> None:
+    assert host.host_secret_file is not None
+    host.host_secret_file.parent.mkdir(mode=0o700)
+    host.host_secret_file.with_suffix(".tmp").touch(mode=0o600)
+
+    assert decrypted(host, encrypted(host, readable_here=True), readable_here=True) == PLAIN
+    assert [*host.host_secret_file.parent.iterdir()] == [host.host_secret_file]
+
+
 def test_every_recipient_opens_what_was_encrypted_to_several(ring: Ring, public: Ring) -> None:
     with keyring("second") as second:
         public.run("--import", stdin=second.run("--export", second.fingerprint))

@@ -136,6 +136,10 @@ class RemoteMediaTarget(Target):
             if found[what] != facts[what]
         ]
 
+    def swap_has_begun(self) -> bool:
+        with failures(self._objects, _("read"), RestoreError):
+            return self._side.begun
+
     def swap(self) -> float:
         started = time.monotonic()
         with failures(self._objects, _("write to"), RestoreError):

@@ -1,0 +1,115 @@
+"""What a run that died left behind is ended by the next one, and takes nothing that came since."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from django.contrib.auth.models import Group
+
+from mipyme_backup import api
+from mipyme_backup.models import Restore
+from mipyme_backup.operations import restore as restore_operation
+from mipyme_backup.sources.media import MediaTarget
+from mipyme_backup.sources.sqlite import SQLiteTarget
+
+
+class DiedError(BaseException):
+    """In place of a power cut: nobody handles it."""
+
+
+def die(*_arguments: Any, **_options: Any) -> NoReturn:
+    raise DiedError
+
+
+@pytest.fixture
+def picture(backups: Path) -> Path:
+    return backups.with_name("media") / "picture"
+
+
+def journal(backups: Path) -> list[dict[str, Any]]:
+    folder = backups / ".state" / "restores"
+    return [json.loads(file.read_text()) for file in folder.glob("*.json")]
+
+
+def test_swap_that_never_began_is_rolled_back_for_the_site_went_on(
+    backups: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = api.backup()
+    monkeypatch.setattr(restore_operation, "swap_all", die)
+    with pytest.raises(DiedError):
+        api.restore(identifier=made.manifest.id)
+    monkeypatch.undo()
+    (entry,) = journal(backups)
+    assert entry["phase"] == "swapping"
+    Group.objects.create(name="order taken after the reboot")
+    picture.write_text("since")
+
+    api.backup()
+
+    assert Group.objects.filter(name="order taken after the reboot").exists()
+    assert picture.read_text() == "since"
+    assert journal(backups) == []
+    assert Restore.objects.get(restore_id=entry["id"]).status == "abandoned"
+
+
+@pytest.mark.parametrize("dies", [MediaTarget, SQLiteTarget])
+def test_swap_that_had_begun_is_finished(
+    backups: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, dies: type[Any]
+) -> None:
+    made = api.backup()
+    Group.objects.create(name="since")
+    picture.write_text("since")
+    original = dies.swap
+
+    def swap_and_die(target: Any) -> NoReturn:
+        original(target)
+        raise DiedError
+
+    monkeypatch.setattr(dies, "swap", swap_and_die)
+    with pytest.raises(DiedError):
+        api.restore(identifier=made.manifest.id)
+    monkeypatch.undo()
+
+    api.backup()
+
+    assert not Group.objects.filter(name="since").exists()
+    assert picture.read_text() == "before"
+    assert [entry["phase"] for entry in journal(backups)] == ["done"]
+
+
+def test_note_of_a_dead_run_does_not_remove_a_backup_of_the_same_name(backups: Path) -> None:
+    made = api.backup(kind="monthly")
+    notes = backups / ".state" / "runs"
+    note = {"name": made.manifest.name, "destinations": ["local"], "packs": []}
+    flags = {"committing": False, "committed": False}
+    (notes / f"{'d' * 16}.json").write_text(json.dumps({**note, **flags}))
+
+    api.backup()
+
+    assert [*notes.iterdir()] == []
+    (verified,) = api.verify(identifiers=[made.manifest.id], level="content")
+    assert verified.problems == ()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_backup_on_a_disk_that_was_away_is_not_taken_for_a_leftover(
+    backups: Path, committed: bool
+) -> None:
+    made = api.backup()
+    note = {"name": made.manifest.name, "destinations": ["local"], "packs": []}
+    flags = {"committing": True, "committed": committed}
+    file = backups / ".state" / "runs" / f"{made.manifest.id}.json"
+    file.write_text(json.dumps({**note, **flags}))
+    mounted, away = backups / made.manifest.name, backups.with_name("away")
+    mounted.rename(away)
+
+    api.backup(kind="daily")
+    away.rename(mounted)
+    api.backup(kind="daily")
+
+    (verified,) = api.verify(identifiers=[made.manifest.id], level="content")
+    assert verified.problems == ()
+    assert not file.exists()
