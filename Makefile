@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Half of what a test does is to wait: for a disk, a server, a process.
+# Half of what a test does is to wait: for a disk, a server, a process. A file's tests share what
+# they are run on, so they stay together.
 JOBS ?= 4
 TORTURE_ROUNDS ?= 200
 
@@ -28,7 +29,7 @@ demo: $(DEMO) ## back up, break and restore an example shop
 	@$(BIN)/python example_project/demo.py
 
 test: $(DEV) ## run every test but the torture, on real servers
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: export ALL_MAJORS = 1
 test-all: export EVERY_LINE = 1

@@ -647,7 +647,8 @@ class TestTwoAtOnce:
 
             error = json.loads(result.stdout)["error"]
             assert (result.returncode, error["code"]) == (5, "locked")
-            assert f"backup {os.uname().nodename}:{first.pid}" in error["message"]
+            assert f" {os.uname().nodename}:{first.pid}" in error["message"]
+            assert "mipyme_backup backup " in error["message"]
 
 
 class TestInterrupted:
