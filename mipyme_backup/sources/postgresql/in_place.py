@@ -34,7 +34,7 @@ from mipyme_backup.sources.postgresql.connection import (
 from mipyme_backup.sources.postgresql.load import restore_flags
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.selection import select
-from mipyme_backup.sources.postgresql.server import Rights, explained, rights
+from mipyme_backup.sources.postgresql.server import explained, rights
 from mipyme_backup.sources.postgresql.swap import END_SESSIONS
 from mipyme_backup.sources.postgresql.target import KEPT_FACTS
 from mipyme_backup.sources.postgresql.tools import find_tool
@@ -214,8 +214,9 @@ class InPlaceTarget(Target):
             allowed = rights(cursor, major)
             installed = frozenset(content.extensions(cursor))
             kept_schemas = frozenset(content.names(cursor, replacing.KEPT_SCHEMAS))
+            tools = (find_tool(t, major, self._bin_dir).path for t in ("pg_restore", "psql"))
+            restore, psql = tools
             cursor.execute(END_SESSIONS, [self.state["live"]])
-        restore, psql = (find_tool(t, major, self._bin_dir).path for t in ("pg_restore", "psql"))
         try:
             contents, stream = peek_contents(WholeDump(dump))
             chosen = select(contents.entries, allowed, installed, kept_schemas)
@@ -232,7 +233,7 @@ class InPlaceTarget(Target):
                     stdin=stream,
                     pass_fds=[descriptor],
                 )
-                self._run(psql, script, allowed, secrets, descriptors)
+                self._run(psql, script, secrets, descriptors)
         finally:
             dump.close()
 
@@ -240,7 +241,6 @@ class InPlaceTarget(Target):
         self,
         psql: Path,
         script: Reader,
-        allowed: Rights,
         secrets: Mapping[str, str],
         descriptors: list[int],
     ) -> None:
