@@ -56,6 +56,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+PART = ".part"
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 PACKAGES = (
     "Install it. Debian: apt-get install gnupg zstd; Red Hat: dnf install gnupg2 zstd;"
@@ -534,6 +535,7 @@ def secret_pipe(secret: bytes) -> int:
     return read_end
 
 
+@functools.cache
 def zstd_module() -> Any:
     for name in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
@@ -962,8 +964,8 @@ def unpack(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
     for problem in store.problems(volume for artifact in read for volume in artifact.volumes):
         raise problem
     made = not folder.exists()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_space(folder, sum(artifact.raw_size for artifact in read))
         for artifact in artifacts:
             progress("Unpacking %(name)s ...", name=artifact.name)
@@ -972,6 +974,7 @@ def unpack(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
             else:
                 unpack_stream(content(store, backup, artifact, keys), folder / artifact.name)
     except BaseException:
+        remove_half_written(folder)
         if made:
             with contextlib.suppress(OSError):  # what is whole in it stays
                 folder.rmdir()
@@ -1009,34 +1012,36 @@ def check_space(folder: Path, needed: int) -> None:
 
 def unpack_stream(chunks: Chunks, path: Path) -> None:
     """Write a file that has its name only once it is whole."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}{PART}")
     descriptor = os.open(part, NEW_FILE, 0o600)
-    try:
-        with contextlib.closing(chunks), open(descriptor, "wb") as file:
-            for data in chunks:
-                file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(part, path)
-    except BaseException:
-        part.unlink()
-        raise
+    with contextlib.closing(chunks), open(descriptor, "wb") as file:
+        for data in chunks:
+            file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    os.rename(part, path)
 
 
 def unpack_media(store: Store, backup: Backup, keys: Keys, folder: Path) -> None:
     """Write the files to ``media``, which has this name only once all of them are right."""
-    part = folder / "media.part"
+    part = folder / f"media{PART}"
     part.mkdir(mode=0o700)
     root = os.open(part, FOLDER)
     try:
         with contextlib.closing(Media(root)) as media:
             read_media(store, backup, keys, media)
         os.rename(part, folder / "media")
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     finally:
         os.close(root)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what carries the suffix of unfinished work from a folder that began empty."""
+    for part in folder.glob(f"*{PART}"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink()
 
 
 # ---------------------------------------------------------------------- how to load it
@@ -1184,6 +1189,7 @@ def main(argv: Sequence[str]) -> int:
     language = wanted_language(argv)
     arguments = parser().parse_args(argv)
     os.umask(0o077)
+    zstd_module()  # now, because an interruption in the middle of an import can be lost
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
