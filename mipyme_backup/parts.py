@@ -1,0 +1,156 @@
+"""Builds the parts that the settings name: sources, destinations, encryption, the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from django.utils.module_loading import import_string
+
+from mipyme_backup import conf
+from mipyme_backup.catalog import Catalog
+from mipyme_backup.destinations import Destination
+from mipyme_backup.destinations.retrying import RetryingDestination
+from mipyme_backup.encryption import Encryption
+from mipyme_backup.encryption.passphrase import fingerprint, read_secret
+from mipyme_backup.errors import ConfigurationError
+from mipyme_backup.messages import _
+from mipyme_backup.operations.project import Project
+from mipyme_backup.policy import retention
+from mipyme_backup.sources.base import Source
+from mipyme_backup.sources.database import DatabaseSource
+from mipyme_backup.sources.media import MediaSource
+
+S = TypeVar("S", DatabaseSource, MediaSource)
+RETRY_FOR = 300.0
+
+
+def check_parts() -> None:
+    """Raise ConfigurationError where the settings name parts that cannot be made.
+
+    Reads no secret and touches no destination.
+    """
+    _build_parts(conf.load())
+
+
+def build_project(*, retry_for: float | None = None) -> Project:
+    """Build the parts that the settings name; raises ConfigurationError for what is wrong there.
+
+    What a destination fails at is tried again for `retry_for` seconds at most, where that is less
+    than the settings say.
+    """
+    settings = conf.load()
+    sources, destinations, encryption = _build_parts(settings, retry_for)
+    trusted = encryption.authentication_secrets() if encryption else {}
+    if settings.signing_key_file is not None:
+        secret = read_secret(settings.signing_key_file)
+        trusted = {fingerprint(secret): secret, **trusted}
+    return Project(
+        name=settings.project,
+        state_dir=settings.state_dir,
+        sources=_split(sources),
+        databases=_first(sources, DatabaseSource),
+        media=_first(sources, MediaSource),
+        destinations=destinations,
+        encryption=encryption,
+        signing_key=next(iter(trusted.items()), None),
+        trusted_keys=trusted,
+        volume_size=settings.volume_size,
+        jobs=settings.jobs,
+        keep_replaced=settings.keep_replaced,
+        retention=partial(_retention, settings, destinations),
+        catalog=Catalog(),
+    )
+
+
+def _build_parts(
+    settings: conf.Settings, retry_for: float | None = None
+) -> tuple[dict[str, Source], dict[str, Destination], Encryption | None]:
+    sources: dict[str, Source] = {
+        name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
+    }
+    destinations = {
+        name: _destination(name, part, retry_for) for name, part in settings.destinations.items()
+    }
+    if settings.encryption is None:
+        return sources, destinations, None
+    encryption: Encryption = _build(settings.encryption, Encryption, "ENCRYPTION")
+    encryption.host_secret_file = settings.state_dir / "host_secret"
+    if not encryption.proves_author and settings.signing_key_file is None:
+        raise ConfigurationError(
+            _("Backups that are encrypted to public keys need a SIGNING_KEY_FILE."),
+            hint=_(
+                "Anybody may encrypt to a public key: the signing key proves that a backup is"
+                " yours. Make one: (umask 077; openssl rand -base64 32 > FILE)"
+            ),
+        )
+    return sources, destinations, encryption
+
+
+def _split(configured: Mapping[str, Source]) -> dict[str, Source]:
+    """Return all sources by their own names; two of one name would hide each other."""
+    sources: dict[str, Source] = {}
+    for key, source in configured.items():
+        for part in source.split():
+            if part.name in sources:
+                raise ConfigurationError(
+                    _("SOURCES.%(key)s saves %(name)s, and so does another entry."),
+                    hint=_("Keep one of them."),
+                    key=key,
+                    name=part.name,
+                )
+            sources[part.name] = part
+    return sources
+
+
+def _first(configured: Mapping[str, Source], kind: type[S]) -> S:
+    """Return the configured source of this kind, or one with its defaults."""
+    return next((source for source in configured.values() if isinstance(source, kind)), kind())
+
+
+def _destination(name: str, part: conf.Part, retry_for: float | None) -> Destination:
+    built = _build(part, Destination, f"DESTINATIONS.{name}")
+    built.bandwidth = part.extra.get("BANDWIDTH")
+    seconds = part.extra.get("RETRY_FOR", RETRY_FOR)
+    if retry_for is not None:
+        seconds = min(seconds, retry_for)
+    return RetryingDestination(built, name=name, seconds=seconds)
+
+
+def _retention(
+    settings: conf.Settings, destinations: Mapping[str, Destination], name: str
+) -> retention.Policy:
+    """Return the policy of a destination; whether that is remote is asked only now."""
+    default = settings.remote_retention if destinations[name].remote else settings.retention
+    entries = {**default, **settings.destinations[name].extra.get("RETENTION", {})}
+    minimum_good = entries.pop("minimum_good")
+    return retention.Policy(days=entries, minimum_good=minimum_good)
+
+
+def _build(part: conf.Part, kind: type[Any], key: str) -> Any:
+    try:
+        backend = import_string(part.backend)
+    except ImportError as error:
+        raise ConfigurationError(
+            _("%(key)s names the back end %(backend)s, which cannot be imported: %(reason)s"),
+            key=key,
+            backend=part.backend,
+            reason=error,
+        ) from error
+    try:
+        built = backend(**part.options)
+    except TypeError as error:
+        raise ConfigurationError(
+            _("%(key)s has options that its back end does not take: %(reason)s"),
+            key=key,
+            reason=error,
+        ) from error
+    if not isinstance(built, kind):
+        raise ConfigurationError(
+            _("%(key)s: %(backend)s is no %(kind)s."),
+            key=key,
+            backend=part.backend,
+            kind=kind.__name__,
+        )
+    return built
