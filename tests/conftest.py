@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ def pytest_configure() -> None:
     # way of a checkout, that is a third of the time of the whole suite.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(settings.WORK_DIR / "bytecode"))
+    # What runs in the background of a shell, or under nohup, ignores these, and so would whatever
+    # it starts: commands that a test interrupts.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, handler)
     # Set here, before parallel workers start and inherit it, so that all of them agree.
     os.environ.setdefault("TORTURE_SEED", str(secrets.randbits(32)))
 

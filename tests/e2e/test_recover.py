@@ -526,8 +526,6 @@ def test_an_interruption_leaves_nothing_half_written(
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        # A suite that runs under nohup hands down that SIGHUP is ignored.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         deadline = time.monotonic() + SECONDS
