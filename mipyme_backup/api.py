@@ -8,11 +8,12 @@ returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All error
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.conf import settings as django_settings
 
@@ -23,7 +24,7 @@ from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations import backup as backup_operation
-from mipyme_backup.operations import pins
+from mipyme_backup.operations import pins, rolling, scheduled
 from mipyme_backup.operations import prune as prune_operation
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
@@ -34,10 +35,12 @@ from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.prune import PruneResult
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
+from mipyme_backup.operations.scheduled import Outcome
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
 from mipyme_backup.policy.status_facts import Policy
+from mipyme_backup.schedule import JOBS, Attempts, Due, next_slot
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 LABEL_LENGTH = 200
@@ -45,7 +48,10 @@ STATUS_SECONDS = 30.0
 
 __all__ = [
     "BackupResult",
+    "Coming",
+    "Due",
     "Listed",
+    "Outcome",
     "PinResult",
     "PruneResult",
     "RestoreResult",
@@ -55,12 +61,16 @@ __all__ = [
     "backups",
     "build_project",
     "check_parts",
+    "coming",
     "complete",
+    "due",
     "pin",
     "preflight",
     "prune",
     "recovery_sheet",
     "restore",
+    "run_due",
+    "run_job",
     "status",
     "undo_restore",
     "verify",
@@ -214,6 +224,90 @@ def prune(
         wait=wait,
         progress=progress or Silent(),
     )
+
+
+def due(*, now: datetime | None = None) -> list[Due]:
+    """Return what the schedule has to be done now; `now` is aware, the present without it."""
+    settings = conf.load()
+    return scheduled.what_is_due(
+        settings.state_dir, settings.schedule, now or datetime.now(UTC), _zone()
+    )
+
+
+def coming(*, now: datetime | None = None) -> list[Coming]:
+    """Return each job of the schedule with what became of its last slot, and its next one."""
+    settings, moment = conf.load(), now or datetime.now(UTC)
+    known = scheduled.attempts(settings.state_dir)
+    return [
+        Coming(
+            job=job,
+            expression=expression,
+            next_slot=next_slot(expression, moment, _zone()) if expression else None,
+            last=known.get(job),
+        )
+        for job in JOBS
+        for expression in [settings.schedule[job]]
+    ]
+
+
+def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Outcome:
+    """Do the work of a slot once, however often it is asked for; see `schedule.JOBS`.
+
+    A backup waits for the lock. An error is the outcome's; raises UsageError for an unknown job
+    and a naive slot.
+    """
+    if job not in JOBS or slot.tzinfo is None:
+        raise UsageError(
+            _("There is no job %(job)s with the slot %(slot)s."),
+            hint=_("Jobs: %(known)s. A slot is a moment with its time zone."),
+            job=job,
+            slot=slot,
+            known=", ".join(JOBS),
+        )
+    work = _works(progress or Silent())[job]
+    return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
+
+
+def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:
+    """Do what is due, once, one after the other; yields each outcome when it is there."""
+    for one in due():
+        yield run_job(job=one.job, slot=one.slot, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coming:
+    """A job of the schedule: None for `expression` where it is turned off."""
+
+    job: str
+    expression: str | None
+    next_slot: datetime | None
+    last: Attempts | None
+
+    def to_dict(self) -> dict[str, Any]:
+        last = self.last
+        return {
+            "job": self.job,
+            "expression": self.expression,
+            "next_slot": self.next_slot.isoformat() if self.next_slot else None,
+            "last_slot": last.slot.isoformat() if last else None,
+            "last_done": last.done if last else None,
+            "failed_attempts": last.failed if last else 0,
+        }
+
+
+def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
+    """Return what is done for the slot of each job."""
+    return {
+        "daily": lambda slot: backup(kind="daily", slot=slot, wait=True, progress=progress),
+        "monthly": lambda slot: backup(kind="monthly", slot=slot, wait=True, progress=progress),
+        "verify": lambda slot: rolling.run(build_project(), slot, progress),
+        "prune": lambda slot: prune(wait=True, progress=progress),
+        "status": lambda slot: status(),
+    }
+
+
+def _zone() -> ZoneInfo:
+    return ZoneInfo(django_settings.TIME_ZONE)
 
 
 def pin(*, identifier: str, pinned: bool = True) -> PinResult:

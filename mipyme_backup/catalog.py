@@ -197,6 +197,25 @@ class Catalog:
                 verified_at=datetime.now(UTC),
             )
 
+    def verified_at(self) -> dict[tuple[str, str], datetime]:
+        """Return when each copy was last verified, by backup id and destination.
+
+        Empty where the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            copies = Copy.objects.filter(verified_at__isnull=False)
+            return {
+                (backup_id, destination): moment
+                for backup_id, destination, moment in copies.values_list(
+                    "backup__backup_id", "destination", "verified_at"
+                )
+                if moment is not None
+            }
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return {}
+
     def damaged_copies(self) -> frozenset[tuple[str, str]]:
         """Return (backup id, destination) of the copies that a verification found damaged.
 
@@ -224,6 +243,20 @@ class Catalog:
         except UNAVAILABLE as error:
             self.warn(error)
             return 0
+
+    def of_slot(self, kind: str, slot: datetime) -> str | None:
+        """Return the name of the whole backup that was made for the slot; None where there is none.
+
+        None too where the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+            backups = Backup.objects.filter(kind=kind, slot=slot, status__in=made, whole=True)
+            return backups.values_list("name", flat=True).first()
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return None
 
     @_optional
     def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:

@@ -123,6 +123,12 @@ class LockedError(BackupError):
     exit_status = 5
 
 
+class SlotDoneError(BackupError):
+    """The backup that was to be taken for a slot is there already: there is nothing to do."""
+
+    code = "slot_done"
+
+
 class DamagedError(BackupError):
     """The named backup is damaged, missing or not authentic."""
 

@@ -19,7 +19,7 @@ from django.conf import settings
 import mipyme_backup
 from mipyme_backup import signals
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import BackupError, DestinationError, reason_of
+from mipyme_backup.errors import BackupError, DestinationError, SlotDoneError, reason_of
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, check_sources
@@ -102,13 +102,28 @@ def run(
 ) -> BackupResult:
     """Take one backup, then complete copies of earlier ones that some destination lacks.
 
-    Raises LockedError, and whatever keeps all destinations from having the backup.
+    Raises LockedError, SlotDoneError where the slot has its backup, and whatever keeps all
+    destinations from having it.
     """
     with project.lock("backup", wait=wait):
         settle(project)
+        _check_slot(project, request)
         result = take(project, request, progress)
         complete_owed(project, result.failed, progress)
         return result
+
+
+def _check_slot(project: Project, request: Request) -> None:
+    """Raise SlotDoneError where another run came first, on this host or on another."""
+    if request.slot is not None:
+        name = project.catalog.of_slot(request.kind, request.slot)
+        if name is not None:
+            raise SlotDoneError(
+                _("The %(kind)s backup of %(slot)s is there already: %(name)s"),
+                kind=request.kind,
+                slot=request.slot.isoformat(),
+                name=name,
+            )
 
 
 def complete(

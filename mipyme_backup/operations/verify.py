@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 from mipyme_backup.errors import (
@@ -122,7 +123,7 @@ def _verify(project: Project, found: Found, level: Level, progress: Progress) ->
     if found.manifest is None:
         problems = [str(found.error)]
     else:
-        problems = _stored_problems(project, found, found.manifest, progress)
+        problems = stored_problems(project, found.destination, found.manifest, progress)
         if not problems and level == "content":
             try:
                 problems = _content_problems(project, found, found.manifest)
@@ -137,18 +138,37 @@ def _verify(project: Project, found: Found, level: Level, progress: Progress) ->
     )
 
 
-def _stored_problems(
-    project: Project, found: Found, manifest: Manifest, progress: Progress
+def stored_problems(
+    project: Project, name: str, manifest: Manifest, progress: Progress
 ) -> list[str]:
-    destination = project.destinations[found.destination]
+    """Read every stored byte of the backup on the destination `name`; a sentence for each fault."""
+    problems = pack_problems(project, name, {pack.path: pack for pack in manifest.packs}, progress)
+    return [*own_problems(project, name, manifest, progress), *chain(*problems.values())]
+
+
+def own_problems(project: Project, name: str, manifest: Manifest, progress: Progress) -> list[str]:
+    """Read what is stored of the backup alone, without the packs that it shares."""
+    destination = project.destinations[name]
+    return [
+        problem
+        for source in manifest.sources
+        for artifact in source.artifacts
+        for problem in check_stored(destination, artifact, progress.advance)
+    ]
+
+
+def pack_problems(
+    project: Project, name: str, packs: Mapping[str, StoredArtifact], progress: Progress
+) -> dict[str, list[str]]:
+    """Read the packs, by their paths, and note which are damaged, for the next backup."""
+    destination = project.destinations[name]
     problems = {
-        artifact.path: list(check_stored(destination, artifact, progress.advance))
-        for artifact in manifest.artifacts()
+        path: list(check_stored(destination, pack, progress.advance))
+        for path, pack in packs.items()
     }
-    packs = {pack.path for pack in manifest.packs}
-    damaged = {path for path in packs if problems[path]}
-    note_damage(project, found.destination, damaged=damaged, sound=packs - damaged)
-    return [problem for path in problems for problem in problems[path]]
+    damaged = {path for path, found in problems.items() if found}
+    note_damage(project, name, damaged=damaged, sound=problems.keys() - damaged)
+    return problems
 
 
 def _content_problems(project: Project, found: Found, manifest: Manifest) -> list[str]:

@@ -1,0 +1,131 @@
+"""Verify a share of what is stored each night, so that in `NIGHTS` nights every byte is read.
+
+The copies that wait longest for it are not the first, but the newest: they are what a restore
+would take. A pack is shared by many backups, and read once in that time, however many they are.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from mipyme_backup.errors import KeyMissingError, NoBackupError
+from mipyme_backup.manifest import Manifest
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations import verify
+from mipyme_backup.operations.choosing import listings
+from mipyme_backup.operations.damage import known_damage
+from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.reading import Found
+from mipyme_backup.operations.verify import Verified
+
+NIGHTS = 7
+"""A week: short enough that of two copies one is still good when the other is found bad."""
+
+
+def run(project: Project, night: datetime, progress: Progress) -> list[Verified]:
+    """Verify tonight's share of the stored bytes of each destination, then the newest's content.
+
+    `night` is the slot. Returns what was found of each copy that was read, or that needs a pack
+    which was found damaged; nothing where there is no backup yet.
+    """
+    by_destination = listings(project, [*project.destinations])
+    read_at = project.catalog.verified_at()
+    results = []
+    for name, items in by_destination.items():
+        found = _share(project, name, items, read_at, night, progress)
+        project.catalog.verified(found, "stored")
+        results += found
+    return results + _newest_content(project, by_destination, progress)
+
+
+def _share(
+    project: Project,
+    name: str,
+    items: Sequence[Found],
+    read_at: Mapping[tuple[str, str], datetime],
+    night: datetime,
+    progress: Progress,
+) -> list[Verified]:
+    manifests = [item.manifest for item in items if item.manifest is not None]
+    packs = {pack.path: pack for manifest in manifests for pack in manifest.packs}
+    tonight = {path: pack for path, pack in packs.items() if is_read(path, night)}
+    progress.step(
+        Message(_("Verifying packs on %(destination)s"), {"destination": name}),
+        sum(pack.stored_size for pack in tonight.values()),
+    )
+    read = verify.pack_problems(project, name, tonight, progress)
+    damaged = {**_found_before(project, name, packs.keys() - tonight.keys()), **read}
+    results = []
+    chosen = {m.id for m in chosen_copies(manifests, name, read_at, datetime.now(UTC))}
+    for manifest in manifests:
+        problems = [text for pack in manifest.packs for text in damaged.get(pack.path, ())]
+        if manifest.id in chosen:
+            progress.step(
+                Message(
+                    _("Verifying %(name)s on %(destination)s"),
+                    {"name": manifest.name, "destination": name},
+                ),
+                _own_size(manifest),
+            )
+            problems += verify.own_problems(project, name, manifest, progress)
+        if problems or manifest.id in chosen:
+            results.append(
+                Verified(
+                    id=manifest.id,
+                    name=manifest.name,
+                    destination=name,
+                    problems=tuple(problems),
+                )
+            )
+    return results
+
+
+def _found_before(project: Project, name: str, resting: Collection[str]) -> dict[str, list[str]]:
+    """Return what earlier nights found damaged among the packs that are not read in this one."""
+    known = known_damage(project).get(name, frozenset())
+    return {
+        path: [f"{path}: an earlier verification found it damaged"] for path in known & {*resting}
+    }
+
+
+def is_read(path: str, night: datetime) -> bool:
+    """Say whether the pack is one of those of this night: each comes once in `NIGHTS`."""
+    return (zlib.crc32(path.encode()) + night.astimezone(UTC).toordinal()) % NIGHTS == 0
+
+
+def chosen_copies(
+    manifests: Sequence[Manifest],
+    destination: str,
+    read_at: Mapping[tuple[str, str], datetime],
+    now: datetime,
+) -> list[Manifest]:
+    """Return the copies to read tonight, the newest first, so many that all have their turn.
+
+    What was read in the last `NIGHTS` less one is not due; half a day of grace keeps a night
+    that began a little early from passing it over.
+    """
+    limit = now - timedelta(days=NIGHTS - 1) + timedelta(hours=12)
+    waiting = [m for m in manifests if read_at.get((m.id, destination), limit) <= limit]
+    newest_first = sorted(waiting, key=lambda manifest: manifest.sequence, reverse=True)
+    return newest_first[: max(1, math.ceil(len(manifests) / (NIGHTS - 1)))]
+
+
+def _own_size(manifest: Manifest) -> int:
+    return sum(a.stored_size for source in manifest.sources for a in source.artifacts)
+
+
+def _newest_content(
+    project: Project, by_destination: Mapping[str, Sequence[Found]], progress: Progress
+) -> list[Verified]:
+    """Verify the newest backup the whole way down, on one destination of this machine if any."""
+    near = [name for name in by_destination if not project.destinations[name].remote]
+    name = next(iter([*near, *by_destination]), None)
+    try:
+        return verify.run(
+            project, latest=True, destination=name, level="content", progress=progress
+        )
+    except (NoBackupError, KeyMissingError):
+        return []  # `status` tells of both

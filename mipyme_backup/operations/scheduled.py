@@ -1,0 +1,163 @@
+"""Do what is due, once: over two schedulers, a killed worker, and a message that comes again.
+
+Each job has a lock and a record in ``STATE_DIR/schedule``. The record says which slot was tried
+last and what became of it; it is written before the work begins, so that a run that is killed
+over and over is tried less and less often. The lock dies with its process. Over several hosts
+it is the catalog that knows the slots of backups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any, Literal
+
+from mipyme_backup import schedule
+from mipyme_backup.errors import BackupError, SlotDoneError
+from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.schedule import Attempts, Due
+
+FOLDER = "schedule"
+Ending = Literal["done", "already_done", "busy", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job that was due ended. ``busy``: another process is doing it right now."""
+
+    job: str
+    slot: datetime
+    ending: Ending
+    error: BackupError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "job": self.job,
+            "slot": self.slot.isoformat(),
+            "outcome": self.ending,
+            "error": None if self.error is None else str(self.error),
+        }
+
+
+def attempts(state_dir: Path) -> dict[str, Attempts]:
+    """Return what became of each job's newest slot, by job."""
+    read = {job: _read(state_dir, job) for job in schedule.JOBS}
+    return {job: tried for job, tried in read.items() if tried is not None}
+
+
+def what_is_due(
+    state_dir: Path, expressions: Mapping[str, str | None], now: datetime, zone: tzinfo
+) -> list[Due]:
+    """Return what is due, and note the present slot of each job that is new and waits.
+
+    `now` is aware; a slot of a record that lies ahead of it says nothing, since the clock has
+    been set back since.
+    """
+    known = {job: one for job, one in attempts(state_dir).items() if one.slot <= now}
+    for job, seen in schedule.first_seen(expressions, known, now, zone).items():
+        with _claim(state_dir, job) as claimed:
+            if claimed:
+                _write(state_dir, job, seen)
+                known[job] = seen
+    return schedule.due(expressions, known, now, zone)
+
+
+def run_once(state_dir: Path, due: Due, work: Callable[[datetime], object]) -> Outcome:
+    """Do the work of a slot, unless it is done already or somebody is at it.
+
+    `work` is called with the slot; a BackupError of it is the outcome's error.
+    """
+    with _claim(state_dir, due.job) as claimed:
+        if not claimed:
+            return _outcome(due, "busy")
+        now = datetime.now(UTC)
+        tried = _read(state_dir, due.job)
+        again = tried is not None and tried.slot == due.slot
+        if tried is not None and (tried.done if again else due.slot < tried.slot <= now):
+            return _outcome(due, "already_done")
+        begun = Attempts(
+            slot=due.slot, done=False, failed=(tried.failed if tried and again else 0) + 1, at=now
+        )
+        _write(state_dir, due.job, begun)
+        try:
+            work(due.slot)
+        except SlotDoneError:
+            _write(state_dir, due.job, replace(begun, done=True, failed=0))
+            return _outcome(due, "already_done")
+        except BackupError as error:
+            return _outcome(due, "failed", error)
+        _write(state_dir, due.job, replace(begun, done=True, failed=0))
+        return _outcome(due, "done")
+
+
+def run_due(
+    state_dir: Path, found: Sequence[Due], works: Mapping[str, Callable[[datetime], object]]
+) -> Iterator[Outcome]:
+    """Do one after the other, and yield each outcome when it is there."""
+    for due in found:
+        yield run_once(state_dir, due, works[due.job])
+
+
+def _outcome(due: Due, ending: Ending, error: BackupError | None = None) -> Outcome:
+    return Outcome(job=due.job, slot=due.slot, ending=ending, error=error)
+
+
+@contextlib.contextmanager
+def _claim(state_dir: Path, job: str) -> Iterator[bool]:
+    """Hold the job's lock; yields False where another process holds it."""
+    make_folder(state_dir / FOLDER)
+    file = state_dir / FOLDER / f"{job}.lock"
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _read(state_dir: Path, job: str) -> Attempts | None:
+    """Return the record of a job; None where there is none that can be read."""
+    try:
+        record = json.loads((state_dir / FOLDER / f"{job}.json").read_bytes())
+        return Attempts(
+            slot=_moment(record["slot"]),
+            done=bool(record["done"]),
+            failed=int(record["failed"]),
+            at=_moment(record["at"]) if record["at"] else None,
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        return None  # as if it had never been tried: better twice than not at all
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment
+
+
+def _write(state_dir: Path, job: str, tried: Attempts) -> None:
+    record = {
+        "slot": tried.slot.isoformat(),
+        "done": tried.done,
+        "failed": tried.failed,
+        "at": tried.at.isoformat() if tried.at else None,
+    }
+    file = state_dir / FOLDER / f"{job}.json"
+    new = file.with_suffix(".new")  # no .tmp, which every run sweeps away
+    new.unlink(missing_ok=True)
+    write_file(new, json.dumps(record).encode())
+    os.replace(new, file)
+    sync_folder(file.parent)

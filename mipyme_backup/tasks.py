@@ -1,0 +1,126 @@
+"""Celery's tasks: each calls one function of the api. Import this module only with Celery there.
+
+A task that is delivered again does no harm: its slot is done, or somebody is at it. So messages
+are acknowledged when the work is over, and one whose worker was killed comes back. Arguments are
+names and moments; what is secret stays in the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from celery import Task, shared_task
+from celery.utils.log import get_task_logger
+
+from mipyme_backup import api
+from mipyme_backup.errors import BackupError, SlotDoneError
+from mipyme_backup.operations.verify import Level
+from mipyme_backup.schedule import EVERY, RUN_DUE_TASK
+
+logger = get_task_logger(__name__)
+
+SOFT_TIME_LIMIT = 12 * 3600
+"""Seconds after which a run is ended in order: no backup of a small company takes half a day."""
+
+FIRST_PAUSE = 60
+RETRIES = 3
+
+OPTIONS: dict[str, Any] = {
+    "bind": True,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "ignore_result": False,
+    "soft_time_limit": SOFT_TIME_LIMIT,
+    "max_retries": RETRIES,
+}
+
+
+class TaskError(Exception):
+    """Why a task failed, and the next step, in words that any result back end can keep."""
+
+
+class Result(Protocol):
+    """What the functions of the api return."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class Verifications:
+    """What `api.verify` found, as one object."""
+
+    def __init__(self, found: Sequence[api.Verified]) -> None:
+        self.found = found
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"verified": [one.to_dict() for one in self.found]}
+
+
+def _tried(task: Task[Any, Any], work: Callable[[], Result]) -> dict[str, Any]:
+    """Return the result as JSON values; what may pass is tried again after 1, 2 and 4 minutes."""
+    try:
+        return work().to_dict()
+    except SlotDoneError:
+        raise
+    except BackupError as error:
+        failure = TaskError(f"{error} {error.hint}".strip())
+        if error.permanent:
+            raise failure from None
+        raise task.retry(exc=failure, countdown=FIRST_PAUSE * 2**task.request.retries) from None
+
+
+@shared_task(name=RUN_DUE_TASK, ignore_result=True, expires=EVERY.total_seconds())
+def run_due() -> None:
+    """Send the task of each job that is due; call it every quarter of an hour."""
+    for due in api.due():
+        run_job.apply_async(
+            kwargs={"job": due.job, "slot": due.slot.isoformat()}, expires=EVERY.total_seconds()
+        )
+
+
+@shared_task(name="mipyme_backup.run_job", **OPTIONS)
+def run_job(self: Task[Any, Any], *, job: str, slot: str) -> dict[str, Any]:
+    """Do the work of a slot, once; a failed one is tried again by a later `run_due`."""
+    outcome = api.run_job(job=job, slot=datetime.fromisoformat(slot))
+    if outcome.error is not None:
+        logger.error("%s of %s failed: %s", job, slot, outcome.error)
+    return outcome.to_dict()
+
+
+@shared_task(name="mipyme_backup.backup", **OPTIONS)
+def backup(
+    self: Task[Any, Any], *, kind: str = "manual", label: str = "", slot: str | None = None
+) -> dict[str, Any]:
+    """Take a backup; it waits for the lock. `slot` is a moment with its time zone, in ISO 8601."""
+    moment = datetime.fromisoformat(slot) if slot else None
+    try:
+        return _tried(self, lambda: api.backup(kind=kind, label=label, slot=moment, wait=True))
+    except SlotDoneError as error:
+        return {"status": "already_done", "message": str(error)}
+
+
+@shared_task(name="mipyme_backup.complete", **OPTIONS)
+def complete(self: Task[Any, Any], *, identifier: str) -> dict[str, Any]:
+    """Complete the copies of a backup."""
+    return _tried(self, lambda: api.complete(identifier=identifier))
+
+
+@shared_task(name="mipyme_backup.verify", **OPTIONS)
+def verify(
+    self: Task[Any, Any], *, identifiers: Sequence[str] = (), level: Level = "stored"
+) -> dict[str, Any]:
+    """Verify the named backups, or all."""
+    return _tried(self, lambda: Verifications(api.verify(identifiers=identifiers, level=level)))
+
+
+@shared_task(name="mipyme_backup.prune", **OPTIONS)
+def prune(self: Task[Any, Any]) -> dict[str, Any]:
+    """Delete what the retention lets go; it waits for the lock."""
+    return _tried(self, lambda: api.prune(wait=True))
+
+
+@shared_task(name="mipyme_backup.status", **OPTIONS)
+def status(self: Task[Any, Any]) -> dict[str, Any]:
+    """Return how the backups are."""
+    return _tried(self, api.status)

@@ -1,0 +1,86 @@
+"""The verification of each night: in a week every stored byte has been read, and once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+
+from mipyme_backup import api
+from mipyme_backup.models import Copy
+from mipyme_backup.operations import rolling, verify
+from tests.integration.pruning import History, history
+
+__all__ = ["history"]
+AGES = (20, 15, 10, 5, 4, 3, 2, 1)
+
+
+def nights(count: int) -> list[list[verify.Verified]]:
+    """Verify in so many nights from now on; returns what each found."""
+    found = []
+    for number in range(count):
+        night = datetime.now(UTC) + timedelta(days=number)
+        with time_machine.travel(night):
+            found.append(rolling.run(api.build_project(), night, api.Silent()))
+    return found
+
+
+@pytest.fixture
+def read(monkeypatch: Any) -> Counter[str]:
+    """Counts how often the bytes of each artifact are read."""
+    counted: Counter[str] = Counter()
+    check = verify.check_stored
+
+    def counting(destination: Any, artifact: Any, on_bytes: Any = None) -> Any:
+        counted[artifact.path] += 1
+        return check(destination, artifact, on_bytes)
+
+    monkeypatch.setattr(verify, "check_stored", counting)
+    return counted
+
+
+def test_every_byte_in_a_week(history: History, read: Counter[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(rolling, "_newest_content", lambda *_arguments: [])
+    history.begin(*AGES)
+    artifacts = {a.path for manifest in history.taken.values() for a in manifest.artifacts()}
+
+    found = nights(rolling.NIGHTS)
+
+    assert {path for path in artifacts if not read[path]} == set()
+    assert {read[path] for path in artifacts if path.startswith("pool/")} == {1}
+    assert max(read.values()) <= 2
+    assert [len(night) for night in found] == [2, 2, 2, 2, 0, 0, 2]
+    assert {one.name for one in found[0]} == {history.name(1), history.name(2)}
+    assert not any(one.problems for night in found for one in night)
+    assert not Copy.objects.filter(verified_at=None).exists()
+
+
+def test_newest_is_verified_the_whole_way_down(history: History) -> None:
+    history.begin(3, 2, 1)
+
+    (found,) = nights(1)
+
+    assert [one.name for one in found].count(history.name(1)) == 2
+
+
+def test_damaged_pack_is_found_for_all_that_need_it_and_stays_found(history: History) -> None:
+    history.begin(*AGES)
+    (shared,) = set.intersection(*(history.needed_packs(age) for age in AGES))
+    volume = next((history.folder / "pool" / shared).iterdir())
+    volume.write_bytes(volume.read_bytes()[:-1] + b"!")
+
+    nights(rolling.NIGHTS)
+    statuses = set(Copy.objects.values_list("status", flat=True))
+    nights(2)
+
+    assert statuses == {"damaged"}
+    assert set(Copy.objects.values_list("status", flat=True)) == {"damaged"}
+
+
+def test_no_backup_yet(history: History) -> None:
+    history.folder.mkdir()
+
+    assert nights(1) == [[]]
