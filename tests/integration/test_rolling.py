@@ -12,6 +12,7 @@ import time_machine
 from mipyme_backup import api
 from mipyme_backup.models import Copy
 from mipyme_backup.operations import rolling, verify
+from mipyme_backup.operations.reading import check_stored
 from tests.integration.pruning import History, history
 
 __all__ = ["history"]
@@ -32,11 +33,10 @@ def nights(count: int) -> list[list[verify.Verified]]:
 def read(monkeypatch: Any) -> Counter[str]:
     """Counts how often the bytes of each artifact are read."""
     counted: Counter[str] = Counter()
-    check = verify.check_stored
 
     def counting(destination: Any, artifact: Any, on_bytes: Any = None) -> Any:
         counted[artifact.path] += 1
-        return check(destination, artifact, on_bytes)
+        return check_stored(destination, artifact, on_bytes)
 
     monkeypatch.setattr(verify, "check_stored", counting)
     return counted

@@ -1,0 +1,249 @@
+"""Celery for real: a worker, a beat and a Redis, and workers that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import services
+from tests.e2e.project import REPOSITORY, Project, sqlite_project
+
+SECONDS = 90
+VISIBILITY = 3
+
+APP = """\
+import os, sys
+sys.path[:0] = [{repository!r}, os.path.dirname(os.path.abspath(__file__))]
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+from celery import Celery
+from mipyme_backup.schedule import beat_schedule
+
+app = Celery("shop", broker={broker!r})
+app.conf.broker_transport_options = {{"visibility_timeout": {visibility}}}
+app.conf.beat_schedule = beat_schedule()
+if {often}:
+    for entry in app.conf.beat_schedule.values():
+        entry["schedule"] = 1.0
+app.autodiscover_tasks()
+import django
+django.setup()
+"""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with services.redis() as url:
+        yield url
+
+
+@pytest.fixture
+def shop(workdir: Path, broker: str) -> Iterator[Project]:
+    """A project with a Celery app, whose messages come back after a few seconds."""
+    import redis
+
+    redis.Redis.from_url(broker.replace("redis+socket", "unix")).flushall()
+    with sqlite_project(workdir / "site") as project:
+        project.populate()
+        _write_app(project, broker)
+        yield project
+
+
+def test_what_beat_and_a_worker_make_of_a_day(shop: Project, broker: str) -> None:
+    _write_app(shop, broker, often=True)
+
+    with _celery(shop, "worker", "--concurrency", "2"), _celery(shop, "beat", "-s", "beat.db"):
+        _wait(lambda: sorted(row["kind"] for row in _rows(shop)) == ["daily", "monthly"])
+        time.sleep(5)  # it has been asked five more times
+    rows = _rows(shop)
+
+    assert sorted(row["kind"] for row in rows) == ["daily", "monthly"]
+    assert {row["status"] for row in rows} == {"complete"}
+    assert shop.manage("verify_backups", "--level", "content").returncode == 0
+
+
+def test_each_task(shop: Project) -> None:
+    with _celery(shop, "worker", "--concurrency", "1"):
+        for call in (
+            "backup.delay(kind='pre_deploy', label='by hand')",
+            "verify.delay(level='content')",
+            "prune.delay()",
+            "status.delay()",
+        ):
+            _send(shop, call)
+        _wait(lambda: _log(shop, "worker").count("succeeded in") == 4)
+
+    (row,) = _rows(shop)
+    assert (row["kind"], row["label"], row["status"]) == ("pre_deploy", "by hand", "complete")
+    assert "correct horse" not in _log(shop, "worker")
+
+
+def test_what_never_passes_is_not_tried_again(shop: Project) -> None:
+    shop.passphrase_file.rename(shop.root / "away")
+
+    with _celery(shop, "worker", "--concurrency", "1"):
+        _send(shop, "backup.delay()")
+        _wait(lambda: "TaskError" in _log(shop, "worker"))
+
+    assert "passphrase" in _log(shop, "worker") and "Retry in" not in _log(shop, "worker")
+
+
+def test_worker_that_is_killed(shop: Project) -> None:
+    """Its message comes back; what it left is tidied up; there is one backup, and it is good."""
+    slot = "2026-07-15T02:00:00+02:00"
+    (shop.media / "large").write_bytes(os.urandom(64 * 2**20))  # it takes a while
+
+    with _celery(shop, "worker", "--concurrency", "1") as worker:
+        _send(shop, f"run_job.delay(job='daily', slot={slot!r})")
+        _wait(lambda: any(shop.backups.glob("pool/*/*")))
+        os.killpg(worker.pid, signal.SIGKILL)
+    killed = _rows(shop)
+    with _celery(shop, "worker", "--concurrency", "1"):
+        _wait(lambda: any(row["status"] == "complete" for row in _rows(shop)))
+        time.sleep(VISIBILITY + 2)  # it may come once more
+    rows = _rows(shop)
+
+    assert [row["status"] for row in killed] == ["running"]
+    assert sorted(row["status"] for row in rows) == ["abandoned", "complete"]
+    assert shop.manage("verify_backups", "--level", "content").returncode == 0
+    shop.destroy()
+    assert shop.restore("--latest")["status"] == "complete"
+
+
+@pytest.mark.torture
+def test_worker_that_sleeps_longer_than_its_message(shop: Project) -> None:
+    """Stopped in the middle, while another one is sent the same slot, and woken."""
+    slot = "2026-07-15T02:00:00+02:00"
+    (shop.media / "large").write_bytes(os.urandom(64 * 2**20))
+
+    with _celery(shop, "worker", "--concurrency", "1") as worker:
+        _send(shop, f"run_job.delay(job='daily', slot={slot!r})")
+        _wait(lambda: any(shop.backups.glob("pool/*/*")))
+        os.killpg(worker.pid, signal.SIGSTOP)
+        with _celery(shop, "worker", "--concurrency", "1", name="second"):
+            _send(shop, f"run_job.delay(job='daily', slot={slot!r})")
+            _wait(lambda: "'outcome': 'busy'" in _log(shop, "second"))
+        os.killpg(worker.pid, signal.SIGCONT)
+        _wait(lambda: any(row["status"] == "complete" for row in _rows(shop)))
+        time.sleep(VISIBILITY + 2)
+
+    assert [row["status"] for row in _rows(shop)] == ["complete"]
+    assert shop.manage("verify_backups", "--level", "content").returncode == 0
+
+
+def test_install_beat(workdir: Path) -> None:
+    with sqlite_project(workdir / "site") as project:
+        project.more_settings = 'INSTALLED_APPS += ["django_celery_beat"]\n'
+        project.write()
+        project.manage("migrate")
+
+        first = project.json("schedule_backups", "install-beat")
+        again = project.json("schedule_backups", "install-beat")
+        tasks = project.execute(
+            "SELECT name, task, expire_seconds, enabled FROM django_celery_beat_periodictask"
+            " WHERE task LIKE 'mipyme%'"
+        )
+
+    assert first["message"] == "Celery beat sends what is due, every 15 minutes."
+    assert again["message"] == "Celery beat did so already."
+    assert [tuple(task) for task in tasks] == [
+        ("mipyme_backup: what is due", "mipyme_backup.run_due", 900, 1)
+    ]
+
+
+@pytest.mark.torture
+def test_twenty_at_once(shop: Project) -> None:
+    """One runs; the others say who holds the lock."""
+    (shop.media / "large").write_bytes(os.urandom(200 * 2**20))  # the one outlasts all starts
+    processes = [
+        subprocess.Popen(
+            shop.command("backup", "--json"),
+            env=shop.environment(),
+            cwd=shop.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _number in range(20)
+    ]
+    said = [process.communicate(timeout=SECONDS)[0] for process in processes]
+
+    assert sorted(process.returncode for process in processes) == [0] + [5] * 19
+    messages = [
+        json.loads(text)["error"]["message"]
+        for text, process in zip(said, processes, strict=True)
+        if process.returncode == 5
+    ]
+    assert all("Another run holds the lock: backup (process " in message for message in messages)
+    assert [row["status"] for row in _rows(shop)] == ["complete"]
+
+
+def _write_app(project: Project, broker: str, *, often: bool = False) -> None:
+    text = APP.format(repository=str(REPOSITORY), broker=broker, visibility=VISIBILITY, often=often)
+    (project.root / "celery_app.py").write_text(text)
+
+
+@contextlib.contextmanager
+def _celery(
+    project: Project, program: str, *arguments: str, name: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker or a beat in a process group of its own; its log is a file of its name."""
+    argv = [sys.executable, "-m", "celery", "-A", "celery_app:app", program, "-l", "INFO"]
+    with (project.root / f"{name or program}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*argv, *arguments],
+            cwd=project.root,
+            env={**project.environment(), "C_FORCE_ROOT": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _send(project: Project, call: str) -> None:
+    code = f"import celery_app; from mipyme_backup.tasks import *; {call}"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.root,
+        env=project.environment(),
+        check=True,
+        timeout=SECONDS,
+    )
+
+
+def _log(project: Project, name: str) -> str:
+    return (project.root / f"{name}.log").read_text(errors="replace")
+
+
+def _rows(project: Project) -> list[dict[str, Any]]:
+    if not project.backups.exists():
+        return []
+    rows: list[dict[str, Any]] = project.json("list_backups")
+    return rows
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.2)
