@@ -18,11 +18,16 @@ from zoneinfo import ZoneInfo
 from django.conf import settings as django_settings
 
 from mipyme_backup import conf
-from mipyme_backup.errors import UsageError
+from mipyme_backup.errors import BackupError, UsageError
 from mipyme_backup.messages import Message, _
+from mipyme_backup.monitoring import heartbeat as heartbeats
+from mipyme_backup.monitoring import notifications
 from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
+from mipyme_backup.monitoring.channels import channels_of
+from mipyme_backup.monitoring.notifications import Delivery, Watched
 from mipyme_backup.monitoring.status import Status
+from mipyme_backup.monitoring.told import Records
 from mipyme_backup.operations import backup as backup_operation
 from mipyme_backup.operations import pins, rolling, scheduled
 from mipyme_backup.operations import prune as prune_operation
@@ -39,7 +44,8 @@ from mipyme_backup.operations.scheduled import Outcome
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
-from mipyme_backup.policy.status_facts import Policy
+from mipyme_backup.policy.status import Finding
+from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.schedule import JOBS, Attempts, Due, next_slot
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
@@ -49,6 +55,7 @@ STATUS_SECONDS = 30.0
 __all__ = [
     "BackupResult",
     "Coming",
+    "Delivery",
     "Due",
     "Listed",
     "Outcome",
@@ -57,6 +64,7 @@ __all__ = [
     "RestoreResult",
     "Status",
     "Verified",
+    "Watched",
     "backup",
     "backups",
     "build_project",
@@ -64,6 +72,7 @@ __all__ = [
     "coming",
     "complete",
     "due",
+    "heartbeat",
     "pin",
     "preflight",
     "prune",
@@ -72,8 +81,10 @@ __all__ = [
     "run_due",
     "run_job",
     "status",
+    "test_alert",
     "undo_restore",
     "verify",
+    "watch",
 ]
 
 
@@ -376,6 +387,69 @@ def status(*, timeout: float = STATUS_SECONDS) -> Status:
     return _status(build_project(retry_for=timeout / 4), timeout)
 
 
+def watch(*, timeout: float = STATUS_SECONDS, now: datetime | None = None) -> Watched:
+    """Look as `status` does, and tell the channels of ALERTS what they do not know yet.
+
+    No channel raises; what could not be sent is sent by the next look. Where the look itself fails,
+    that is told, and its error raised.
+    """
+    settings = conf.load()
+    records, channels = Records(settings.state_dir), channels_of(settings.alerts)
+    records.prepare()
+    digest = settings.alerts["digest"]
+    try:
+        seen = _status(build_project(retry_for=timeout / 4), timeout, now)
+    except UsageError:
+        raise
+    except Exception as error:
+        blind = _unseen(settings, [_cannot_tell(error)], now)
+        notifications.tell(blind, channels, records, digest=digest, sees_all=False)
+        raise
+    return notifications.tell(seen, channels, records, digest=digest)
+
+
+def test_alert() -> list[Delivery]:
+    """Send a test message to each channel of ALERTS, and return what became of each."""
+    settings = conf.load()
+    return notifications.test(_unseen(settings, [], None), channels_of(settings.alerts))
+
+
+def heartbeat(event: heartbeats.Event, text: str = "") -> Delivery | None:
+    """Ping the heartbeat of ALERTS: ``start``, ``success`` or ``fail``; None where there is none.
+
+    `text` goes along, and must hold no secret. A ping that fails is a warning in the log, and never
+    raises; UsageError is for an event that does not exist.
+    """
+    if event not in heartbeats.EVENTS:
+        raise UsageError(_("There is no event %(event)s of a heartbeat."), event=event)
+    url = conf.load().alerts["heartbeat_url"]
+    return None if url is None else heartbeats.ping(url, event, text)
+
+
+def _unseen(settings: conf.Settings, findings: Sequence[Finding], now: datetime | None) -> Status:
+    """Return a status without a look."""
+    return Status(
+        project=settings.project,
+        host=socket.gethostname(),
+        at=now or datetime.now(UTC),
+        facts=Facts(destinations=[], backups=[]),
+        findings=findings,
+    )
+
+
+def _cannot_tell(error: Exception) -> Finding:
+    reason: object = type(error).__name__
+    hint = Message(_("Run it by hand, that says more: manage.py backup_status"))
+    if isinstance(error, BackupError):
+        reason, hint = error.message, error.hint if error.hint.text else hint
+    return Finding(
+        id="cannot_tell",
+        level="critical",
+        message=Message(_("How the backups are cannot be told: %(reason)s"), {"reason": reason}),
+        hint=hint,
+    )
+
+
 def recovery_sheet(*, language: str = "en", timeout: float = STATUS_SECONDS) -> str:
     """Return the page to print, in Markdown, by a look as `status` takes it.
 
@@ -404,7 +478,7 @@ def recovery_sheet(*, language: str = "en", timeout: float = STATUS_SECONDS) -> 
     return sheets.render(project, _status(project, timeout), promises, language=language)
 
 
-def _status(project: Project, timeout: float) -> Status:
+def _status(project: Project, timeout: float, now: datetime | None = None) -> Status:
     if not timeout > 0:
         raise UsageError(_("The timeout must be above zero."))
     alerts = conf.load().alerts
@@ -413,7 +487,7 @@ def _status(project: Project, timeout: float) -> Status:
         min_size=alerts["min_size"],
         min_free_disk=alerts["min_free_disk"],
     )
-    return monitoring.take(project, policy, host=socket.gethostname(), seconds=timeout)
+    return monitoring.take(project, policy, host=socket.gethostname(), seconds=timeout, now=now)
 
 
 def preflight() -> list[Message]:

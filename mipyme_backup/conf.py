@@ -18,6 +18,7 @@ from django.conf import settings as django_settings
 
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
+from mipyme_backup.policy.alerting import DIGESTS
 from mipyme_backup.setting_values import (
     NAME,
     absolute_path,
@@ -26,12 +27,14 @@ from mipyme_backup.setting_values import (
     cron_expression,
     duration,
     filled_name,
+    https_url,
     instance_of,
     line,
     list_of,
+    mail_address,
+    one_of,
     or_none,
     share,
-    texts,
 )
 
 SMALLEST_VOLUME = 64 * 1024
@@ -280,14 +283,14 @@ _SCHEDULE: dict[str, Parse] = {
     name: lambda key: or_none(cron_expression(key)) for name in DEFAULT_SCHEDULE
 }
 _ALERTS: dict[str, Parse] = {
-    "recipients": lambda key: or_none(texts(key)),
-    "webhooks": texts,
-    "heartbeat_url": lambda key: or_none(instance_of(key, str, "a URL or None")),
+    "recipients": lambda key: or_none(list_of(key, mail_address)),
+    "webhooks": lambda key: list_of(key, https_url),
+    "heartbeat_url": lambda key: or_none(https_url(key)),
     "max_age": duration,
     "min_size": lambda key: at_least(key, 0),
     "min_free_disk": share,
     "max_shrink": share,
-    "digest": lambda key: or_none(filled_name(key)),
+    "digest": lambda key: or_none(one_of(key, *DIGESTS)),
 }
 _CONTACT: dict[str, Parse] = {
     "role": line,

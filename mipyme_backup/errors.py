@@ -103,6 +103,12 @@ class DeletionRefusedError(DestinationError):
     code = "deletion_refused"
 
 
+class AlertError(BackupError):
+    """A message to people, or to the service that watches, could not be delivered."""
+
+    code = "alert"
+
+
 class RestoreError(BackupError):
     """A restore stopped; live data is as it was."""
 

@@ -5,6 +5,7 @@ Imports no Django: a parser is given the value and returns it, or raises Configu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 from cronsim import CronSim, CronSimError
 
+from mipyme_backup import https_urls
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
 
 NAME = "MIPYME_BACKUP"
+ADDRESS = r"[^\s@<>(),;:\\\"\[\]]+@[^\s@<>(),;:\\\"\[\]]+"
+RECIPIENT = re.compile(rf"{ADDRESS}|[^@<>(),;:\\\"\[\]]+ <{ADDRESS}>")
 
 
 def bad_value(key: str, expected: str) -> ConfigurationError:
@@ -69,20 +73,44 @@ def share(key: str) -> Callable[[Any], float]:
     return parse
 
 
-def texts(key: str) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise bad_value(key, "a list of texts")
-        return value
-
-    return parse
-
-
 def line(key: str, *, empty: bool = False) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not (value.strip() or empty) or not value.isprintable():
             raise bad_value(key, "one line of text")
         return value
+
+    return parse
+
+
+def mail_address(key: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        good = isinstance(value, str) and value.isprintable() and RECIPIENT.fullmatch(value)
+        if not good:
+            raise bad_value(key, "a mail address, like ana@example.org or Ana <ana@example.org>")
+        return str(value)
+
+    return parse
+
+
+def https_url(key: str) -> Callable[[Any], str]:
+    """Return the parser of a URL to call; what it raises never shows that, nor a token in it."""
+
+    def parse(value: Any) -> str:
+        try:
+            https_urls.parse(value)
+        except (ValueError, AttributeError, TypeError):
+            expected = "a URL like https://example.org/path, without user or password in it"
+            raise bad_value(key, expected) from None
+        return str(value)
+
+    return parse
+
+
+def one_of(key: str, *known: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in known:
+            raise bad_value(key, f"one of {', '.join(known)} or None")
+        return str(value)
 
     return parse
 

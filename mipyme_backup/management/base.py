@@ -12,12 +12,14 @@ from typing import IO, Any, NoReturn, cast
 from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
-from django.utils.translation import gettext
 from rich.console import Console
 
 from mipyme_backup.errors import BackupError, ConfigurationError, UsageError
 from mipyme_backup.management.progress import TerminalProgress
-from mipyme_backup.messages import Message, _
+from mipyme_backup.messages import _
+from mipyme_backup.translation import translated
+
+__all__ = ["BackupCommand", "SilentError", "translated"]
 
 
 class BackupCommand(BaseCommand):
@@ -137,16 +139,6 @@ class BackupCommand(BaseCommand):
 
 class SilentError(CommandError):
     """An exit status whose reason has been printed already."""
-
-
-def translated(message: Message) -> str:
-    """Return the text in the active language, with that of the messages within."""
-    text = gettext(message.text) if message.text else ""
-    params = {
-        name: translated(value) if isinstance(value, Message) else value
-        for name, value in message.params.items()
-    }
-    return text % params if params else text
 
 
 def _check() -> None:

@@ -260,15 +260,23 @@ BAD_CRON: list[Any] = ["", "daily", "61 * * * *", "* * * *", "@reboot", 7, [], "
         ({"RETENTION": {"minimum_good": 0}}, "RETENTION.minimum_good"),
         *[({"SCHEDULE": {"daily": bad}}, "SCHEDULE.daily") for bad in BAD_CRON],
         ({"ALERTS": {"recipients": "me@example.org"}}, "ALERTS.recipients"),
-        ({"ALERTS": {"recipients": [1]}}, "ALERTS.recipients"),
+        ({"ALERTS": {"recipients": [1]}}, "ALERTS.recipients.0"),
+        ({"ALERTS": {"recipients": ["a@example.org", "ana"]}}, "ALERTS.recipients.1"),
+        ({"ALERTS": {"recipients": ["a@example.org\nBcc: b@example.org"]}}, "ALERTS.recipients.0"),
+        ({"ALERTS": {"recipients": ["a@example.org, b@example.org"]}}, "ALERTS.recipients.0"),
+        ({"ALERTS": {"recipients": ["A\n <a@example.org>"]}}, "ALERTS.recipients.0"),
         ({"ALERTS": {"webhooks": "https://example.org"}}, "ALERTS.webhooks"),
         ({"ALERTS": {"webhooks": None}}, "ALERTS.webhooks"),
+        ({"ALERTS": {"webhooks": ["https://example.org", 7]}}, "ALERTS.webhooks.1"),
         ({"ALERTS": {"heartbeat_url": 7}}, "ALERTS.heartbeat_url"),
+        ({"ALERTS": {"heartbeat_url": ""}}, "ALERTS.heartbeat_url"),
         ({"ALERTS": {"max_age": 25}}, "ALERTS.max_age"),
         ({"ALERTS": {"min_size": -1}}, "ALERTS.min_size"),
         ({"ALERTS": {"min_free_disk": 10}}, "ALERTS.min_free_disk"),
         ({"ALERTS": {"max_shrink": "half"}}, "ALERTS.max_shrink"),
         ({"ALERTS": {"digest": 7}}, "ALERTS.digest"),
+        ({"ALERTS": {"digest": ["daily"]}}, "ALERTS.digest"),
+        ({"ALERTS": {"digest": "monthly"}}, "ALERTS.digest"),
         ({"DESTINATIONS": local(OPTIONS=[])}, "DESTINATIONS.a.OPTIONS"),
         ({"DESTINATIONS": local(BANDWIDTH="1M")}, "DESTINATIONS.a.BANDWIDTH"),
         ({"DESTINATIONS": local(BANDWIDTH=0)}, "DESTINATIONS.a.BANDWIDTH"),
@@ -368,6 +376,53 @@ def test_no_value_is_shown_that_could_be_a_secret(settings: Any) -> None:
     text = problem(settings, ENCRYPTION="canary-9d1f")
 
     assert "canary" not in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/canary-9d1f",
+        "HTTP://example.org/canary-9d1f",
+        "//example.org/canary-9d1f",
+        "https:///canary-9d1f",
+        "https://example.org:0/canary-9d1f",
+        "https://example.org:port/canary-9d1f",
+        "https://me:canary-9d1f@example.org/",
+        "https://canary-9d1f@example.org/",
+        "https://example.org/ canary-9d1f",
+        "https://example.org/\ncanary-9d1f",
+        "https://ejemplo.ñ/canary-9d1f",
+        "canary-9d1f",
+    ],
+)
+@pytest.mark.parametrize("key", ["webhooks", "heartbeat_url"])
+def test_url_that_is_not_to_be_called_is_told_without_showing_it(
+    key: str, url: str, settings: Any
+) -> None:
+    value = [url] if key == "webhooks" else url
+
+    text = problem(settings, ALERTS={key: value})
+
+    assert "like https://example.org/path" in text
+    assert "canary" not in text
+
+
+@pytest.mark.parametrize(
+    "alerts",
+    [
+        {"webhooks": ("https://example.org", "https://example.org:8443/a?token=b")},
+        {"webhooks": ["HTTPS://EXAMPLE.org/"], "heartbeat_url": "https://hc-ping.com/uuid"},
+        {"recipients": ["root@localhost", "Ana María <ana.b+c@example.org>"]},
+        {"recipients": [], "webhooks": [], "digest": None},
+        {"recipients": None, "digest": "daily"},
+    ],
+)
+def test_good_alerts_are_taken(alerts: dict[str, Any], settings: Any) -> None:
+    taken = given(settings, ALERTS=alerts).alerts
+
+    assert {key: taken[key] for key in alerts} == {
+        key: [*value] if isinstance(value, tuple) else value for key, value in alerts.items()
+    }
 
 
 def test_good_values_of_every_key_are_taken(settings: Any) -> None:

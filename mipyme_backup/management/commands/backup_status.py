@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -13,13 +13,14 @@ from django.utils.translation import get_language
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
-from mipyme_backup.management import status_tables
+from mipyme_backup.management import alert_lines, status_tables
 from mipyme_backup.management.base import BackupCommand
 
 logger = logging.getLogger("mipyme_backup")
 
 EXIT_STATUSES = {"ok": 0, "warning": 1, "critical": 2}
 COULD_NOT_TELL = 3
+NOT_ALL_TOLD = 1
 
 
 class Command(BackupCommand):
@@ -39,6 +40,16 @@ class Command(BackupCommand):
             help="the language of the recovery sheet (default: that of the project)",
         )
         parser.add_argument(
+            "--alert",
+            action="store_true",
+            help="tell the channels of ALERTS what they do not know yet",
+        )
+        parser.add_argument(
+            "--test-alert",
+            action="store_true",
+            help="send a test message to each channel of ALERTS, and do nothing else",
+        )
+        parser.add_argument(
             "--timeout",
             type=float,
             default=api.STATUS_SECONDS,
@@ -50,14 +61,34 @@ class Command(BackupCommand):
         if options["recovery_sheet"]:
             self._print_sheet(options)
             return
-        status = api.status(timeout=options["timeout"])
+        if options["test_alert"]:
+            self._test_alert()
+            return
+        watched = api.watch(timeout=options["timeout"]) if options["alert"] else None
+        status = watched.status if watched else api.status(timeout=options["timeout"])
         if self.as_json:
-            self.print_json(status.to_dict())
+            self.print_json((watched or status).to_dict())
         else:
             self.progress.pause()
             for part in status_tables.render(status, width=self.console.width):
                 self.console.print(part)
+            if watched:
+                self._print_deliveries(watched.deliveries)
         self.exit(EXIT_STATUSES[status.level])
+
+    def _test_alert(self) -> None:
+        deliveries = api.test_alert()
+        if self.as_json:
+            self.print_json([delivery.to_dict() for delivery in deliveries])
+        else:
+            self.progress.pause()
+            self._print_deliveries(deliveries)
+        arrived = deliveries and not any(delivery.failed for delivery in deliveries)
+        self.exit(0 if arrived else NOT_ALL_TOLD)
+
+    def _print_deliveries(self, deliveries: Sequence[api.Delivery]) -> None:
+        for line in alert_lines.render(deliveries):
+            self.console.print(line)
 
     def _print_sheet(self, options: dict[str, Any]) -> None:
         language = options["language"]

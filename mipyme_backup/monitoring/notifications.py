@@ -1,0 +1,158 @@
+"""Tells every channel what it does not know yet, each for itself."""
+
+from __future__ import annotations
+
+import logging
+import smtplib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from mipyme_backup import signals
+from mipyme_backup.errors import AlertError
+from mipyme_backup.monitoring.notice import Notice
+from mipyme_backup.monitoring.status import Status
+from mipyme_backup.monitoring.told import Records
+from mipyme_backup.policy.alerting import decide
+
+logger = logging.getLogger("mipyme_backup")
+
+
+class Channel(Protocol):
+    """A way to tell somebody; `key` names its record, and `name` the channel to people."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, notice: Notice) -> None:
+        """Send `notice`; raises where it has not arrived."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What became of a message: `event` is empty where the channel had nothing to be told."""
+
+    channel: str
+    event: str = ""
+    raised: Sequence[str] = ()
+    cleared: Sequence[str] = ()
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.error)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "channel": self.channel,
+            "event": self.event or None,
+            "sent": bool(self.event) and not self.failed,
+            "raised": list(self.raised),
+            "cleared": list(self.cleared),
+            "error": self.error or None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a look has seen, and what became of telling it."""
+
+    status: Status
+    deliveries: Sequence[Delivery]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.status.to_dict(),
+            "alerts": [delivery.to_dict() for delivery in self.deliveries],
+        }
+
+
+def tell(
+    status: Status,
+    channels: Sequence[Channel],
+    records: Records,
+    *,
+    digest: str | None,
+    sees_all: bool = True,
+) -> Watched:
+    """Tell each channel what is new to it in `status`, and return what became of that.
+
+    The signals are a channel too, without a digest. `sees_all` is False where the look failed.
+    """
+    _tell(status, _Signals(), records, None, sees_all)
+    deliveries = [_tell(status, channel, records, digest, sees_all) for channel in channels]
+    return Watched(status=status, deliveries=deliveries)
+
+
+def test(status: Status, channels: Sequence[Channel]) -> list[Delivery]:
+    """Send each channel a message that says it is a test, and return what became of that."""
+    notice = Notice(event="test", status=status)
+    return [attempted(channel.name, "test", partial(channel.send, notice)) for channel in channels]
+
+
+def attempted(channel: str, event: str, send: Callable[[], None]) -> Delivery:
+    """Send, and return what became of it; what fails is a warning in the log, and no error."""
+    try:
+        send()
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises, no channel stops others
+        reason = _reason(error)
+        logger.warning("An alert (%s) to %s has not arrived: %s", event, channel, reason)
+        return Delivery(channel=channel, event=event, error=reason)
+    return Delivery(channel=channel, event=event)
+
+
+def _tell(
+    status: Status, channel: Channel, records: Records, digest: str | None, sees_all: bool
+) -> Delivery:
+    with records.locked(channel.key):
+        known = records.read(channel.key)
+        decision = decide(known, status.findings, digest=digest, now=status.at, sees_all=sees_all)
+        if not decision.speaks:
+            if decision.record != known:
+                records.write(channel.key, decision.record)
+            return Delivery(channel=channel.name)
+        if decision.owed != known:
+            records.write(channel.key, decision.owed)
+        notice = Notice.of(status, decision)
+        delivery = attempted(channel.name, notice.event, partial(channel.send, notice))
+        if not delivery.failed:
+            records.write(channel.key, decision.record)
+    return Delivery(
+        channel=delivery.channel,
+        event=delivery.event,
+        raised=[finding.id for finding in decision.raised],
+        cleared=[item.id for item in decision.cleared],
+        error=delivery.error,
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return why it failed; the text of a foreign error may hold a key or a URL."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return f"{type(error).__name__} {error.smtp_code}"
+    if isinstance(error, AlertError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    return type(error).__name__
+
+
+class _Signals:
+    """The channel of the code that listens; what a receiver raises is logged, and no failure."""
+
+    key = "signals"
+    name = "signals"
+
+    def send(self, notice: Notice) -> None:
+        for finding in notice.raised:
+            signals.finding_raised.send_robust(
+                sender=tell, id=finding.id, finding=finding, status=notice.status
+            )
+        for item in notice.cleared:
+            signals.finding_cleared.send_robust(
+                sender=tell, id=item.id, finding=item, status=notice.status
+            )
