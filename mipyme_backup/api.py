@@ -25,7 +25,8 @@ from mipyme_backup.monitoring import notifications
 from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.channels import channels_of
-from mipyme_backup.monitoring.notifications import Delivery, Watched
+from mipyme_backup.monitoring.delivery import Delivery
+from mipyme_backup.monitoring.notifications import Watched
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
 from mipyme_backup.operations import backup as backup_operation

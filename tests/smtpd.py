@@ -13,7 +13,11 @@ from typing import Any
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """Keeps what it takes in `mails`, and who it is for in `recipients`; `refuse` is an answer."""
+    """Keeps what it takes in `mails`, and who it is for in `recipients`.
+
+    `refuse` is what it answers to a sender; while `answers` is not set, a mail that it has taken
+    gets no answer.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
@@ -24,6 +28,8 @@ class MailServer(socketserver.ThreadingTCPServer):
         self.mails: list[EmailMessage] = []
         self.recipients: list[list[str]] = []
         self.refuse: str | None = None
+        self.answers = threading.Event()
+        self.answers.set()
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of Django that send here."""
@@ -49,6 +55,7 @@ class _Conversation(socketserver.StreamRequestHandler):
             elif verb.upper() == "DATA":
                 self._say("354 go on")
                 self._take(recipients)
+                self.server.answers.wait(60)
                 self._say("250 taken")
             elif verb.upper() == "QUIT":
                 self._say("221 bye")

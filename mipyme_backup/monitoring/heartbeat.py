@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from mipyme_backup import https_urls
+from mipyme_backup.monitoring.delivery import Delivery, attempted
 from mipyme_backup.monitoring.https import Client
-from mipyme_backup.monitoring.notifications import Delivery, attempted
 
 Event = Literal["start", "success", "fail"]
 EVENTS: tuple[Event, ...] = get_args(Event)

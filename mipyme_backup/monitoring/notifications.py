@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import smtplib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from mipyme_backup import signals
-from mipyme_backup.errors import AlertError
+from mipyme_backup.monitoring.delivery import Delivery, attempted
 from mipyme_backup.monitoring.notice import Notice
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
 from mipyme_backup.policy.alerting import decide
-
-logger = logging.getLogger("mipyme_backup")
 
 
 class Channel(Protocol):
@@ -30,31 +26,6 @@ class Channel(Protocol):
 
     def send(self, notice: Notice) -> None:
         """Send `notice`; raises where it has not arrived."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """What became of a message: `event` is empty where the channel had nothing to be told."""
-
-    channel: str
-    event: str = ""
-    raised: Sequence[str] = ()
-    cleared: Sequence[str] = ()
-    error: str = ""
-
-    @property
-    def failed(self) -> bool:
-        return bool(self.error)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "channel": self.channel,
-            "event": self.event or None,
-            "sent": bool(self.event) and not self.failed,
-            "raised": list(self.raised),
-            "cleared": list(self.cleared),
-            "error": self.error or None,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +65,6 @@ def test(status: Status, channels: Sequence[Channel]) -> list[Delivery]:
     return [attempted(channel.name, "test", partial(channel.send, notice)) for channel in channels]
 
 
-def attempted(channel: str, event: str, send: Callable[[], None]) -> Delivery:
-    """Send, and return what became of it; what fails is a warning in the log, and no error."""
-    try:
-        send()
-    except Exception as error:  # noqa: BLE001 - whatever a backend raises, no channel stops others
-        reason = _reason(error)
-        logger.warning("An alert (%s) to %s has not arrived: %s", event, channel, reason)
-        return Delivery(channel=channel, event=event, error=reason)
-    return Delivery(channel=channel, event=event)
-
-
 def _tell(
     status: Status, channel: Channel, records: Records, digest: str | None, sees_all: bool
 ) -> Delivery:
@@ -128,17 +88,6 @@ def _tell(
         cleared=[item.id for item in decision.cleared],
         error=delivery.error,
     )
-
-
-def _reason(error: Exception) -> str:
-    """Return why it failed; the text of a foreign error may hold a key or a URL."""
-    if isinstance(error, smtplib.SMTPResponseException):
-        return f"{type(error).__name__} {error.smtp_code}"
-    if isinstance(error, AlertError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{type(error).__name__}: {error.strerror}"
-    return type(error).__name__
 
 
 class _Signals:

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, signals
 from mipyme_backup.errors import BackupError, UsageError
-from mipyme_backup.monitoring import https, notifications
+from mipyme_backup.monitoring import exchange, notifications
 from mipyme_backup.monitoring.https import Client
 from mipyme_backup.monitoring.mail import Mail
 from mipyme_backup.monitoring.notice import Notice
@@ -48,7 +48,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPSServ
     """An https server that is trusted, and whose address counts as one of the internet."""
     with https_server(tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.authority))
-        monkeypatch.setattr(https, "is_public", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr(exchange, "is_public", lambda address: address == "127.0.0.1")
         yield server
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mipyme_backup.errors import AlertError
-from mipyme_backup.monitoring.https import Client, is_public
+from mipyme_backup.monitoring.addresses import is_public
+from mipyme_backup.monitoring.https import Client
 from tests.https_server import HOST, HTTPSServer, https_server
 
 TOKEN = "canary-5f2e"
