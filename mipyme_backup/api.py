@@ -314,7 +314,7 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
         "monthly": lambda slot: backup(kind="monthly", slot=slot, wait=True, progress=progress),
         "verify": lambda slot: rolling.run(build_project(), slot, progress),
         "prune": lambda slot: prune(wait=True, progress=progress),
-        "status": lambda slot: status(),
+        "status": lambda slot: watch(),
     }
 
 

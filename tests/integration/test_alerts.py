@@ -338,6 +338,16 @@ class TestAtLeastOnce:
         assert sorted(len(told(result)) for result in results) == [0, 0, 0, 1]
 
 
+def test_schedule_looks_and_tells(backups: Path, settings: Any, mails: MailServer) -> None:
+    alerts(settings)
+
+    first = api.run_job(job="status", slot=datetime.now(UTC) - HOUR)
+    second = api.run_job(job="status", slot=datetime.now(UTC))
+
+    assert (first.ending, second.ending) == ("done", "done")
+    assert subjects(mails) == ["[tests] Backups: critical - 1 problem"]
+
+
 class TestDigest:
     def test_digest_comes_weekly_and_says_that_all_is_well(
         self, backups: Path, settings: Any, mails: MailServer, hooks: HTTPSServer
