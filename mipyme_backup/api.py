@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings as django_settings
 
 from mipyme_backup import conf
-from mipyme_backup.errors import BackupError, UsageError
+from mipyme_backup.errors import BackupError, SlotDoneError, UsageError, reason_of
 from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
 from mipyme_backup.monitoring import notifications
@@ -310,12 +310,27 @@ class Coming:
 def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
     """Return what is done for the slot of each job."""
     return {
-        "daily": lambda slot: backup(kind="daily", slot=slot, wait=True, progress=progress),
-        "monthly": lambda slot: backup(kind="monthly", slot=slot, wait=True, progress=progress),
+        "daily": lambda slot: _scheduled_backup("daily", slot, progress),
+        "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
         "verify": lambda slot: rolling.run(build_project(), slot, progress),
         "prune": lambda slot: prune(wait=True, progress=progress),
         "status": lambda slot: watch(),
     }
+
+
+def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupResult:
+    """Take the backup of a slot, with the heartbeat told of its start and its end."""
+    heartbeat("start", kind)
+    try:
+        result = backup(kind=kind, slot=slot, wait=True, progress=progress)
+    except SlotDoneError as error:
+        heartbeat("success", str(error))
+        raise
+    except BaseException as error:
+        heartbeat("fail", f"{kind}: {reason_of(error)}")
+        raise
+    heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
+    return result
 
 
 def _zone() -> ZoneInfo:

@@ -122,5 +122,5 @@ def prune(self: Task[Any, Any]) -> dict[str, Any]:
 
 @shared_task(name="mipyme_backup.status", **OPTIONS)
 def status(self: Task[Any, Any]) -> dict[str, Any]:
-    """Return how the backups are."""
-    return _tried(self, api.status)
+    """Return how the backups are, and tell the channels of ALERTS what they do not know yet."""
+    return _tried(self, api.watch)

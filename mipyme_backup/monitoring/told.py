@@ -63,7 +63,7 @@ class Records:
     def write(self, key: str, record: Record) -> None:
         """Keep the record of a channel on disk, synced, in place of the one before."""
         target = self._file(key)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_suffix(".new")  # no .tmp, which every run sweeps away
         with self._warned():
             make_folder(self._folder)
             try:

@@ -541,6 +541,26 @@ class TestHeartbeat:
             ("/ping/uuid/fail?create=1", "fail: á"),
         ]
 
+    def test_scheduled_backup_tells_of_its_start_and_its_end(
+        self, backups: Path, settings: Any, hooks: HTTPSServer
+    ) -> None:
+        alerts(settings, heartbeat_url=hooks.url("/uuid"))
+        slots = [datetime(2026, 7, day, tzinfo=UTC) for day in (1, 2)]
+
+        good, again = (api.run_job(job="daily", slot=slots[0]) for _time in range(2))
+        backups.with_name("passphrase").unlink()
+        bad = api.run_job(job="daily", slot=slots[1])
+
+        assert [good.ending, again.ending, bad.ending] == ["done", "already_done", "failed"]
+        assert [request.path for request in hooks.requests] == [
+            "/uuid/start",
+            "/uuid",
+            "/uuid/start",
+            "/uuid/fail",
+        ]
+        assert "complete" in hooks.requests[1].body.decode()
+        assert "passphrase" in hooks.requests[3].body.decode()
+
     def test_text_is_cut(self, backups: Path, settings: Any, hooks: HTTPSServer) -> None:
         alerts(settings, heartbeat_url=hooks.url())
 

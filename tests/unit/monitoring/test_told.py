@@ -122,7 +122,7 @@ def test_record_that_cannot_be_written_is_a_warning(
 
     assert "alerts may come again" in caplog.text
     assert records.read("mail") == Record()
-    assert [*tmp_path.rglob("*.tmp")] == []
+    assert [*tmp_path.rglob("*.new")] == []
 
 
 def test_what_fails_while_the_lock_is_held_is_not_swallowed(tmp_path: Path) -> None:
