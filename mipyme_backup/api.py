@@ -73,6 +73,7 @@ __all__ = [
     "coming",
     "complete",
     "due",
+    "guards_migrations",
     "heartbeat",
     "pin",
     "preflight",
@@ -504,6 +505,11 @@ def _status(project: Project, timeout: float, now: datetime | None = None) -> St
         min_free_disk=alerts["min_free_disk"],
     )
     return monitoring.take(project, policy, host=socket.gethostname(), seconds=timeout, now=now)
+
+
+def guards_migrations() -> bool:
+    """Say whether ``migrate`` is to take a backup before it may lose data."""
+    return conf.load().migrate_guard
 
 
 def preflight() -> list[Message]:

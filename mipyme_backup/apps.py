@@ -1,6 +1,9 @@
-"""Registers the app with Django; does nothing else."""
+"""Registers the app with Django: its system checks, and the guard of ``migrate``."""
+
+from typing import Any
 
 from django.apps import AppConfig
+from django.db.models.signals import pre_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -11,3 +14,11 @@ class MipymeBackupConfig(AppConfig):
 
     def ready(self) -> None:
         from mipyme_backup import checks  # noqa: F401 - registers the system checks
+
+        pre_migrate.connect(_guard, sender=self)
+
+
+def _guard(**kwargs: Any) -> None:
+    from mipyme_backup.migrate_guard import guard  # only where something is migrated
+
+    guard(**kwargs)

@@ -112,6 +112,7 @@ class Settings:
     contacts: Sequence[Mapping[str, str]] | None
     checklist: Sequence[str] | None
     policy_review: date | None
+    migrate_guard: bool
 
 
 def load() -> Settings:
@@ -149,6 +150,7 @@ def load() -> Settings:
         contacts=parsed["CONTACTS"],
         checklist=parsed["CHECKLIST"],
         policy_review=parsed["POLICY_REVIEW"],
+        migrate_guard=bool(parsed["MIGRATE_GUARD"]),
     )
 
 
@@ -323,5 +325,6 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "CHECKLIST": list_of("CHECKLIST", line),
     "POLICY_REVIEW": instance_of("POLICY_REVIEW", date, "a date"),
     "DRILL_ASSERTIONS": instance_of("DRILL_ASSERTIONS", (list, tuple), "a list"),
+    "MIGRATE_GUARD": instance_of("MIGRATE_GUARD", bool, "True or False"),
     "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, "True or False"),
 }

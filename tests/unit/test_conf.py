@@ -229,6 +229,7 @@ BAD: dict[str, list[Any]] = {
     "POLICY_REVIEW": ["2025-01-01", 2025],
     "DRILL_ASSERTIONS": [None, "x", {}],
     "ADMIN_RESTORE": [None, 1, "yes"],
+    "MIGRATE_GUARD": [None, 1, "yes"],
 }
 
 
@@ -433,6 +434,7 @@ def test_good_values_of_every_key_are_taken(settings: Any) -> None:
         POLICY_REVIEW=date(2026, 1, 1),
         DRILL_ASSERTIONS=["shop.drills.has_orders"],
         ADMIN_RESTORE=True,
+        MIGRATE_GUARD=True,
         ALERTS={"recipients": ("a@example.org",), "heartbeat_url": None, "min_free_disk": 0},
     )
 
