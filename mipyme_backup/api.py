@@ -30,12 +30,14 @@ from mipyme_backup.monitoring.notifications import Watched
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
 from mipyme_backup.operations import backup as backup_operation
-from mipyme_backup.operations import pins, rolling, scheduled
+from mipyme_backup.operations import drill as drill_operation
+from mipyme_backup.operations import drill_report, pins, rolling, scheduled
 from mipyme_backup.operations import prune as prune_operation
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
 from mipyme_backup.operations.backup import BackupResult, described
 from mipyme_backup.operations.choosing import all_backups, listings
+from mipyme_backup.operations.drill import DrillResult
 from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.prune import PruneResult
@@ -57,6 +59,7 @@ __all__ = [
     "BackupResult",
     "Coming",
     "Delivery",
+    "DrillResult",
     "Due",
     "Listed",
     "Outcome",
@@ -72,6 +75,7 @@ __all__ = [
     "check_parts",
     "coming",
     "complete",
+    "drill",
     "due",
     "guards_migrations",
     "heartbeat",
@@ -198,6 +202,38 @@ def restore(
 def undo_restore(*, progress: Progress | None = None) -> RestoreResult:
     """Swap back what the last restore replaced."""
     return restore_operation.undo(build_project(), progress or Silent())
+
+
+def drill(
+    *,
+    identifier: str | None = None,
+    destination: str | None = None,
+    language: str = "en",
+    progress: Progress | None = None,
+) -> DrillResult:
+    """Rehearse the restore of a backup, the newest without an `identifier`.
+
+    It goes into a database and a folder that are removed again. `language` is that of the
+    report's page, ``en`` or ``es``; raises UsageError for any other.
+    """
+    if language not in drill_report.LANGUAGES:
+        raise UsageError(
+            _("There is no report of a drill in the language %(language)s."),
+            hint=_("Languages: %(known)s"),
+            language=language,
+            known=", ".join(drill_report.LANGUAGES),
+        )
+    settings = conf.load()
+    request = drill_operation.Request(
+        identifier=identifier,
+        destination=destination,
+        assertions=settings.drill_assertions,
+        rto=settings.rto,
+        report=drill_report.Asked(
+            language=language, checklist=settings.checklist, host=socket.gethostname()
+        ),
+    )
+    return drill_operation.run(build_project(), request, progress or Silent())
 
 
 def verify(

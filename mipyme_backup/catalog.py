@@ -27,12 +27,13 @@ from django.utils.connection import ConnectionDoesNotExist
 from mipyme_backup.errors import BackupError, SourceError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message
-from mipyme_backup.models import Backup, Copy, Restore
+from mipyme_backup.models import Backup, Copy, Drill, Restore
 from mipyme_backup.policy.retention import Run
-from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, RunFacts
+from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, DrillFacts, RunFacts
 from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:
+    from mipyme_backup.operations.drill import DrillResult
     from mipyme_backup.operations.reading import Found
     from mipyme_backup.operations.verify import Level, Verified
 
@@ -49,6 +50,7 @@ class History:
     backups: Sequence[Backup] = ()
     copies: Sequence[Copy] = ()
     restores: Sequence[Restore] = ()
+    drills: Sequence[Drill] = ()
 
 
 def _optional(method: Callable[P, None]) -> Callable[P, None]:
@@ -290,14 +292,47 @@ class Catalog:
             safety_backup=safety or "",
         )
 
+    @_optional
+    def record_drill(self, result: DrillResult) -> None:
+        Drill.objects.create(
+            drill_id=result.id,
+            backup_id=result.backup_id,
+            backup_name=result.backup_name,
+            destination=result.destination,
+            passed=result.passed,
+            started_at=result.started_at,
+            finished_at=result.finished_at,
+            seconds=result.seconds,
+            steps=[step.to_dict() for step in result.steps],
+        )
+
+    def last_drill(self) -> DrillFacts | None:
+        """Return the last drill; None where there is none, or the catalog cannot be read."""
+        try:
+            _check_exists("default")
+            drills = Drill.objects.order_by("-finished_at", "-pk")
+            drill = drills.first() if _has_drills("default") else None
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return None
+        if drill is None:
+            return None
+        return DrillFacts(
+            finished_at=drill.finished_at,
+            passed=drill.passed,
+            backup_name=drill.backup_name,
+            seconds=drill.seconds,
+        )
+
     def history(self) -> History:
-        """Return the runs and restores of the live catalog; empty where it cannot be read."""
+        """Return what the live catalog knows of the past; empty where it cannot be read."""
         try:
             _check_exists("default")
             return History(
                 backups=[*Backup.objects.all()],
                 copies=[*Copy.objects.select_related("backup")],
                 restores=[*Restore.objects.all()],
+                drills=[*Drill.objects.all()] if _has_drills("default") else (),
             )
         except UNAVAILABLE as error:
             self.warn(error)
@@ -305,10 +340,12 @@ class Catalog:
 
     @_optional
     def add_history(self, history: History, using: str = "default") -> None:
-        """Put the runs and restores into the database `using`, whose catalog is empty."""
+        """Put the runs, restores and drills into the database `using`, whose catalog is empty."""
         with transaction.atomic(using=using):
             _add_rows(Backup, history.backups, using)
             _add_rows(Restore, history.restores, using)
+            if _has_drills(using):
+                _add_rows(Drill, history.drills, using)
             _add_copies(history.copies, using)
 
     @_optional
@@ -415,8 +452,15 @@ class Catalog:
             return None
 
 
+def _has_drills(using: str) -> bool:
+    """Say whether the table is there: backups, and databases before `migrate`, may be older."""
+    return Drill._meta.db_table in connections[using].introspection.table_names()
+
+
 def _add_rows(
-    model: type[Backup] | type[Restore], rows: Iterable[Backup | Restore], using: str
+    model: type[Backup] | type[Restore] | type[Drill],
+    rows: Iterable[Backup | Restore | Drill],
+    using: str,
 ) -> None:
     manager: Any = model._default_manager
     manager.using(using).bulk_create(map(_unsaved, rows), batch_size=500)

@@ -111,6 +111,7 @@ class Settings:
     rto: timedelta
     contacts: Sequence[Mapping[str, str]] | None
     checklist: Sequence[str] | None
+    drill_assertions: Sequence[str]
     policy_review: date | None
     migrate_guard: bool
 
@@ -149,6 +150,7 @@ def load() -> Settings:
         rto=parsed["RTO"] or timedelta(hours=1),
         contacts=parsed["CONTACTS"],
         checklist=parsed["CHECKLIST"],
+        drill_assertions=parsed["DRILL_ASSERTIONS"] or (),
         policy_review=parsed["POLICY_REVIEW"],
         migrate_guard=bool(parsed["MIGRATE_GUARD"]),
     )
@@ -324,7 +326,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "CONTACTS": list_of("CONTACTS", _contact),
     "CHECKLIST": list_of("CHECKLIST", line),
     "POLICY_REVIEW": instance_of("POLICY_REVIEW", date, "a date"),
-    "DRILL_ASSERTIONS": instance_of("DRILL_ASSERTIONS", (list, tuple), "a list"),
+    "DRILL_ASSERTIONS": list_of("DRILL_ASSERTIONS", filled_name),
     "MIGRATE_GUARD": instance_of("MIGRATE_GUARD", bool, "True or False"),
     "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, "True or False"),
 }

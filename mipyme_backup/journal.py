@@ -19,7 +19,7 @@ from mipyme_backup.private_files import make_folder, sync_folder, write_file
 Phase = Literal["loading", "swapping", "done", "undoing", "undone"]
 
 
-class Entry(TypedDict):
+class _Restore(TypedDict):
     """One restore. `targets` are the states of its targets, `finished_at` an ISO time in UTC.
 
     `elsewhere` says that it replaces nothing; `merges` are the databases into which fixtures are
@@ -36,11 +36,32 @@ class Entry(TypedDict):
     finished_at: str | None
 
 
+class Entry(_Restore, total=False):
+    """A restore, or a `drill`: one that is never swapped in."""
+
+    drill: bool
+
+
 class Journal:
     """The restores below the folder `state_dir`: one file for each, named by the restore's id."""
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "restores"
+
+    @staticmethod
+    def loading(drill_id: str, backup_id: str, targets: list[dict[str, Any]]) -> Entry:
+        """Return the entry of a drill: whoever finds it has only to remove its targets."""
+        return {
+            "id": drill_id,
+            "backup": backup_id,
+            "phase": "loading",
+            "elsewhere": True,
+            "merges": [],
+            "targets": targets,
+            "safety_backup": None,
+            "finished_at": None,
+            "drill": True,
+        }
 
     def write(self, entry: Entry) -> None:
         """Keep `entry` on disk, synced, in place of the one with the same id.

@@ -125,3 +125,26 @@ class Restore(models.Model):
 
     def __str__(self) -> str:
         return f"{self.restore_id}: {self.backup_name}"
+
+
+class Drill(models.Model):
+    """One rehearsal of a restore; its report is in `STATE_DIR`."""
+
+    drill_id = models.CharField(_("identifier"), max_length=32, unique=True)
+    backup_id = models.CharField(_("backup"), max_length=32)
+    backup_name = models.CharField(_("name of the backup"), max_length=255)
+    destination = models.CharField(_("destination"), max_length=255)
+    passed = models.BooleanField(_("passed"))
+    started_at = models.DateTimeField(_("started"))
+    finished_at = models.DateTimeField(_("finished"))
+    seconds = models.FloatField(_("seconds"))
+    steps = models.JSONField(_("steps"), default=list)
+    notes = models.TextField(_("problems found, and what was done"), blank=True)
+
+    class Meta:
+        verbose_name = _("drill")
+        verbose_name_plural = _("drills")
+        ordering = ("-started_at",)
+
+    def __str__(self) -> str:
+        return f"{self.drill_id}: {self.backup_name}"

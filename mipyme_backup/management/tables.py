@@ -95,3 +95,19 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     for name, value in facts:
         table.add_row(name, value)
     return table
+
+
+def steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the steps of a drill, a line each, with the seconds and the problems."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column(_("Step"), overflow="fold")
+    table.add_column(_("Took"), justify="right", no_wrap=True)
+    table.add_column(_("Result"), overflow="fold")
+    for step in steps:
+        outcome = (
+            f"[green]{_('good')}[/]"
+            if step["ok"]
+            else f"[red]{escape(chr(10).join(step['problems']))}[/]"
+        )
+        table.add_row(escape(step["name"]), duration(step["seconds"]), outcome)
+    return table

@@ -28,8 +28,11 @@ from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.streams.digest import Measured
 
 
-def load(project: Project, choice: Choice, targets: Targets, progress: Progress) -> None:
-    """Load from the first copy; where it is damaged or away, begin again from the next."""
+def load(project: Project, choice: Choice, targets: Targets, progress: Progress) -> str:
+    """Load from the first copy; where it is damaged or away, begin again from the next.
+
+    Returns the destination that it came from.
+    """
     failure: BackupError | None = None
     for name in choice.destinations:
         try:
@@ -41,13 +44,13 @@ def load(project: Project, choice: Choice, targets: Targets, progress: Progress)
                     ),
                     _raw_size(choice.manifest, source),
                 )
-                target.load(_openers(project, name, choice.manifest, source, progress))
+                target.load(openers(project, name, choice.manifest, source, progress))
         except (DamagedError, DestinationError) as error:
             failure = error
             for _source, target in targets:
                 target.discard()
         else:
-            return
+            return name
     assert failure is not None
     if isinstance(failure, ObjectMissingError):
         raise DamagedError(
@@ -63,9 +66,10 @@ def _raw_size(manifest: Manifest, source: SavedSource) -> int:
     return sum(artifact.raw_size for artifact in (*source.artifacts, *packs))
 
 
-def _openers(
+def openers(
     project: Project, name: str, manifest: Manifest, source: SavedSource, progress: Progress
 ) -> dict[str, Callable[[], Reader]]:
+    """Return what opens each artifact that `source` is loaded from, by the artifact's name."""
     destination = project.destinations[name]
     artifacts = {artifact.name: artifact for artifact in source.artifacts}
     if source.name == "media":
@@ -80,9 +84,7 @@ def _openers(
 
 def check(manifest: Manifest, targets: Targets, progress: Progress) -> None:
     progress.step(Message(_("Checking what was loaded against the manifest")))
-    problems = [
-        str(problem) for source, target in targets for problem in target.check(_facts(source))
-    ]
+    problems = differences(targets)
     if problems:
         raise RestoreError(
             _("What was loaded is not what %(name)s states: %(problems)s"),
@@ -90,6 +92,11 @@ def check(manifest: Manifest, targets: Targets, progress: Progress) -> None:
             name=manifest.name,
             problems="; ".join(problems[:10]),
         )
+
+
+def differences(targets: Targets) -> list[str]:
+    """Return all that differs between what was loaded and what the manifest states."""
+    return [str(problem) for source, target in targets for problem in target.check(_facts(source))]
 
 
 def _facts(source: SavedSource) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mipyme_backup.private_files import make_folder
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
+from mipyme_backup.sources.media.folders import remove_tree
 
 
 class Progress(Protocol):
@@ -82,7 +82,7 @@ class Project:
         try:
             yield Path(folder)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(Path(folder))
 
     def sweep_work(self) -> None:
         """Remove what runs that died left unfinished here. Call it with the lock held, at first.
@@ -90,6 +90,12 @@ class Project:
         Every work folder: in a container the next run often has the process id of one that died.
         """
         for folder in (self.state_dir / "work").glob("*"):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         for file in self.state_dir.glob("*/*.tmp"):
             file.unlink(missing_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a work folder; media in it may have folders that nobody may write to."""
+    with contextlib.suppress(OSError):
+        remove_tree(folder)

@@ -66,7 +66,8 @@ def _abandon(project: Project, entry: Entry) -> None:
         return
     if roll_back(project, entry, targets):
         project.catalog.end_restore(entry["id"], "abandoned")
-        logger.warning("The interrupted restore %s was rolled back.", entry["id"])
+        what = "drill" if entry.get("drill") else "restore"
+        logger.warning("The interrupted %s %s was rolled back.", what, entry["id"])
 
 
 def _finish(project: Project, entry: Entry) -> None:

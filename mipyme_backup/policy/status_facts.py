@@ -99,6 +99,16 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrillFacts:
+    """The last drill as the catalog notes it; `seconds` is how long the restore took."""
+
+    finished_at: datetime
+    passed: bool
+    backup_name: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that the rules look at.
 

@@ -13,7 +13,15 @@ from mipyme_backup.errors import ConfigurationError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources import postgresql, sqlite
-from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, Target, View
+from mipyme_backup.sources.base import (
+    Artifact,
+    Facts,
+    Snapshot,
+    Source,
+    Target,
+    View,
+    artifact_name,
+)
 from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.sqlite.parse import check_file
@@ -129,22 +137,8 @@ class DatabaseSource(Source):
         `facts` and `raw_size` (bytes) are those of its artifact. `in_place` is for a role that
         may not create databases; an SQLite file is swapped as ever.
         """
-        if alias not in connections.settings:
-            raise RestoreError(
-                _("The backup holds the database %(alias)s, which is not in DATABASES."),
-                hint=_("Add it to DATABASES, or restore others with --only."),
-                alias=alias,
-            )
-        vendor = self.vendor(alias)
-        if facts.get("engine") != vendor:
-            raise RestoreError(
-                _("The backup of %(alias)s is of %(saved)s, and the database here is %(here)s."),
-                hint=_("Use the engine it was made on, or load the fixtures: --only fixtures"),
-                alias=alias,
-                saved=facts.get("engine"),
-                here=vendor,
-            )
-        if vendor == "sqlite":
+        self._require_engine(alias, facts)
+        if self.vendor(alias) == "sqlite":
             return sqlite.SQLiteTarget.prepare(
                 alias=alias,
                 settings_dict=self.settings(alias),
@@ -168,6 +162,45 @@ class DatabaseSource(Source):
             to_database=to_database,
             bin_dir=self._bin_dir,
         )
+
+    def drill_target(
+        self, alias: str, *, drill_id: str, facts: Facts, raw_size: int, folder: Path
+    ) -> Target:
+        """Return where a backup of `alias` is loaded to be looked at and removed again.
+
+        On a server that is a database of its own, else a file in `folder`. Raises as `target`
+        does.
+        """
+        self._require_engine(alias, facts)
+        if self.vendor(alias) == "sqlite":
+            return sqlite.SQLiteTarget.prepare(
+                alias=alias,
+                settings_dict=self.settings(alias),
+                restore_id=drill_id,
+                to_database=str(folder / artifact_name(alias, "sqlite3")),
+                raw_size=raw_size,
+            )
+        return postgresql.PostgreSQLTarget.prepare(
+            alias=alias,
+            settings_dict=self.settings(alias),
+            restore_id=drill_id,
+            facts=facts,
+            bin_dir=self._bin_dir,
+            drill=True,
+        )
+
+    def saved_as(self, alias: str) -> str | None:
+        """Return the alias under which this very database is saved; None where it is not.
+
+        One that ``TEST`` calls a mirror of another (a replica) stands for that one.
+        """
+        mirrored = (connections.settings[alias].get("TEST") or {}).get("MIRROR")
+        name = mirrored if mirrored in connections.settings else alias
+        try:
+            identity = self._identity(name)
+        except ConfigurationError:
+            return None
+        return next((known for known in self.aliases if self._identity(known) == identity), None)
 
     def restored_target(self, state: dict[str, Any]) -> Target:
         """Return the target that another process kept in its journal."""
@@ -200,6 +233,24 @@ class DatabaseSource(Source):
             check_dump(reader, int(facts["major"]), self._bin_dir)
         else:
             check_file(reader)
+
+    def _require_engine(self, alias: str, facts: Facts) -> None:
+        """Raise RestoreError where the settings lack the database, or it is of another engine."""
+        if alias not in connections.settings:
+            raise RestoreError(
+                _("The backup holds the database %(alias)s, which is not in DATABASES."),
+                hint=_("Add it to DATABASES, or restore others with --only."),
+                alias=alias,
+            )
+        vendor = self.vendor(alias)
+        if facts.get("engine") != vendor:
+            raise RestoreError(
+                _("The backup of %(alias)s is of %(saved)s, and the database here is %(here)s."),
+                hint=_("Use the engine it was made on, or load the fixtures: --only fixtures"),
+                alias=alias,
+                saved=facts.get("engine"),
+                here=vendor,
+            )
 
     def _wanted(self) -> Sequence[str]:
         return list(connections.settings) if self._aliases is None else self._aliases

@@ -93,13 +93,16 @@ class PostgreSQLTarget(Target):
         facts: Facts,
         to_database: str | None = None,
         bin_dir: Path | None = None,
+        drill: bool = False,
     ) -> Self:
         """Return the target of a new restore; nothing is changed on the server.
 
-        `to_database` makes a copy of that name, which must not exist, and replaces nothing.
+        `to_database` makes a copy of that name, which must not exist, and replaces nothing. That
+        of a `drill` is never swapped in.
         """
         model = str(settings_dict.get("NAME") or "") or _name_by_service(alias, settings_dict)
-        name = to_database or model
+        thrown_away = beside(model, "drill", restore_id) if drill else None
+        name = thrown_away or to_database or model
         with (
             maintenance(alias, settings_dict, apart_from={name}) as connection,
             connection.cursor() as cursor,
@@ -119,7 +122,7 @@ class PostgreSQLTarget(Target):
                 "model": model,
                 "live": name,
                 "replaces": exists,
-                "side": beside(name, "restoring", restore_id),
+                "side": thrown_away or beside(name, "restoring", restore_id),
                 "before": beside(name, "before", restore_id),
                 "parked": beside(name, "swapping", restore_id),
                 "facts": {key: facts[key] for key in KEPT_FACTS if key in facts},

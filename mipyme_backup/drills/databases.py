@@ -1,0 +1,86 @@
+"""What must hold of each restored database: no migration missing, no rule broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.core.checks import run_checks
+from django.db import Error, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from mipyme_backup.sources.postgresql import content
+
+
+def check(aliases: Sequence[str]) -> Iterator[str]:
+    """Yield every error of ``manage.py check``."""
+    for message in run_checks(databases=list(aliases)):
+        if message.is_serious() and not message.is_silenced():
+            yield f"{message.id}: {message.msg}"
+
+
+def migrations(aliases: Sequence[str]) -> Iterator[str]:
+    """Yield every migration that ``migrate --check`` would ask for.
+
+    A database that migrations never touched is none of theirs.
+    """
+    for alias in aliases:
+        executor = MigrationExecutor(connections[alias])
+        if alias != "default" and not executor.recorder.has_table():
+            continue
+        executor.loader.check_consistent_history(connections[alias])
+        for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            yield f"{alias}: the migration {migration} is not applied; run migrate after a restore"
+
+
+def constraints(aliases: Sequence[str]) -> Iterator[str]:
+    """Yield every constraint that rows break, those included that were never validated."""
+    for alias in aliases:
+        connection = connections[alias]
+        try:
+            connection.check_constraints()
+        except Error as error:
+            yield f"{alias}: {error}"
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                yield from _not_valid(alias, cursor)
+
+
+def _not_valid(alias: str, cursor: Any) -> Iterator[str]:
+    for index in content.names(cursor, content.INVALID_INDEXES):
+        yield f"{alias}: the index {index} is not valid"
+    for name in content.names(cursor, content.UNVALIDATED):
+        table, _dot, constraint = name.rpartition(".")
+        try:
+            cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}")
+        except Error as error:
+            yield f"{alias}: {' '.join(str(error).split())}"
+
+
+def sequences(aliases: Sequence[str]) -> Iterator[str]:
+    """Yield every sequence whose next value a key already has."""
+    for alias in aliases:
+        connection = connections[alias]
+        with connection.cursor() as cursor:
+            behind = (
+                content.sequences_behind(cursor)
+                if connection.vendor == "postgresql"
+                else _sqlite_sequences_behind(cursor)
+            )
+        for name in behind:
+            yield f"{alias}: the sequence {name} is behind its column"
+
+
+def _sqlite_sequences_behind(cursor: Any) -> list[str]:
+    cursor.execute("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_sequence'")
+    if not cursor.fetchone()[0]:
+        return []
+    cursor.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name")
+    behind = []
+    for name, value in cursor.fetchall():
+        quoted = '"{}"'.format(name.replace('"', '""'))
+        cursor.execute(f"SELECT max(rowid) FROM {quoted}")  # noqa: S608 - quoted above
+        highest = cursor.fetchone()[0]
+        if highest is not None and highest > value:
+            behind.append(name)
+    return behind

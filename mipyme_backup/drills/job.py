@@ -1,0 +1,82 @@
+"""What the process of a drill is told, and what it tells: plain JSON. Imports no Django."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_PROBLEMS = 20
+LONGEST_PROBLEM = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a drill: how many `seconds` it took, and every problem that it found."""
+
+    name: str
+    seconds: float
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "seconds": round(self.seconds, 3),
+            "ok": self.ok,
+            "problems": list(self.problems),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """How an entry of ``DATABASES`` becomes the throwaway one: what to set, what to take out."""
+
+    values: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    without_options: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The drill's process in full.
+
+    `settings` is the project's settings module. Of `databases` (by alias) those that are None
+    hold nothing of the backup, and cannot be reached. `folder` is private and empty;
+    `media_folder` holds what was restored of the storage `media_storage`, and the file `hashes`
+    what each file must be; all three are None where the backup holds no media. `assertions` are
+    dotted paths.
+    """
+
+    settings: str
+    databases: Mapping[str, Database | None]
+    folder: str
+    media_storage: str | None = None
+    media_folder: str | None = None
+    hashes: str | None = None
+    assertions: Sequence[str] = ()
+
+    def dump(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), default=str).encode()
+
+    @classmethod
+    def load(cls, data: bytes) -> Job:
+        values = json.loads(data)
+        values["databases"] = {
+            alias: None if entry is None else Database(**entry)
+            for alias, entry in values["databases"].items()
+        }
+        return cls(**values)
+
+
+def listed(problems: Sequence[str]) -> tuple[str, ...]:
+    """Return the problems, each at a readable length, and of very many the first and a count."""
+    shown = [problem[:LONGEST_PROBLEM] for problem in problems[:MOST_PROBLEMS]]
+    if len(problems) > MOST_PROBLEMS:
+        shown.append(f"… and {len(problems) - MOST_PROBLEMS} more")
+    return tuple(shown)

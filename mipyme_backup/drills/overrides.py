@@ -1,0 +1,86 @@
+"""Puts throwaway places into the project's settings, before Django reads them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mipyme_backup.drills.job import Database, Job
+
+UNREACHABLE = {"ENGINE": "django.db.backends.dummy"}
+FILES = "django.core.files.storage.FileSystemStorage"
+MEMORY = "memory://"
+
+
+def apply(job: Job) -> None:
+    """Change the settings module in place, so that whoever imports it sees the same.
+
+    Its own name stays ``DJANGO_SETTINGS_MODULE``: defaults are derived from that.
+    """
+    os.environ["DJANGO_SETTINGS_MODULE"] = job.settings
+    os.environ["CELERY_BROKER_URL"] = MEMORY
+    module = importlib.import_module(job.settings)
+    for name, value in overrides(vars(module), job).items():
+        setattr(module, name, value)
+
+
+def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """Return the settings of a drill that differ from the project's own `settings`.
+
+    Its databases, files, caches, sessions, mail and queues are nobody else's.
+    """
+    folders = Path(job.folder) / "storages"
+    media = job.media_folder if job.media_storage == "default" else None
+    installed = settings.get("INSTALLED_APPS", ())
+    sessions = "db" if "django.contrib.sessions" in installed else "signed_cookies"
+    return {
+        "DATABASES": {
+            alias: database(entry, job.databases.get(alias))
+            for alias, entry in settings.get("DATABASES", {}).items()
+        },
+        "MEDIA_ROOT": media or str(folders / "default"),
+        "STORAGES": _storages(settings, job, folders),
+        "CACHES": {
+            alias: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": alias}
+            for alias in {"default": None, **settings.get("CACHES", {})}
+        },
+        "SESSION_ENGINE": f"django.contrib.sessions.backends.{sessions}",
+        "EMAIL_BACKEND": "django.core.mail.backends.locmem.EmailBackend",
+        "TASKS": {
+            alias: {"BACKEND": "django.tasks.backends.dummy.DummyBackend"}
+            for alias in {"default": None, **settings.get("TASKS", {})}
+        },
+        "CELERY_BROKER_URL": MEMORY,
+        "CELERY_RESULT_BACKEND": "cache+memory://",
+    }
+
+
+def database(entry: Mapping[str, Any], drilled: Database | None) -> dict[str, Any]:
+    """Return the ``DATABASES`` entry of a drill; of None, one that nothing can be read from."""
+    if drilled is None:
+        return dict(UNREACHABLE)
+    options = {
+        name: value
+        for name, value in entry.get("OPTIONS", {}).items()
+        if name not in drilled.without_options
+    }
+    return {**entry, **drilled.values, "OPTIONS": {**options, **drilled.options}}
+
+
+def _storages(settings: Mapping[str, Any], job: Job, folders: Path) -> dict[str, Any]:
+    """Give every storage a folder of its own, save the static files, which are only read."""
+    static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    given = {"default": {}, "staticfiles": static, **settings.get("STORAGES", {})}
+    places = {alias: str(folders / alias) for alias in given if alias != "staticfiles"}
+    if job.media_storage is not None and job.media_folder is not None:
+        places[job.media_storage] = job.media_folder
+    return {
+        **given,
+        **{
+            alias: {"BACKEND": FILES, "OPTIONS": {"location": place}}
+            for alias, place in places.items()
+        },
+    }

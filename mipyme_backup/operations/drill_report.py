@@ -1,0 +1,96 @@
+"""The evidence of a drill: a JSON file, and a page to fill in, sign and keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.template import Context, Engine
+from django.utils import timezone
+
+from mipyme_backup.operations.drill_words import WORDS
+from mipyme_backup.operations.project import Project
+from mipyme_backup.private_files import make_folder, sync_folder, write_file
+
+if TYPE_CHECKING:
+    from mipyme_backup.operations.drill import DrillResult
+
+LANGUAGES = tuple(WORDS)
+TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How the page is written: its `language`, and the `checklist`, None for the policy's own."""
+
+    language: str = "en"
+    checklist: Sequence[str] | None = None
+    host: str = ""
+
+
+def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
+    """Write both files into ``STATE_DIR/drills``, private; return the result that names them."""
+    folder = project.state_dir / "drills"
+    make_folder(folder)
+    name = f"drill_{result.started_at:%Y%m%dT%H%M%SZ}_{result.id}"
+    paths = (folder / f"{name}.json", folder / f"{name}.html")
+    named = replace(result, reports=paths)
+    document = {"project": project.name, "host": asked.host, **named.to_dict()}
+    for path, text in (
+        (paths[0], json.dumps(document, indent=1) + "\n"),
+        (paths[1], render(project.name, named, asked)),
+    ):
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        write_file(temporary, text.encode())
+        temporary.rename(path)
+    sync_folder(folder)
+    return named
+
+
+def render(project: str, result: DrillResult, asked: Asked) -> str:
+    """Return the page: self-contained, fit to be printed."""
+    words = WORDS[asked.language]
+    context = {
+        "words": words,
+        "language": asked.language,
+        "project": project,
+        "host": asked.host,
+        "drill": result,
+        "started": _moment(result.started_at),
+        "finished": _moment(result.finished_at),
+        "steps": [_row(step, words) for step in result.steps],
+        "verified": _verified(result, words),
+        "checklist": words["disaster"] if asked.checklist is None else asked.checklist,
+    }
+    engine = Engine(dirs=[str(TEMPLATES)], autoescape=True)
+    return engine.get_template("drill_report.html").render(Context(context))
+
+
+def _row(step: Any, words: dict[str, Any]) -> dict[str, Any]:
+    kind, _colon, about = step.name.partition(":")
+    said = words["steps"].get(kind, kind)
+    return {
+        "name": step.name,
+        "title": f"{said}: {about}" if about else said,
+        "ok": step.ok,
+        "seconds": f"{step.seconds:.1f}",
+        "problems": step.problems,
+    }
+
+
+def _verified(result: DrillResult, words: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the policy's questions with the steps' answers, None where no step was taken."""
+    answers = {step.name: step.ok for step in result.steps}
+    return [
+        {"question": question, "ok": answers.get(name)}
+        for name, question in words["verified"].items()
+    ]
+
+
+def _moment(at: datetime) -> str:
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S %Z}"
