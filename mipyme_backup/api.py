@@ -7,6 +7,7 @@ returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All error
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings as django_settings
 
 from mipyme_backup import conf
-from mipyme_backup.errors import BackupError, SlotDoneError, UsageError, reason_of
+from mipyme_backup.errors import BackupError, KeyMissingError, SlotDoneError, UsageError, reason_of
 from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
 from mipyme_backup.monitoring import notifications
@@ -209,12 +210,13 @@ def drill(
     identifier: str | None = None,
     destination: str | None = None,
     language: str = "en",
+    wait: bool = False,
     progress: Progress | None = None,
 ) -> DrillResult:
     """Rehearse the restore of a backup, the newest without an `identifier`.
 
     It goes into a database and a folder that are removed again. `language` is that of the
-    report's page, ``en`` or ``es``; raises UsageError for any other.
+    report's page, ``en`` or ``es``; raises UsageError for any other. `wait` waits for the lock.
     """
     if language not in drill_report.LANGUAGES:
         raise UsageError(
@@ -233,7 +235,7 @@ def drill(
             language=language, checklist=settings.checklist, host=socket.gethostname()
         ),
     )
-    return drill_operation.run(build_project(), request, progress or Silent())
+    return drill_operation.run(build_project(), request, progress or Silent(), wait=wait)
 
 
 def verify(
@@ -352,6 +354,7 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
         "verify": lambda slot: rolling.run(build_project(), slot, progress),
         "prune": lambda slot: prune(wait=True, progress=progress),
         "status": lambda slot: watch(),
+        "drill": lambda slot: _scheduled_drill(progress),
     }
 
 
@@ -368,6 +371,13 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result
+
+
+def _scheduled_drill(progress: Progress) -> None:
+    """Drill where this host can open its backups; what it finds is kept, and `status` tells."""
+    in_spanish = django_settings.LANGUAGE_CODE.partition("-")[0] == "es"
+    with contextlib.suppress(KeyMissingError):
+        drill(language="es" if in_spanish else "en", wait=True, progress=progress)
 
 
 def _zone() -> ZoneInfo:

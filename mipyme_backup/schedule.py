@@ -15,7 +15,7 @@ from cronsim import CronSim
 
 from mipyme_backup.messages import Message, _
 
-JOBS = ("status", "daily", "monthly", "verify", "prune")
+JOBS = ("status", "daily", "monthly", "verify", "prune", "drill")
 """The jobs, in the order in which those that are due together begin: who tells comes first."""
 
 BACKUPS = frozenset({"daily", "monthly"})
@@ -166,5 +166,6 @@ JOB_TEXTS = {
     "verify": Message(_("verification of the copies")),
     "prune": Message(_("deleting what is older than its retention")),
     "status": Message(_("a look at the state, and alerts")),
+    "drill": Message(_("a restore drill")),
 }
 """What each job is, for people."""

@@ -124,3 +124,9 @@ def prune(self: Task[Any, Any]) -> dict[str, Any]:
 def status(self: Task[Any, Any]) -> dict[str, Any]:
     """Return how the backups are, and tell the channels of ALERTS what they do not know yet."""
     return _tried(self, api.watch)
+
+
+@shared_task(name="mipyme_backup.drill", **OPTIONS)
+def drill(self: Task[Any, Any], *, language: str = "en") -> dict[str, Any]:
+    """Rehearse the restore of the newest backup; it waits for the lock."""
+    return _tried(self, lambda: api.drill(language=language, wait=True))

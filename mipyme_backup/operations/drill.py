@@ -84,13 +84,15 @@ class DrillResult:
         }
 
 
-def run(project: Project, request: Request, progress: Progress) -> DrillResult:
-    """Rehearse a restore; what is live is neither read nor written.
+def run(
+    project: Project, request: Request, progress: Progress, *, wait: bool = False
+) -> DrillResult:
+    """Rehearse a restore; what is live is neither read nor written. `wait` waits for the lock.
 
     Returns what was found, good or bad. Raises what keeps it from being tried at all, and, once
     the evidence is kept, what keeps the backup from being loaded.
     """
-    with project.lock("drill"):
+    with project.lock("drill", wait=wait):
         settle(project)
         choice = choose(project, identifier=request.identifier, destination=request.destination)
         for warning in choice.warnings:

@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, schedule
 from mipyme_backup.errors import SlotDoneError, UsageError
-from mipyme_backup.models import Backup
+from mipyme_backup.models import Backup, Drill
 from mipyme_backup.operations import scheduled
 
 MADRID = ZoneInfo("Europe/Madrid")
@@ -67,6 +67,15 @@ class TestRunDue:
             datetime(2026, 7, 16, 2, tzinfo=MADRID),
         }
         assert (backups / "monthly" / "mipyme_backup_202607").is_dir()
+
+    def test_first_sunday(self, backups: Path) -> None:
+        run_due(MORNING)
+        sunday = run_due(datetime(2026, 8, 2, 4, 1, tzinfo=MADRID))
+        week_after = run_due(datetime(2026, 8, 9, 4, 1, tzinfo=MADRID))
+
+        assert sunday["drill"] == "done" and "drill" not in week_after
+        assert Drill.objects.count() == 1
+        assert [*(backups / ".state" / "drills").glob("*.html")]
 
     def test_many_at_once_take_one(self, backups: Path) -> None:
         slot = datetime(2026, 7, 15, 2, tzinfo=MADRID)
