@@ -133,6 +133,11 @@ class Facts:
         """The newest backup that counts, good or not."""
         return newest_of(backup for backup in self.backups if backup.counts)
 
+    @property
+    def good(self) -> list[BackupFacts]:
+        """The good backups that count, in no order."""
+        return [backup for backup in self.backups if backup.counts and backup.good]
+
     def newest_good(self, destination: str | None = None) -> BackupFacts | None:
         """Return the newest good backup that counts: on the destination, or on any."""
         return newest_of(

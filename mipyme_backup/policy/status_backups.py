@@ -1,0 +1,115 @@
+"""The rules about the newest backups: is there a good one, how old is it, is it whole?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from mipyme_backup.messages import Message, _
+from mipyme_backup.policy.finding import Finding, age_text
+from mipyme_backup.policy.status_facts import BackupFacts, Facts, Policy, newest_of
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far two clocks may be apart before a backup counts as one from the future."""
+
+
+def no_backup(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    if facts.newest_good() is None:
+        yield Finding(
+            id="no_backup",
+            level="critical",
+            message=Message(_("There is no good backup that holds everything.")),
+            hint=Message(_("Take one: manage.py backup")),
+        )
+
+
+def damaged(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    newest = facts.newest
+    if newest is not None and newest.copies and not newest.good:
+        yield Finding(
+            id="newest_damaged",
+            level="critical",
+            message=Message(
+                _("The newest backup, %(name)s, has no good copy any more: %(copies)s"),
+                {
+                    "name": newest.name,
+                    "copies": ", ".join(f"{n}: {c.status}" for n, c in newest.copies.items()),
+                },
+            ),
+            hint=Message(
+                _("Take another: manage.py backup. Then look at the disks, and who writes there.")
+            ),
+        )
+
+
+def hidden(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """Neither a destination nor the catalog tells of a backup that this host remembers."""
+    newest = facts.newest
+    seen = newest.sequence if newest else 0
+    if seen < facts.highest_known:
+        yield Finding(
+            id="newest_hidden",
+            level="warning",
+            message=Message(
+                _("The newest backup in sight is number %(seen)d; number %(known)d was made."),
+                {"seen": seen, "known": facts.highest_known},
+            ),
+            hint=Message(
+                _(
+                    "Where no destination is away, somebody has removed what is newer: look who"
+                    " can write there. Then: manage.py backup"
+                )
+            ),
+        )
+
+
+def old(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    newest = newest_of(item for item in facts.good if not _is_from_future(item, now))
+    if newest is not None and now - newest.finished_at > policy.max_age:
+        yield Finding(
+            id="backup_old",
+            level="critical",
+            message=Message(
+                _("The newest good backup, %(name)s, is %(age)s old; %(limit)s are allowed."),
+                {
+                    "name": newest.name,
+                    "age": age_text(now - newest.finished_at),
+                    "limit": age_text(policy.max_age),
+                },
+            ),
+            hint=Message(
+                _("Take one: manage.py backup. Then look at the schedule: why did none come?")
+            ),
+        )
+
+
+def future(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    newest = newest_of(item for item in facts.good if _is_from_future(item, now))
+    if newest is not None:
+        yield Finding(
+            id="backup_from_future",
+            level="warning",
+            message=Message(
+                _("The backup %(name)s is dated %(ahead)s ahead of now: its age is not known."),
+                {"name": newest.name, "ahead": age_text(newest.finished_at - now)},
+            ),
+            hint=Message(_("Set the clock of this machine, and keep it right with NTP.")),
+        )
+
+
+def small(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    newest = facts.newest
+    if newest is not None and newest.stored_size < policy.min_size:
+        yield Finding(
+            id="backup_small",
+            level="warning",
+            message=Message(
+                _("The newest backup, %(name)s, has %(size)d bytes only; %(limit)d are asked for."),
+                {"name": newest.name, "size": newest.stored_size, "limit": policy.min_size},
+            ),
+            hint=Message(_("Look whether the database and the media are what they should be.")),
+        )
+
+
+def _is_from_future(backup: BackupFacts, now: datetime) -> bool:
+    return backup.finished_at > now + CLOCK_SKEW

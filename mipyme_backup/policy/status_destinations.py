@@ -1,0 +1,168 @@
+"""The rules about destinations: can they be used, and do they have what they should?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from mipyme_backup.messages import Message, _
+from mipyme_backup.policy.finding import Finding, age_text
+from mipyme_backup.policy.status_facts import (
+    DAMAGED,
+    BackupFacts,
+    DestinationFacts,
+    Facts,
+    Policy,
+)
+
+NAMES_SHOWN = 3
+
+COPY_TEXTS = {
+    "failed": _("Copying the newest backup, %(name)s, to %(destination)s failed: %(reason)s"),
+    "pending": _("The newest backup, %(name)s, is not on %(destination)s yet."),
+    "missing": _("The newest backup, %(name)s, has no copy on %(destination)s."),
+    "damaged": _("The newest backup, %(name)s, is damaged on %(destination)s: %(reason)s"),
+}
+
+
+def away(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    away = [item for item in facts.destinations if not item.reachable or item.writable is False]
+    for destination in away:
+        unwritable = destination.reachable
+        text = _("The destination %(name)s cannot be reached: %(reason)s")
+        if unwritable:
+            text = _("The destination %(name)s takes no backups: %(reason)s")
+        kind = "unwritable" if unwritable else "unreachable"
+        yield Finding(
+            id=f"destination_{kind}:{destination.name}",
+            level="critical" if len(away) == len(facts.destinations) else "warning",
+            message=Message(text, {"name": destination.name, "reason": destination.error or "-"}),
+            hint=destination.hint
+            if destination.hint.text
+            else Message(_("Look at it, and at its entry in DESTINATIONS.")),
+        )
+
+
+def copies(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    newest = facts.newest_good()
+    for destination in _reachable(facts):
+        copy = newest.copies.get(destination.name) if newest else None
+        if newest is None or copy is None or copy.status not in COPY_TEXTS:
+            continue  # complete, or pruned on purpose
+        reason = {"reason": copy.error.partition("\n")[0] or "-"}
+        yield Finding(
+            id=f"copy_{copy.status}:{destination.name}",
+            level="warning",
+            message=Message(
+                COPY_TEXTS[copy.status],
+                {"name": newest.name, "destination": destination.name, **reason},
+            ),
+            hint=_mend(newest, destination)
+            if copy.status == DAMAGED
+            else _complete(newest, destination),
+        )
+
+
+def behind(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """Where another destination has what is asked for, and nobody meant to send it here."""
+    newest = facts.newest_good()
+    if newest is None or now - newest.finished_at > policy.max_age:
+        return
+    for destination in _reachable(facts):
+        if destination.name in newest.copies:
+            continue
+        held = facts.newest_good(destination.name)
+        if held is None:
+            yield Finding(
+                id=f"destination_empty:{destination.name}",
+                level="warning",
+                message=Message(
+                    _("The destination %(name)s holds no good backup."), {"name": destination.name}
+                ),
+                hint=_complete(newest, destination),
+            )
+        elif now - held.finished_at > policy.max_age:
+            yield Finding(
+                id=f"destination_old:{destination.name}",
+                level="warning",
+                message=Message(
+                    _("The newest good backup on %(destination)s, %(name)s, is %(age)s old."),
+                    {
+                        "destination": destination.name,
+                        "name": held.name,
+                        "age": age_text(now - held.finished_at),
+                    },
+                ),
+                hint=_complete(newest, destination),
+            )
+
+
+def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for destination in facts.destinations:
+        names = destination.unreadable
+        if names:
+            shown = [*names[:NAMES_SHOWN], "…"] if len(names) > NAMES_SHOWN else names
+            yield Finding(
+                id=f"unreadable:{destination.name}",
+                level="warning",
+                message=Message(
+                    _(
+                        "%(destination)s holds what cannot be read as a backup (%(count)d:"
+                        " %(names)s): %(reason)s"
+                    ),
+                    {
+                        "count": len(names),
+                        "destination": destination.name,
+                        "names": ", ".join(shown),
+                        "reason": destination.unreadable_reason,
+                    },
+                ),
+                hint=Message(
+                    _(
+                        "Where it was made with another key, name that in ENCRYPTION; else look"
+                        " at the disk."
+                    )
+                ),
+            )
+
+
+def full(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for destination in facts.destinations:
+        free, total = destination.free, destination.total
+        if destination.remote or free is None or not total:
+            continue
+        if free / total < policy.min_free_disk:
+            yield Finding(
+                id=f"disk_low:{destination.name}",
+                level="warning",
+                message=Message(
+                    _("The disk of %(name)s has %(share)d %% free; %(limit)d %% are asked for."),
+                    {
+                        "name": destination.name,
+                        "share": 100 * free // total,
+                        "limit": round(100 * policy.min_free_disk),
+                    },
+                ),
+                hint=Message(_("Free some space there, or give the backups a larger disk.")),
+            )
+
+
+def _reachable(facts: Facts) -> list[DestinationFacts]:
+    return [destination for destination in facts.destinations if destination.reachable]
+
+
+def _complete(backup: BackupFacts, destination: DestinationFacts) -> Message:
+    return Message(
+        _("Complete that copy: manage.py backup --complete %(id)s --destination %(name)s"),
+        {"id": backup.id[:8], "name": destination.name},
+    )
+
+
+def _mend(backup: BackupFacts, destination: DestinationFacts) -> Message:
+    return Message(
+        _(
+            "Mend that copy: manage.py backup --complete %(id)s --destination %(name)s, then"
+            " manage.py verify_backups %(id)s"
+        ),
+        {"id": backup.id[:8], "name": destination.name},
+    )
