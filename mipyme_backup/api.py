@@ -549,6 +549,7 @@ def _status(project: Project, timeout: float, now: datetime | None = None) -> St
         max_age=alerts["max_age"],
         min_size=alerts["min_size"],
         min_free_disk=alerts["min_free_disk"],
+        max_shrink=alerts["max_shrink"],
     )
     return monitoring.take(project, policy, host=socket.gethostname(), seconds=timeout, now=now)
 

@@ -25,7 +25,7 @@ from django.db.models.base import ModelState
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import BackupError, SourceError
-from mipyme_backup.manifest import Manifest
+from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import Message
 from mipyme_backup.models import Backup, Copy, Drill, Restore
 from mipyme_backup.policy.retention import Run
@@ -407,12 +407,13 @@ class Catalog:
     def pin(self, backup_id: str, pinned: bool) -> None:
         Backup.objects.filter(backup_id=backup_id).update(pinned=pinned)
 
-    def recorded(self, limit: int) -> list[BackupFacts] | None:
+    def recorded(self, project: str, limit: int) -> list[BackupFacts] | None:
         """Return the newest backups that count, with their copies; None where that cannot be."""
         try:
             _check_exists("default")
             made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
-            backups = Backup.objects.filter(status__in=made, whole=True)
+            ours = {"manifest__project": project}  # another one may use the same place
+            backups = Backup.objects.filter(status__in=made, whole=True, **ours)
             newest = backups.exclude(kind=Backup.Kind.SAFETY).order_by("-sequence", "-started_at")
             return [_facts(backup) for backup in newest.prefetch_related("copies")[:limit]]
         except UNAVAILABLE as error:
@@ -521,6 +522,8 @@ def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: 
 
 def _facts(backup: Backup) -> BackupFacts:
     snapshot = backup.manifest.get("snapshot_at")
+    sources = backup.manifest.get("sources", ())
+    saved = [(source["name"], source["facts"]) for source in sources]
     return BackupFacts(
         id=backup.backup_id,
         name=backup.name,
@@ -534,6 +537,9 @@ def _facts(backup: Backup) -> BackupFacts:
             copy.destination: CopyFacts(status=copy.status, error=copy.error)
             for copy in backup.copies.all()
         },
+        data_size=sum(a["raw_size"] for source in sources for a in source["artifacts"]),
+        media_size=media_bytes(saved),
+        rows=row_counts(saved),
     )
 
 

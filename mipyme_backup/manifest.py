@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,8 @@ MAX_BYTES = 64 * 2**20
 MARKER = b',\n "authentication": '
 HMAC = "HMAC-SHA256"
 CHECKSUM = "SHA-256"
+DEFAULT_DATABASE = "database:default"
+MEDIA = "media"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SHAPES: dict[str, Any] = {
@@ -121,12 +123,43 @@ class Manifest:
         return next((source for source in self.sources if source.name == name), None)
 
     @property
+    def facts(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The facts of each source, with its name."""
+        return [(source.name, source.facts) for source in self.sources]
+
+    @property
     def raw_size(self) -> int:
         return sum(artifact.raw_size for artifact in self.artifacts())
 
     @property
     def stored_size(self) -> int:
         return sum(artifact.stored_size for artifact in self.artifacts())
+
+
+def row_counts(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, int]:
+    """Return the rows by table, from the names and facts of sources.
+
+    A table outside the default database is called ``alias: table``.
+    """
+    return {
+        (table if name == DEFAULT_DATABASE else f"{name.partition(':')[2]}: {table}"): rows
+        for name, facts in sources
+        for saved in facts.values()
+        if isinstance(saved, Mapping) and isinstance(saved.get("tables"), Mapping)
+        for table, rows in saved["tables"].items()
+        if isinstance(rows, int)
+    }
+
+
+def media_bytes(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
+    """Return the bytes of all media files, from the names and facts of sources."""
+    return sum(
+        saved["bytes"]
+        for name, facts in sources
+        if name == MEDIA
+        for saved in facts.values()
+        if isinstance(saved, Mapping) and isinstance(saved.get("bytes"), int)
+    )
 
 
 def dump(manifest: Manifest, *, key: tuple[str, bytes] | None, derive_key: DeriveKey) -> bytes:

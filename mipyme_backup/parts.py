@@ -60,6 +60,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
         jobs=settings.jobs,
         keep_replaced=settings.keep_replaced,
         retention=partial(_retention, settings, destinations),
+        max_shrink=settings.alerts["max_shrink"],
         catalog=Catalog(),
     )
 

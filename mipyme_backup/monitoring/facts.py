@@ -8,7 +8,7 @@ from functools import partial
 
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
-from mipyme_backup.manifest import Manifest
+from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import _
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
@@ -43,7 +43,7 @@ def gather(project: Project, *, seconds: float) -> Facts:
     to it and deleted again; nothing is written where the listing has failed.
     """
     looks = _look_around(project, seconds)
-    recorded = project.catalog.recorded(RECORDED)
+    recorded = project.catalog.recorded(project.name, RECORDED)
     encryption = project.encryption
     return Facts(
         destinations=[_described(project, look) for look in looks.values()],
@@ -218,4 +218,7 @@ def _of_manifest(manifest: Manifest, copies: Mapping[str, CopyFacts]) -> BackupF
             for facts in source.facts.values()
             if "engine" in facts
         },
+        data_size=sum(a.raw_size for source in manifest.sources for a in source.artifacts),
+        media_size=media_bytes(manifest.facts),
+        rows=row_counts(manifest.facts),
     )

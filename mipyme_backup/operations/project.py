@@ -55,6 +55,7 @@ class Project:
     jobs: int
     keep_replaced: timedelta
     retention: Callable[[str], Policy]
+    max_shrink: float
     catalog: Catalog
 
     @property

@@ -16,7 +16,7 @@ from mipyme_backup.operations.deleting import Deleting
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery import settle
-from mipyme_backup.operations.survey import copies_on, lacking, pinned_on
+from mipyme_backup.operations.survey import copies_on, lacking, newest_whole, pinned_on
 from mipyme_backup.policy.retention import Decision, held_back, plan
 
 Action = Literal["keep", "delete", "locked", "failed"]
@@ -111,11 +111,11 @@ def run(
             settle(project)
         now = datetime.now(UTC)
         known = _known(project, now)
-        stop = held_back(known.newest)
+        stop = _stopped(project, known)
         if stop is not None:
             return PruneResult(
                 dry_run=dry_run,
-                destinations=tuple(Pruned(destination=n, error=_stopped(stop)) for n in names),
+                destinations=tuple(Pruned(destination=name, error=stop) for name in names),
             )
         held = {name: _listed(project, name) for name in names}
         pinned = known.pinned | pinned_on(one for one in held.values() if isinstance(one, Holdings))
@@ -193,12 +193,19 @@ def _known(project: Project, now: datetime) -> Known:
     return known
 
 
-def _stopped(reason: Message) -> BackupError:
-    return BackupError(
-        _("Nothing is pruned: %(reason)s"),
-        hint=_("Take a backup; once it has succeeded, prune again."),
-        reason=reason,
-    )
+def _stopped(project: Project, known: Known) -> BackupError | None:
+    """Return why nothing may be pruned anywhere, and what to do; None where it may be."""
+    text = _("Nothing is pruned: %(reason)s")
+    if reason := held_back(known.newest):
+        hint = _("Take a backup; once it has succeeded, prune again.")
+        return BackupError(text, hint=hint, reason=reason)
+    if reason := held_back(newest_whole(project)):
+        hint = _(
+            "Look what was deleted. Where it is meant, wait for some more backups, or set"
+            " max_shrink in ALERTS to 1 for one prune."
+        )
+        return BackupError(text, hint=hint, reason=reason)
+    return None
 
 
 def _listed(project: Project, name: str) -> Holdings | DestinationError:

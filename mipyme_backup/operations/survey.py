@@ -11,7 +11,19 @@ from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.leftovers import noted
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, Holdings
-from mipyme_backup.policy.retention import Copy
+from mipyme_backup.policy.retention import Copy, Run
+from mipyme_backup.policy.suspicion import LOOKED_BACK, loss
+
+
+def newest_whole(project: Project) -> Run | None:
+    """Return the newest good backup that counts, with what is suspect about it.
+
+    None where there are too few to compare it with, or the catalog cannot be read.
+    """
+    lost = loss(project.max_shrink, project.catalog.recorded(project.name, LOOKED_BACK * 2) or ())
+    if lost is None:
+        return None
+    return Run(name=lost.backup.name, status="complete", suspect=lost.suspect)
 
 
 def lacking(project: Project, name: str, held: Holdings, known: Known) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from mipyme_backup.policy import (
     status_backups,
+    status_content,
     status_destinations,
     status_host,
     status_runs,
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     status_runs.endless_run,
     status_destinations.full,
     status_backups.small,
+    status_content.shrunk,
     status_backups.future,
     status_host.unencrypted,
     status_host.no_catalog,

@@ -15,11 +15,15 @@ NOTHING = Message("")
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What is asked of the backups: sizes in bytes, `min_free_disk` a share from 0 to 1."""
+    """What is asked of the backups: sizes in bytes, `min_free_disk` a share from 0 to 1.
+
+    `max_shrink` is the share that the newest backup may have lost against those before it.
+    """
 
     max_age: timedelta
     min_size: int
     min_free_disk: float
+    max_shrink: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +36,9 @@ class CopyFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupFacts:
-    """A backup and its `copies` by destination; `stored_size` in bytes.
+    """A backup and its `copies` by destination; sizes in bytes, `rows` by table.
 
+    `media_size` is that of the media's files, `data_size` of all else, both as they are restored.
     `engines` are name and version of each database source's server, where they are known. A
     backup that lacks a source, or is of kind ``safety``, does not `count`.
     """
@@ -48,6 +53,13 @@ class BackupFacts:
     stored_size: int
     copies: Mapping[str, CopyFacts]
     engines: Mapping[str, str] = field(default_factory=dict)
+    data_size: int = 0
+    media_size: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def raw_size(self) -> int:
+        return self.data_size + self.media_size
 
     @property
     def counts(self) -> bool:
@@ -149,5 +161,10 @@ class Facts:
 
 
 def newest_of(backups: Iterable[BackupFacts]) -> BackupFacts | None:
-    """Return the newest by its sequence number, which no clock can change; None of none."""
-    return max(backups, key=lambda backup: (backup.sequence, backup.snapshot_at), default=None)
+    """Return the newest; None of none."""
+    return next(iter(newest_first(backups)), None)
+
+
+def newest_first(backups: Iterable[BackupFacts]) -> list[BackupFacts]:
+    """Return them in order by their sequence numbers, which no clock can change."""
+    return sorted(backups, key=lambda backup: (backup.sequence, backup.snapshot_at), reverse=True)

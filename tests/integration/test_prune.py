@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import time_machine
+from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
 from django.db import connection
 
@@ -561,3 +562,49 @@ class TestCommand:
         assert caught.value.returncode == 5
         assert "prune (process 4711" in str(caught.value)
         assert 90 in history.held()
+
+
+class TestSuspectNewest:
+    def test_nothing_goes_on_the_strength_of_one_that_lost_its_rows(self, history: History) -> None:
+        Group.objects.bulk_create(Group(name=f"group {number}") for number in range(200))
+        history.take(90, 4, 3, 2)
+        Group.objects.all().delete()
+        history.take(1)
+
+        result = api.prune()
+
+        assert "is suspect: tables have lost rows: auth_group 201 → 0" in error_of(result)
+        assert history.held() == {90, 4, 3, 2, 1}
+        found = {finding.id: finding for finding in api.status(timeout=60).findings}
+        assert found["rows_fallen"].level == "warning"
+        assert history.name(1) in str(found["rows_fallen"].message)
+
+        history.configure(ALERTS={"max_shrink": 1})
+        api.prune()
+        assert history.held() == {4, 3, 2, 1}
+        assert "rows_fallen" not in {finding.id for finding in api.status(timeout=60).findings}
+
+    def test_nothing_goes_after_the_media_are_gone(self, history: History) -> None:
+        film = history.media / "film"
+        film.write_bytes(bytes(16 * 10**6))
+        history.take(90, 4, 3, 2)
+        film.unlink()
+        history.take(1)
+
+        result = api.prune()
+
+        assert "is suspect: it holds" in error_of(result)
+        assert history.held() == {90, 4, 3, 2, 1}
+        assert "size_fallen" in {finding.id for finding in api.status(timeout=60).findings}
+
+    def test_smaller_backups_become_usual(self, history: History) -> None:
+        Group.objects.bulk_create(Group(name=f"group {number}") for number in range(200))
+        history.take(90, 80, 70)
+        Group.objects.all().delete()
+        history.take(4, 3)
+        stopped = api.prune()
+        history.take(2, 1, 0.5)
+
+        assert "is suspect" in error_of(stopped)
+        assert not api.prune().failed
+        assert history.held() == {4, 3, 2, 1, 0.5}

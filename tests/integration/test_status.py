@@ -108,6 +108,17 @@ class TestFacts:
         assert 0 < local["free_bytes"] < local["total_bytes"]
         assert local["place"] == str(backups)
 
+    def test_backups_of_another_project_in_the_same_place_are_not_ours(
+        self, backups: Path, settings: Any
+    ) -> None:
+        whole = settings.MIPYME_BACKUP
+        settings.MIPYME_BACKUP = {**whole, "PROJECT": "other"}
+        api.backup()
+        settings.MIPYME_BACKUP = whole
+        made = api.backup()
+
+        assert [backup.id for backup in api.status().facts.backups] == [made.manifest.id]
+
     def test_looking_changes_nothing(self, backups: Path) -> None:
         api.status(timeout=GENEROUS)
         assert not backups.exists()
