@@ -50,6 +50,7 @@ from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
 from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
+from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
 from mipyme_backup.schedule import JOBS, Attempts, Due, next_slot
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
@@ -544,12 +545,17 @@ def recovery_sheet(*, language: str = "en", timeout: float = STATUS_SECONDS) -> 
 def _status(project: Project, timeout: float, now: datetime | None = None) -> Status:
     if not timeout > 0:
         raise UsageError(_("The timeout must be above zero."))
-    alerts = conf.load().alerts
+    settings = conf.load()
+    alerts, schedule = settings.alerts, settings.schedule
     policy = Policy(
         max_age=alerts["max_age"],
         min_size=alerts["min_size"],
         min_free_disk=alerts["min_free_disk"],
         max_shrink=alerts["max_shrink"],
+        rto=settings.rto,
+        verify_within=VERIFY_WITHIN if schedule["verify"] else None,
+        drill_every=DRILL_EVERY if schedule["drill"] else None,
+        review=settings.policy_review,
     )
     return monitoring.take(project, policy, host=socket.gethostname(), seconds=timeout, now=now)
 

@@ -29,7 +29,13 @@ from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import Message
 from mipyme_backup.models import Backup, Copy, Drill, Restore
 from mipyme_backup.policy.retention import Run
-from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, DrillFacts, RunFacts
+from mipyme_backup.policy.status_facts import (
+    BackupFacts,
+    CopyFacts,
+    DrillFacts,
+    RestoreFacts,
+    RunFacts,
+)
 from mipyme_backup.sources import sqlite
 
 if TYPE_CHECKING:
@@ -439,6 +445,28 @@ class Catalog:
             name=run.name, status=run.status, started_at=run.started_at, error=run.error
         )
 
+    def last_restore(self) -> RestoreFacts | None:
+        """Return the last restore of databases and media that succeeded, and how long it took.
+
+        None where there is none among the last few, or the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            done = Restore.objects.filter(status=Restore.Status.COMPLETE)
+            for restore in done.exclude(finished_at=None).order_by("-finished_at")[:10]:
+                backup = Backup.objects.filter(backup_id=restore.backup_id, whole=True).first()
+                if backup is None or set(backup.sources) - {"fixtures"} - set(restore.sources):
+                    continue
+                assert restore.finished_at is not None
+                return RestoreFacts(
+                    finished_at=restore.finished_at,
+                    backup_name=backup.name,
+                    seconds=(restore.finished_at - restore.started_at).total_seconds(),
+                )
+        except UNAVAILABLE as error:
+            self.warn(error)
+        return None
+
     def rows(self) -> list[dict[str, Any]] | None:
         """Return the runs, newest first, as JSON values; None where they cannot be read.
 
@@ -534,7 +562,9 @@ def _facts(backup: Backup) -> BackupFacts:
         finished_at=backup.finished_at or backup.started_at,
         stored_size=backup.stored_size,
         copies={
-            copy.destination: CopyFacts(status=copy.status, error=copy.error)
+            copy.destination: CopyFacts(
+                status=copy.status, error=copy.error, verified_at=copy.verified_at
+            )
             for copy in backup.copies.all()
         },
         data_size=sum(a["raw_size"] for source in sources for a in source["artifacts"]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,15 @@ def filled_name(key: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not value:
             raise bad_value(key, "a name")
+        return value
+
+    return parse
+
+
+def day(key: str) -> Callable[[Any], date]:
+    def parse(value: Any) -> date:
+        if not isinstance(value, date) or isinstance(value, datetime):
+            raise bad_value(key, "a date")
         return value
 
     return parse

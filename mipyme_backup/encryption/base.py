@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import datetime
 from pathlib import Path
 
 from mipyme_backup.messages import Message
@@ -36,6 +37,13 @@ class Encryption(ABC):
     @abstractmethod
     def opens(self, key_fingerprint: str) -> bool:
         """Say whether a key at hand decrypts what was encrypted with `key_fingerprint`."""
+
+    def expires_at(self) -> datetime | None:
+        """Return when `encrypt` will stop working, or did; None where it will not.
+
+        Raises PreflightError where the key cannot be looked at.
+        """
+        return None
 
     @abstractmethod
     def encrypt(self, upstream: Reader, *, readable_here: bool = False) -> Reader:

@@ -89,6 +89,10 @@ class GPG(Encryption):
         keys = _public_fingerprints(key_fingerprint)
         return bool(keys) and self._keyring.holds_secret_of(keys)
 
+    def expires_at(self) -> datetime | None:
+        found = [self._keyring.expiry(fingerprint) for fingerprint in self._recipients]
+        return min(filter(None, found), default=None)
+
     def encrypt(self, upstream: Reader, *, readable_here: bool = False) -> Reader:
         with _closing_on_error(upstream):
             if self._recipients:

@@ -74,6 +74,11 @@ class Keyring:
             content=content,
         )
 
+    def expiry(self, fingerprint: str) -> datetime | None:
+        """Return when the key stops encrypting, or did; None where it does not, or is not here."""
+        found = [key for key in self._tool().list_keys(keys=[fingerprint]) if _is(key, fingerprint)]
+        return _expiry(found[0]) if found else None
+
     def holds_secret_of(self, fingerprints: Iterable[str]) -> bool:
         """Say whether the secret part of one of the keys is here.
 
@@ -123,11 +128,10 @@ def _is(key: Mapping[str, Any], fingerprint: str) -> bool:
 
 def _expiry(key: Mapping[str, Any]) -> datetime | None:
     """Return when the key, or the last of its subkeys that encrypt, expires."""
-    subkeys = [
-        info["expires"]
-        for info in key.get("subkey_info", {}).values()
-        if "e" in info["cap"] and info["trust"] not in STATES
-    ]
+    encrypting = [info for info in key.get("subkey_info", {}).values() if "e" in info["cap"]]
+    usable = [info for info in encrypting if info["trust"] not in STATES]
+    expired = [info for info in encrypting if info["trust"] == "e"]
+    subkeys = [info["expires"] for info in usable or expired]
     last = None if "" in subkeys else max(map(int, subkeys), default=None)
     stamps = [int(stamp) for stamp in (key["expires"], last) if stamp]
     return datetime.fromtimestamp(min(stamps), UTC) if stamps else None

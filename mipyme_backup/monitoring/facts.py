@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from mipyme_backup.destinations import Destination
+from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import _
@@ -14,6 +17,7 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status_facts import (
     COMPLETE,
     DAMAGED,
@@ -45,7 +49,7 @@ def gather(project: Project, *, seconds: float) -> Facts:
     looks = _look_around(project, seconds)
     recorded = project.catalog.recorded(project.name, RECORDED)
     encryption = project.encryption
-    return Facts(
+    facts = Facts(
         destinations=[_described(project, look) for look in looks.values()],
         backups=_merged(project, looks, recorded or ()),
         last_run=project.catalog.last_run(running=False),
@@ -55,7 +59,21 @@ def gather(project: Project, *, seconds: float) -> Facts:
         key_fingerprint=encryption.key_fingerprint if encryption else None,
         opens=encryption is None or encryption.opens(encryption.key_fingerprint),
         highest_known=newest_known(project),
+        key_expires=_key_expires(encryption) if encryption else None,
+        last_restore=project.catalog.last_restore(),
     )
+    return replace(facts, predicted_restore=_predicted(facts))
+
+
+def _key_expires(encryption: Encryption) -> datetime | None:
+    with contextlib.suppress(BackupError):  # the next backup tells what is wrong with its keyring
+        return encryption.expires_at()
+    return None
+
+
+def _predicted(facts: Facts) -> timedelta | None:
+    newest, measured = facts.newest_good(), [facts.last_restore] if facts.last_restore else []
+    return predict(newest, facts.backups, measured) if newest else None
 
 
 def _look_around(project: Project, seconds: float) -> dict[str, Look]:
@@ -190,7 +208,9 @@ def _copy(backup: BackupFacts, look: Look, manifest: Manifest | None) -> CopyFac
         if recorded is not None and recorded.status == DAMAGED:
             return recorded  # a verification read it all, and a listing shows sizes only
         if all(look.holdings.hold(artifact) for artifact in manifest.artifacts()):
-            return CopyFacts(status=COMPLETE)
+            return CopyFacts(
+                status=COMPLETE, verified_at=recorded.verified_at if recorded else None
+            )
         return CopyFacts(status=DAMAGED, error=_("files of it are missing or cut off"))
     error = _unreadable(look).get(backup.name)
     if error is not None:

@@ -13,8 +13,10 @@ from mipyme_backup.policy.status import Finding, Level, findings, level_of
 from mipyme_backup.policy.status_facts import (
     BackupFacts,
     DestinationFacts,
+    DrillFacts,
     Facts,
     Policy,
+    RestoreFacts,
     RunFacts,
 )
 
@@ -62,6 +64,14 @@ class Status:
             "opens_own_backups": facts.opens,
             "catalog": facts.catalog,
             "highest_known": facts.highest_known,
+            "key_expires": facts.key_expires.isoformat() if facts.key_expires else None,
+            "predicted_restore_seconds": (
+                round(facts.predicted_restore.total_seconds(), 1)
+                if facts.predicted_restore is not None
+                else None
+            ),
+            "last_restore": _timed(facts.last_restore),
+            "last_drill": _drill(facts.last_drill),
             "destinations": {item.name: self._destination(item) for item in facts.destinations},
         }
 
@@ -116,3 +126,18 @@ def _run(run: RunFacts | None) -> Mapping[str, Any] | None:
         "started_at": run.started_at.isoformat(),
         "error": run.error or None,
     }
+
+
+def _timed(restore: RestoreFacts | DrillFacts | None) -> dict[str, Any] | None:
+    if restore is None:
+        return None
+    return {
+        "backup": restore.backup_name,
+        "finished_at": restore.finished_at.isoformat(),
+        "seconds": round(restore.seconds, 1),
+    }
+
+
+def _drill(drill: DrillFacts | None) -> dict[str, Any] | None:
+    timed = _timed(drill)
+    return {**timed, "passed": drill.passed} if drill and timed else None

@@ -10,6 +10,7 @@ from mipyme_backup.policy import (
     status_content,
     status_destinations,
     status_host,
+    status_proof,
     status_runs,
 )
 from mipyme_backup.policy.finding import LEVELS, Finding, Level, Rule, age_text
@@ -32,8 +33,14 @@ RULES: tuple[Rule, ...] = (
     status_backups.small,
     status_content.shrunk,
     status_backups.future,
+    status_proof.verify_overdue,
+    status_proof.drill_failed,
+    status_proof.drill_overdue,
+    status_proof.rto_at_risk,
+    status_host.key_expiring,
     status_host.unencrypted,
     status_host.no_catalog,
+    status_host.review_overdue,
     status_host.cannot_open,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from mipyme_backup.messages import Message
 
@@ -17,21 +17,30 @@ NOTHING = Message("")
 class Policy:
     """What is asked of the backups: sizes in bytes, `min_free_disk` a share from 0 to 1.
 
-    `max_shrink` is the share that the newest backup may have lost against those before it.
+    `max_shrink` is the share that the newest backup may have lost against those before it,
+    `review` the day on which the policy itself is to be looked at. None is not asked for.
     """
 
     max_age: timedelta
     min_size: int
     min_free_disk: float
     max_shrink: float = 1.0
+    rto: timedelta | None = None
+    verify_within: timedelta | None = None
+    drill_every: timedelta | None = None
+    review: date | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyFacts:
-    """What is known of a copy: its status as the catalog words it, and the reason."""
+    """What is known of a copy: its status as the catalog words it, and the reason.
+
+    `verified_at` is when its stored bytes were last read, None where that is not known.
+    """
 
     status: str
     error: str = ""
+    verified_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +120,15 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RestoreFacts:
+    """A restore of databases and media that has succeeded, and how long it took."""
+
+    finished_at: datetime
+    backup_name: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DrillFacts:
     """The last drill as the catalog notes it; `seconds` is how long the restore took."""
 
@@ -128,6 +146,8 @@ class Facts:
     `running` one that has not ended. `catalog` is False where the catalog could not be read.
     `opens` says whether this host can open what it encrypts. `highest_known` is the sequence
     number of the newest backup that counts and that this host remembers, 0 of none.
+    `key_expires` is when the first of the keys that encrypt does, None where none ever does.
+    `predicted_restore` is for the newest good backup.
     """
 
     destinations: Sequence[DestinationFacts]
@@ -139,6 +159,10 @@ class Facts:
     key_fingerprint: str | None = None
     opens: bool = True
     highest_known: int = 0
+    key_expires: datetime | None = None
+    last_restore: RestoreFacts | None = None
+    last_drill: DrillFacts | None = None
+    predicted_restore: timedelta | None = None
 
     @property
     def newest(self) -> BackupFacts | None:

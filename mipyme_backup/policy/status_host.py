@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.finding import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
+
+KEY_WARNING = timedelta(days=30)
+"""How long before its end a key is told of: a new one has to be made elsewhere and brought here."""
 
 
 def unencrypted(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
@@ -42,5 +45,41 @@ def cannot_open(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding
             ),
             hint=Message(
                 _("Verifying content, drills and restores need a host that has the secret key.")
+            ),
+        )
+
+
+def key_expiring(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    expires = facts.key_expires
+    if expires is None or expires - now > KEY_WARNING:
+        return
+    expired = expires <= now
+    text = _("A key that backups are encrypted to expires on %(date)s: no backup is made then.")
+    if expired:
+        text = _("A key that backups are encrypted to expired on %(date)s: no backup is made.")
+    yield Finding(
+        id=f"key_{'expired' if expired else 'expiring'}",
+        level="critical" if expired else "warning",
+        message=Message(text, {"date": f"{expires:%Y-%m-%d}"}),
+        hint=Message(
+            _(
+                "Where its secret key is: gpg --quick-set-expire FINGERPRINT 3y, and the same with"
+                " '*' behind it for the subkeys; export it, and import that into the keyring here."
+            )
+        ),
+    )
+
+
+def review_overdue(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    if policy.review is not None and now.date() > policy.review:
+        yield Finding(
+            id="policy_review_overdue",
+            level="warning",
+            message=Message(
+                _("The review of the backup policy was due on %(date)s."),
+                {"date": policy.review.isoformat()},
+            ),
+            hint=Message(
+                _("Go through the policy and its contacts, then set POLICY_REVIEW to the next day.")
             ),
         )

@@ -9,11 +9,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command, load_command_class
 from django.db import connection
 
@@ -343,6 +344,80 @@ class TestFindings:
         }
 
         assert look() == {"no_backup": "critical", "unreadable:local": "warning"}
+
+
+def ago(**length: float) -> time_machine.travel:
+    return time_machine.travel(datetime.now(UTC) - timedelta(**length), tick=True)
+
+
+class TestProof:
+    def test_copy_that_nobody_verified_for_a_week(self, backups: Path) -> None:
+        with ago(days=9):
+            api.backup()
+        api.backup()
+        assert look() == {"verify_overdue:local": "warning"}
+
+        api.verify()
+
+        assert look() == {}
+
+    def test_restore_is_measured_and_held_against_the_rto(
+        self, backups: Path, settings: Any
+    ) -> None:
+        made = api.backup()
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "RTO": timedelta(microseconds=1)}
+        _status, out = run("--json")
+        before = json.loads(out)
+
+        api.restore(latest=True)
+        _status, out = run("--json")
+        after = json.loads(out)
+
+        assert [finding["id"] for finding in before["findings"]] == ["rto_at_risk"]
+        assert before["facts"]["last_restore"] is None
+        assert before["facts"]["predicted_restore_seconds"] < 1
+        measured = after["facts"]["last_restore"]
+        assert measured["backup"] == made.manifest.name
+        assert after["facts"]["predicted_restore_seconds"] == pytest.approx(
+            measured["seconds"], abs=0.2, rel=0.2
+        )
+
+    def test_restore_of_a_part_measures_nothing(self, backups: Path) -> None:
+        api.backup()
+        api.restore(latest=True, only=["media"])
+
+        assert api.status().facts.last_restore is None
+
+    def test_key_that_has_expired(
+        self, backups: Path, settings: Any, workdir: Path, gpg: Path
+    ) -> None:
+        with keyring("backup") as ring:
+            settings.MIPYME_BACKUP = {
+                **settings.MIPYME_BACKUP,
+                "SIGNING_KEY_FILE": workdir / "passphrase",
+                "ENCRYPTION": {
+                    "BACKEND": "mipyme_backup.encryption.GPG",
+                    "OPTIONS": {"recipients": [ring.fingerprint], "home": ring.home},
+                },
+            }
+            api.backup()
+            ring.run("--quick-set-expire", ring.fingerprint, "10d")
+            assert look() == {"key_expiring": "warning"}
+
+            ring.run("--quick-set-expire", ring.fingerprint, "seconds=1")
+            time.sleep(2)
+            status, out = run("--json")
+
+            assert status == 2
+            assert [finding["id"] for finding in json.loads(out)["findings"]] == ["key_expired"]
+
+    def test_review_of_the_policy(self, backups: Path, settings: Any) -> None:
+        api.backup()
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "POLICY_REVIEW": date(2025, 1, 1)}
+        assert look() == {"policy_review_overdue": "warning"}
+
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "POLICY_REVIEW": None}
+        assert look() == {}
 
 
 class TestDeadDestinations:

@@ -226,7 +226,7 @@ BAD: dict[str, list[Any]] = {
     "JOBS": [None, 0, -1, 2.0, "2", True],
     "CONTACTS": [None, "me", {}],
     "CHECKLIST": [None, "do", {}],
-    "POLICY_REVIEW": ["2025-01-01", 2025],
+    "POLICY_REVIEW": ["2025-01-01", 2025, datetime(2025, 1, 1)],
     "DRILL_ASSERTIONS": [None, "x", {}],
     "ADMIN_RESTORE": [None, 1, "yes"],
     "MIGRATE_GUARD": [None, 1, "yes"],

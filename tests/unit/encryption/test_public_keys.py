@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,41 @@ def children_named(name: str) -> list[int]:
         ["pgrep", "-P", str(os.getpid()), "-x", name], capture_output=True, text=True
     )
     return [int(line) for line in found.stdout.split()]
+
+
+class TestExpiry:
+    def test_key_that_never_expires(self, host: GPG) -> None:
+        assert host.expires_at() is None
+
+    def test_first_of_several_recipients_counts(self) -> None:
+        with keyring("soon", expires="10d") as soon, keyring("later", expires="90d") as later:
+            soon.run("--import", stdin=later.run("--export", later.fingerprint))
+            both = GPG(recipients=[later.fingerprint, soon.fingerprint], home=soon.home)
+
+            expires = both.expires_at()
+
+        assert expires is not None
+        assert abs(expires - datetime.now(UTC) - timedelta(days=10)) < timedelta(hours=1)
+
+    def test_key_that_has_expired(self) -> None:
+        with keyring("gone", expires="seconds=1") as gone:
+            time.sleep(2)
+            expires = GPG(recipients=[gone.fingerprint], home=gone.home).expires_at()
+
+        assert expires is not None
+        assert timedelta(0) < datetime.now(UTC) - expires < timedelta(minutes=5)
+
+    def test_part_of_it_that_encrypts_has_expired(self) -> None:
+        with keyring("part") as ring:
+            ring.run("--quick-set-expire", ring.fingerprint, "seconds=1", "*")
+            time.sleep(2)
+            expires = GPG(recipients=[ring.fingerprint], home=ring.home).expires_at()
+
+        assert expires is not None and expires < datetime.now(UTC)
+
+    def test_passphrase_does_not_expire(self, workdir: Path) -> None:
+        secret = workdir / "passphrase"
+        secret.touch(mode=0o600)
+        secret.write_text("correct horse battery staple\n")
+
+        assert GPG(passphrase_file=secret).expires_at() is None

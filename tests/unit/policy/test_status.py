@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mipyme_backup.messages import Message
 from mipyme_backup.policy.status import LEVELS, Finding, age_text, findings, level_of
-from mipyme_backup.policy.status_facts import BackupFacts, Facts, RunFacts
+from mipyme_backup.policy.status_facts import BackupFacts, DrillFacts, Facts, RunFacts
 from tests.unit.policy.shapes import HOUR, NOW, POLICY, backup, destination, facts, found
 
 
@@ -313,6 +313,24 @@ FACTS = st.builds(
     encryption=st.none() | st.just("gpg"),
     opens=st.booleans(),
     highest_known=st.integers(0, 99),
+    key_expires=st.none() | st.just(NOW),
+    last_drill=st.none()
+    | st.builds(
+        lambda days, passed: DrillFacts(
+            finished_at=NOW - timedelta(days=days), passed=passed, backup_name="b", seconds=1.0
+        ),
+        st.integers(0, 99),
+        st.booleans(),
+    ),
+    predicted_restore=st.none() | st.timedeltas(timedelta(0), timedelta(days=1)),
+)
+STRICT = replace(
+    POLICY,
+    max_shrink=0.5,
+    rto=HOUR,
+    verify_within=timedelta(days=8),
+    drill_every=timedelta(days=36),
+    review=date(2025, 1, 1),
 )
 
 
@@ -325,7 +343,7 @@ def test_newest_one_that_is_hidden(known: int, expected: dict[str, str]) -> None
 
 @given(FACTS)
 def test_every_finding_can_be_told_and_acted_upon(seen: Facts) -> None:
-    told = findings(POLICY, seen, NOW)
+    told = findings(STRICT, seen, NOW)
 
     assert len({finding.id for finding in told}) == len(told)
     assert all(
