@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from django.apps import apps
 from django.db import Error, connections, transaction
-from django.db.models import Max, Q
+from django.db.models import Max, Min, Q
 from django.db.models.base import ModelState
 from django.utils.connection import ConnectionDoesNotExist
 
@@ -265,6 +265,23 @@ class Catalog:
         except UNAVAILABLE as error:
             self.warn(error)
             return None
+
+    def slots(self, project: str) -> tuple[dict[str, datetime], datetime | None]:
+        """Return the newest slot that each kind has a backup for, and the first that had a run.
+
+        A backup that is being made counts. Nothing where the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            ours = Q(manifest__project=project) | Q(manifest={})  # a run that failed has none
+            runs = Backup.objects.filter(ours, whole=True, slot__isnull=False)
+            status = Backup.Status
+            good = runs.filter(status__in=(status.RUNNING, status.COMPLETE, status.PARTIAL))
+            newest = good.order_by().values_list("kind").annotate(newest=Max("slot"))
+            return dict(newest), runs.aggregate(first=Min("slot"))["first"]
+        except UNAVAILABLE as error:
+            self.warn(error)
+            return {}, None
 
     @_optional
     def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:

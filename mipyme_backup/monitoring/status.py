@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from django.utils import timezone
+
 from mipyme_backup.monitoring.facts import gather
+from mipyme_backup.monitoring.slots import missed_slots
 from mipyme_backup.operations.project import Project
 from mipyme_backup.policy.status import Finding, Level, findings, level_of
 from mipyme_backup.policy.status_facts import (
@@ -64,6 +67,9 @@ class Status:
             "opens_own_backups": facts.opens,
             "catalog": facts.catalog,
             "highest_known": facts.highest_known,
+            "missed_slots": [
+                {"kind": missed.kind, "slot": missed.slot.isoformat()} for missed in facts.missed
+            ],
             "key_expires": facts.key_expires.isoformat() if facts.key_expires else None,
             "predicted_restore_seconds": (
                 round(facts.predicted_restore.total_seconds(), 1)
@@ -107,11 +113,22 @@ class Status:
 
 
 def take(
-    project: Project, policy: Policy, *, host: str, seconds: float, now: datetime | None = None
+    project: Project,
+    policy: Policy,
+    *,
+    schedule: Mapping[str, str | None],
+    host: str,
+    seconds: float,
+    now: datetime | None = None,
 ) -> Status:
-    """Look at all of the project's destinations for `seconds` at most, and judge what is seen."""
+    """Look at all of the project's destinations for `seconds` at most, and judge what is seen.
+
+    `schedule` has cron expressions by job.
+    """
     facts = gather(project, seconds=seconds)
     at = now or datetime.now(UTC)
+    zone = timezone.get_default_timezone()
+    facts = replace(facts, missed=[*missed_slots(project, schedule, at, zone)])
     return Status(
         project=project.name, host=host, at=at, facts=facts, findings=findings(policy, facts, at)
     )

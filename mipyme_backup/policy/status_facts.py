@@ -120,6 +120,14 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissedSlot:
+    """A moment of the schedule for which there is no backup of the `kind`."""
+
+    kind: str
+    slot: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class RestoreFacts:
     """A restore of databases and media that has succeeded, and how long it took."""
 
@@ -159,6 +167,7 @@ class Facts:
     key_fingerprint: str | None = None
     opens: bool = True
     highest_known: int = 0
+    missed: Sequence[MissedSlot] = ()
     key_expires: datetime | None = None
     last_restore: RestoreFacts | None = None
     last_drill: DrillFacts | None = None

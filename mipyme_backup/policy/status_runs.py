@@ -10,6 +10,28 @@ from mipyme_backup.policy.finding import Finding, age_text
 from mipyme_backup.policy.status_facts import Facts, Policy
 
 
+def missed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for kind in dict.fromkeys(missed.kind for missed in facts.missed):
+        slots = [missed.slot for missed in facts.missed if missed.kind == kind]
+        yield Finding(
+            id=f"slot_missed:{kind}",
+            level="warning",
+            message=Message(
+                _(
+                    "No backup was made when the schedule asked for one (%(kind)s, %(count)d"
+                    " times), the last time at %(slot)s."
+                ),
+                {"kind": kind, "count": len(slots), "slot": f"{max(slots):%Y-%m-%d %H:%M %Z}"},
+            ),
+            hint=Message(
+                _(
+                    "Make up for it: manage.py schedule_backups run-due. Then look why nobody did:"
+                    " cron, the worker, or the error of the last run."
+                )
+            ),
+        )
+
+
 def last_run(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     run = facts.last_run
     if run is not None and run.status in {"failed", "abandoned"}:

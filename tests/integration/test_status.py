@@ -420,6 +420,89 @@ class TestProof:
         assert look() == {}
 
 
+class TestMissedSlots:
+    DAILY = {"daily": "0 2 * * *", "monthly": None, "verify": None}
+
+    def slot(self, days: int) -> datetime:
+        """Two o'clock of the day that is so many days before NOON."""
+        return self.NOON.replace(hour=2) - timedelta(days=days)
+
+    NOON = datetime(2025, 3, 10, 12, tzinfo=UTC)
+
+    @pytest.fixture(autouse=True)
+    def schedule(self, backups: Path, settings: Any) -> None:
+        settings.TIME_ZONE = "UTC"
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "SCHEDULE": self.DAILY}
+
+    def serve(self, days: int, **options: Any) -> None:
+        with time_machine.travel(self.slot(days), tick=True):
+            api.backup(kind="daily", slot=self.slot(days), **options)
+
+    def look_at_noon(self) -> dict[str, str]:
+        with time_machine.travel(self.NOON, tick=True):
+            return look()
+
+    def test_slot_without_a_backup(self) -> None:
+        self.serve(2)
+        with time_machine.travel(self.NOON - timedelta(hours=9), tick=True):
+            api.backup()  # somebody's own is young, and stands for no slot
+
+        with time_machine.travel(self.NOON, tick=True):
+            document = json.loads(run("--json")[1])
+        told = {finding["id"]: finding["message"] for finding in document["findings"]}
+        assert told.keys() == {"slot_missed:daily"}
+        assert "2 times" in told["slot_missed:daily"]
+        assert [missed["slot"] for missed in document["facts"]["missed_slots"]] == [
+            self.slot(1).isoformat(),
+            self.slot(0).isoformat(),
+        ]
+
+        self.serve(0)
+        assert self.look_at_noon() == {}
+
+    def test_part_of_a_backup_stands_for_no_slot(self) -> None:
+        self.serve(1)
+        self.serve(0, only=["media"])
+
+        assert self.look_at_noon() == {
+            "slot_missed:daily": "warning",
+            "backup_old": "critical",
+        }
+
+    def test_an_hour_is_given(self) -> None:
+        self.serve(1)
+
+        with time_machine.travel(self.slot(0) + timedelta(minutes=55), tick=True):
+            assert look() == {}
+
+    def test_backup_that_is_being_made_is_not_missed(self) -> None:
+        self.serve(1)
+        with time_machine.travel(self.slot(0), tick=True):
+            api.backup()
+            now = datetime.now(UTC)
+            Catalog().start("f" * 16, "daily_f", "daily", "", self.slot(0), now)
+
+        assert self.look_at_noon() == {}
+
+    def test_kind_that_never_came_is_missed_since_the_schedule_began(self, settings: Any) -> None:
+        self.serve(8)
+        self.serve(0)
+        settings.MIPYME_BACKUP = {
+            **settings.MIPYME_BACKUP,
+            "SCHEDULE": {**self.DAILY, "monthly": "0 3 1 * *"},
+        }
+        assert "slot_missed:monthly" not in self.look_at_noon()
+        with time_machine.travel(datetime(2025, 4, 1, 3, 59, tzinfo=UTC), tick=True):
+            assert "slot_missed:monthly" not in look()
+        with time_machine.travel(datetime(2025, 4, 1, 4, 1, tzinfo=UTC), tick=True):
+            assert look()["slot_missed:monthly"] == "warning"
+
+    def test_who_does_not_use_the_schedule_misses_nothing(self) -> None:
+        with time_machine.travel(self.NOON, tick=True):
+            api.backup()
+            assert look() == {}
+
+
 class TestDeadDestinations:
     def test_one_that_never_answers_costs_its_time_and_no_more(
         self, backups: Path, settings: Any

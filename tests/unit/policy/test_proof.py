@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, timedelta, timezone
 
 import pytest
 
 from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status import findings
-from mipyme_backup.policy.status_facts import BackupFacts, CopyFacts, DrillFacts, RestoreFacts
+from mipyme_backup.policy.status_facts import (
+    BackupFacts,
+    CopyFacts,
+    DrillFacts,
+    MissedSlot,
+    RestoreFacts,
+)
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
 from tests.unit.policy.shapes import DAY, HOUR, NOW, POLICY, backup, facts, found
 
@@ -137,6 +143,19 @@ class TestPrediction:
 
         assert found(seen, HASTY) == ({"rto_at_risk": "warning"} if late else {})
         assert found(seen) == {}
+
+
+def test_missed_slots_are_told_once_a_kind() -> None:
+    lima = timezone(timedelta(hours=-5), "PET")
+    slots = [("daily", NOW - DAY), ("daily", NOW - 2 * DAY), ("monthly", NOW - 9 * DAY)]
+    seen = facts(missed=[MissedSlot(kind=kind, slot=at.astimezone(lima)) for kind, at in slots])
+
+    told = {finding.id: finding for finding in findings(POLICY, seen, NOW)}
+
+    assert told.keys() == {"slot_missed:daily", "slot_missed:monthly"}
+    assert "(daily, 2 times)" in str(told["slot_missed:daily"].message)
+    assert "2025-01-08 22:00 PET" in str(told["slot_missed:daily"].message)
+    assert told["slot_missed:monthly"].level == "warning"
 
 
 class TestHost:

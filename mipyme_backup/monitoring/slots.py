@@ -1,0 +1,33 @@
+"""Which slots of the schedule have passed without a backup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, tzinfo
+
+from mipyme_backup.operations.project import Project
+from mipyme_backup.policy.status_facts import MissedSlot
+from mipyme_backup.schedule import BACKUPS, slots_between
+
+GRACE = timedelta(hours=1)
+"""How long after its slot a backup may begin: the schedule looks every quarter of an hour."""
+
+LOOKED_BACK = timedelta(days=35)
+"""Any month has a slot in it; older ones would make the look longer, and say nothing more."""
+
+
+def missed_slots(
+    project: Project, schedule: Mapping[str, str | None], now: datetime, zone: tzinfo
+) -> Iterator[MissedSlot]:
+    """Yield the slots since the newest one of its kind that a backup stands for, in `zone`.
+
+    Where none ever did, since the first run of the schedule that the catalog knows. Who takes
+    backups without the schedule misses nothing.
+    """
+    served, began = project.catalog.slots(project.name)
+    for kind in sorted(BACKUPS):
+        expression, since = schedule.get(kind), served.get(kind, began)
+        if expression is not None and since is not None:
+            start = max(since, now - LOOKED_BACK)
+            for slot in slots_between(expression, start, now - GRACE, zone):
+                yield MissedSlot(kind=kind, slot=slot.astimezone(zone))
