@@ -26,6 +26,7 @@ from mipyme_backup.policy.status_facts import (
     CopyFacts,
     DestinationFacts,
     Facts,
+    RestoreFacts,
 )
 
 RECORDED = 100
@@ -61,6 +62,7 @@ def gather(project: Project, *, seconds: float) -> Facts:
         highest_known=newest_known(project),
         key_expires=_key_expires(encryption) if encryption else None,
         last_restore=project.catalog.last_restore(),
+        last_drill=project.catalog.last_drill(),
     )
     return replace(facts, predicted_restore=_predicted(facts))
 
@@ -72,7 +74,16 @@ def _key_expires(encryption: Encryption) -> datetime | None:
 
 
 def _predicted(facts: Facts) -> timedelta | None:
-    newest, measured = facts.newest_good(), [facts.last_restore] if facts.last_restore else []
+    newest, drill = facts.newest_good(), facts.last_drill
+    measured = [facts.last_restore] if facts.last_restore else []
+    if drill is not None and drill.passed:
+        measured.append(
+            RestoreFacts(
+                finished_at=drill.finished_at,
+                backup_name=drill.backup_name,
+                seconds=drill.seconds,
+            )
+        )
     return predict(newest, facts.backups, measured) if newest else None
 
 

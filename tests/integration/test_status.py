@@ -634,3 +634,27 @@ class TestCommand:
 
         assert found["destination_unreachable:odd"].level == "critical"
         assert "ZeroDivisionError" in str(found["destination_unreachable:odd"].message)
+
+
+def test_drill_that_failed_is_told_and_one_that_passed_predicts(
+    backups: Path, settings: Any
+) -> None:
+    api.backup()
+    backups.with_name("media").joinpath("picture").unlink()
+    settings.MIPYME_BACKUP = {
+        **settings.MIPYME_BACKUP,
+        "DRILL_ASSERTIONS": ["tests.integration.test_status.refuse"],
+    }
+    failed, told = api.drill(), {finding.id for finding in api.status().findings}
+    settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "DRILL_ASSERTIONS": []}
+    passed, after = api.drill(), api.status()
+
+    assert not failed.passed and "drill_failed" in told
+    assert passed.passed and "drill_failed" not in {finding.id for finding in after.findings}
+    assert after.facts.last_drill is not None and after.facts.last_drill.passed
+    assert after.to_dict()["facts"]["last_drill"]["passed"] is True
+
+
+def refuse() -> bool:
+    """An assertion of a drill that does not hold."""
+    return False
