@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, signals
 from mipyme_backup.errors import BackupError, UsageError
+from mipyme_backup.models import Copy
 from mipyme_backup.monitoring import exchange, notifications
 from mipyme_backup.monitoring.https import Client
 from mipyme_backup.monitoring.mail import Mail
@@ -357,6 +358,7 @@ class TestDigest:
         began = datetime.now(UTC)
 
         for day in range(15):
+            Copy.objects.update(verified_at=began + day * DAY)
             api.watch(now=began + day * DAY)
 
         assert subjects(mails) == ["[tests] Backups: fine (report)"] * 3
