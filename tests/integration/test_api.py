@@ -107,7 +107,7 @@ def test_monthly_one_is_named_by_the_month_of_its_slot_in_the_projects_time_zone
     slot = datetime(2025, 1, 31, 23, 30, tzinfo=UTC)  # February in Madrid
 
     made = api.backup(kind="monthly", slot=slot)
-    again = api.backup(kind="monthly", slot=slot)
+    again = api.backup(kind="monthly", slot=slot + timedelta(days=1))
 
     assert made.manifest.slot == slot
     assert made.manifest.name == "monthly/mipyme_backup_202502"
