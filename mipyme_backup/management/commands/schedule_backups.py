@@ -69,7 +69,7 @@ class Command(BackupCommand):
                 one.job,
                 escape(one.expression) if one.expression else f"[dim]{escape(_('off'))}[/]",
                 tables.moment(one.next_slot.isoformat() if one.next_slot else None),
-                tables.moment(one.last.slot.isoformat() if one.last else None),
+                tables.moment(one.last.slot.isoformat() if one.last and one.last.at else None),
                 _how_it_went(one),
             )
         self.console.print(table)
