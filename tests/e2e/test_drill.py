@@ -254,6 +254,7 @@ def test_good_backup_passes(project: Project) -> None:
     assert [*map(tuple, project.execute(query))] == [(backup["name"], True, "local")]
 
 
+@pytest.mark.torture
 def test_step_and_report_are_shown(project: Project) -> None:
     ask(project, "holds", "fails")
 
@@ -379,6 +380,7 @@ def test_killed_drill_is_tidied_by_the_next(project: Project) -> None:
     assert difference(before, live(project)) == []
 
 
+@pytest.mark.torture
 def test_interrupted_drill_leaves_nothing(project: Project) -> None:
     ask(project, "waits")
     process = subprocess.Popen(
@@ -416,6 +418,7 @@ def test_damaged_copy_fails_and_the_evidence_is_kept(project: Project) -> None:
     assert left_behind(project) == []
 
 
+@pytest.mark.torture
 def test_drills_are_no_part_of_a_backup_and_survive_a_restore(project: Project) -> None:
     first = drill(project)
     project.backup()
@@ -430,6 +433,7 @@ def test_drills_are_no_part_of_a_backup_and_survive_a_restore(project: Project) 
     assert project.execute("SELECT drill_id FROM mipyme_backup_drill") == [(first["id"],)]
 
 
+@pytest.mark.torture
 def test_history_outlives_a_restore_of_a_backup_that_is_older_than_drills(
     on_sqlite: Project,
 ) -> None:
@@ -540,6 +544,7 @@ def test_report_is_kept(on_sqlite: Project, language: str, texts: list[str]) -> 
     assert not re.search(r"(?:src|href)=|url\(", html)
 
 
+@pytest.mark.torture
 def test_restore_that_takes_too_long_is_said(on_sqlite: Project) -> None:
     on_sqlite.more_settings += 'MIPYME_BACKUP["RTO"] = datetime.timedelta(milliseconds=1)\n'
     on_sqlite.write()
@@ -571,6 +576,7 @@ def test_database_that_is_not_saved_cannot_be_reached(on_sqlite: Project) -> Non
     assert on_sqlite.execute("SELECT count(*) FROM things", name=str(other)) == [(1,)]
 
 
+@pytest.mark.torture
 def test_every_saved_database_is_restored(on_sqlite: Project) -> None:
     other = on_sqlite.root / "data2" / "other.sqlite3"
     other.parent.mkdir()
@@ -588,6 +594,7 @@ def test_every_saved_database_is_restored(on_sqlite: Project) -> None:
     assert on_sqlite.execute("SELECT count(*) FROM things", name=str(other)) == [(1,)]
 
 
+@pytest.mark.torture
 def test_project_that_does_not_start_any_more_fails(on_sqlite: Project) -> None:
     on_sqlite.backup()
     on_sqlite.more_settings += (
