@@ -50,7 +50,7 @@ from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
 from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
-from mipyme_backup.policy.status_proof import VERIFY_WITHIN
+from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
 from mipyme_backup.schedule import JOBS, Attempts, Due, next_slot
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
@@ -554,6 +554,7 @@ def _status(project: Project, timeout: float, now: datetime | None = None) -> St
         max_shrink=alerts["max_shrink"],
         rto=settings.rto,
         verify_within=VERIFY_WITHIN if schedule["verify"] else None,
+        drill_every=DRILL_EVERY if schedule["drill"] else None,
         review=settings.policy_review,
     )
     return monitoring.take(

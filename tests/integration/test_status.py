@@ -361,6 +361,21 @@ class TestProof:
 
         assert look() == {}
 
+    def test_restore_that_nobody_rehearsed_for_long(self, backups: Path, settings: Any) -> None:
+        with ago(days=37):
+            api.backup()
+        api.backup()
+        api.verify()
+        asked = settings.MIPYME_BACKUP
+        assert look() == {"drill_overdue": "warning"}
+
+        settings.MIPYME_BACKUP = {**asked, "SCHEDULE": {"drill": None}}
+        assert look() == {}
+
+        settings.MIPYME_BACKUP = asked
+        assert api.drill().passed
+        assert look() == {}
+
     def test_restore_is_measured_and_held_against_the_rto(
         self, backups: Path, settings: Any
     ) -> None:
