@@ -36,22 +36,22 @@ from mipyme_backup.operations import drill_report, pins, rolling, scheduled
 from mipyme_backup.operations import prune as prune_operation
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.operations import verify as verify_operation
-from mipyme_backup.operations.backup import BackupResult, described
+from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.choosing import all_backups, listings
 from mipyme_backup.operations.drill import DrillResult
+from mipyme_backup.operations.listing import rows_of
 from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.prune import PruneResult
-from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.restore import RestoreResult
-from mipyme_backup.operations.scheduled import Outcome
+from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
 from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
-from mipyme_backup.schedule import JOBS, Attempts, Due, next_slot
+from mipyme_backup.schedule import JOBS, Due
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 LABEL_LENGTH = 200
@@ -288,18 +288,10 @@ def due(*, now: datetime | None = None) -> list[Due]:
 
 def coming(*, now: datetime | None = None) -> list[Coming]:
     """Return each job of the schedule with what became of its last slot, and its next one."""
-    settings, moment = conf.load(), now or datetime.now(UTC)
-    known = scheduled.attempts(settings.state_dir)
-    return [
-        Coming(
-            job=job,
-            expression=expression,
-            next_slot=next_slot(expression, moment, _zone()) if expression else None,
-            last=known.get(job),
-        )
-        for job in JOBS
-        for expression in [settings.schedule[job]]
-    ]
+    settings = conf.load()
+    return scheduled.coming(
+        settings.state_dir, settings.schedule, now or datetime.now(UTC), _zone()
+    )
 
 
 def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Outcome:
@@ -324,27 +316,6 @@ def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:
     """Do what is due, once, one after the other; yields each outcome when it is there."""
     for one in due():
         yield run_job(job=one.job, slot=one.slot, progress=progress)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coming:
-    """A job of the schedule: None for `expression` where it is turned off."""
-
-    job: str
-    expression: str | None
-    next_slot: datetime | None
-    last: Attempts | None
-
-    def to_dict(self) -> dict[str, Any]:
-        last = self.last
-        return {
-            "job": self.job,
-            "expression": self.expression,
-            "next_slot": self.next_slot.isoformat() if self.next_slot else None,
-            "last_slot": last.slot.isoformat() if last else None,
-            "last_done": last.done if last else None,
-            "failed_attempts": last.failed if last else 0,
-        }
 
 
 def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
@@ -401,44 +372,8 @@ def backups(*, destination: str | None = None, sync: bool = False) -> list[Liste
         project.catalog.sync(listings(project, [*project.destinations]))
     rows = None if destination else project.catalog.rows()
     if not rows:
-        rows = _rows(all_backups(project, destination))
+        rows = rows_of(all_backups(project, destination))
     return [Listed(row=row) for row in rows]
-
-
-def _rows(found: Sequence[Found]) -> list[dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for item in found:
-        if item.manifest is None:
-            row = rows.setdefault(item.name, _unreadable(item))
-        else:
-            described_row = {**described(item.manifest, item.sha256), "status": "complete"}
-            row = rows.setdefault(
-                item.manifest.id, {**described_row, "pinned": False, "copies": []}
-            )
-        row["pinned"] = row["pinned"] or item.pinned
-        row["copies"].append(
-            {
-                "destination": item.destination,
-                "status": "damaged" if item.error else "complete",
-                "error": str(item.error) if item.error else None,
-            }
-        )
-    return sorted(rows.values(), key=lambda row: row["started_at"] or "", reverse=True)
-
-
-def _unreadable(item: Found) -> dict[str, Any]:
-    nothing = dict.fromkeys(("id", "kind", "label", "started_at", "finished_at", "sha256"), "")
-    return {
-        **nothing,
-        "name": item.name,
-        "status": "failed",
-        "pinned": False,
-        "raw_size": 0,
-        "stored_size": 0,
-        "sources": [],
-        "warnings": [str(item.error)],
-        "copies": [],
-    }
 
 
 def status(*, timeout: float = STATUS_SECONDS) -> Status:

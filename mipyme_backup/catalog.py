@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from django.apps import apps
 from django.db import Error, connections, transaction
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
+R = TypeVar("R")
 
 UNAVAILABLE = (Error, ConnectionDoesNotExist, SourceError)
 
@@ -76,6 +77,27 @@ def _optional(method: Callable[P, None]) -> Callable[P, None]:
             catalog.warn(error)
 
     return guarded
+
+
+def _reading(nothing: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a method return `nothing()` where the catalog cannot be read."""
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                _check_exists("default")
+                return method(*args, **kwargs)
+            except UNAVAILABLE as error:
+                catalog = args[0]
+                assert isinstance(catalog, Catalog)
+                catalog.warn(error)
+                unknown: R = nothing()
+                return unknown
+
+        return guarded
+
+    return decorate
 
 
 def _check_exists(using: str) -> None:
@@ -171,18 +193,13 @@ class Catalog:
             restore.finished_at = now
             restore.save(update_fields=("status", "finished_at"))
 
+    @_reading(bool)
     def has_running(self) -> bool:
         """Say whether a run is noted as running; False where the catalog cannot be read."""
-        try:
-            _check_exists("default")
-            models: tuple[type[Backup] | type[Restore], ...] = (Backup, Restore)
-            return any(
-                model._default_manager.filter(status=model.Status.RUNNING).exists()
-                for model in models
-            )
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return False
+        models: tuple[type[Backup] | type[Restore], ...] = (Backup, Restore)
+        return any(
+            model._default_manager.filter(status=model.Status.RUNNING).exists() for model in models
+        )
 
     @_optional
     def verified(self, results: Iterable[Verified], level: Level) -> None:
@@ -205,83 +222,63 @@ class Catalog:
                 verified_at=datetime.now(UTC),
             )
 
+    @_reading(dict)
     def verified_at(self) -> dict[tuple[str, str], datetime]:
         """Return when each copy was last verified, by backup id and destination.
 
         Empty where the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            copies = Copy.objects.filter(verified_at__isnull=False)
-            return {
-                (backup_id, destination): moment
-                for backup_id, destination, moment in copies.values_list(
-                    "backup__backup_id", "destination", "verified_at"
-                )
-                if moment is not None
-            }
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return {}
+        copies = Copy.objects.filter(verified_at__isnull=False)
+        return {
+            (backup_id, destination): moment
+            for backup_id, destination, moment in copies.values_list(
+                "backup__backup_id", "destination", "verified_at"
+            )
+            if moment is not None
+        }
 
+    @_reading(frozenset)
     def damaged_copies(self) -> frozenset[tuple[str, str]]:
         """Return (backup id, destination) of the copies that a verification found damaged.
 
         Empty where the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            damaged = Copy.objects.filter(status=Copy.Status.DAMAGED)
-            return frozenset(damaged.values_list("backup__backup_id", "destination"))
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return frozenset()
+        damaged = Copy.objects.filter(status=Copy.Status.DAMAGED)
+        return frozenset(damaged.values_list("backup__backup_id", "destination"))
 
-    def newest_sequence(self) -> int:
+    @_reading(int)
+    def newest_sequence(self, project: str) -> int:
         """Return the highest number of a whole backup that was committed, safety ones apart.
 
         0 where there is none, or the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            committed = Backup.objects.filter(
-                whole=True, status__in=(Backup.Status.COMPLETE, Backup.Status.PARTIAL)
-            ).exclude(kind=Backup.Kind.SAFETY)
-            return int(committed.aggregate(newest=Max("sequence"))["newest"] or 0)
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return 0
+        made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+        committed = Backup.objects.filter(_ours(project), whole=True, status__in=made).exclude(
+            kind=Backup.Kind.SAFETY
+        )
+        return int(committed.aggregate(newest=Max("sequence"))["newest"] or 0)
 
+    @_reading(lambda: None)
     def of_slot(self, kind: str, slot: datetime) -> str | None:
         """Return the name of the whole backup that was made for the slot; None where there is none.
 
         None too where the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
-            backups = Backup.objects.filter(kind=kind, slot=slot, status__in=made, whole=True)
-            return backups.values_list("name", flat=True).first()
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return None
+        made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+        backups = Backup.objects.filter(kind=kind, slot=slot, status__in=made, whole=True)
+        return backups.values_list("name", flat=True).first()
 
+    @_reading(lambda: ({}, None))
     def slots(self, project: str) -> tuple[dict[str, datetime], datetime | None]:
         """Return the newest slot that each kind has a backup for, and the first that had a run.
 
         A backup that is being made counts. Nothing where the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            ours = Q(manifest__project=project) | Q(manifest={})  # a run that failed has none
-            runs = Backup.objects.filter(ours, whole=True, slot__isnull=False)
-            status = Backup.Status
-            good = runs.filter(status__in=(status.RUNNING, status.COMPLETE, status.PARTIAL))
-            newest = good.order_by().values_list("kind").annotate(newest=Max("slot"))
-            return dict(newest), runs.aggregate(first=Min("slot"))["first"]
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return {}, None
+        runs = Backup.objects.filter(_ours(project), whole=True, slot__isnull=False)
+        status = Backup.Status
+        good = runs.filter(status__in=(status.RUNNING, status.COMPLETE, status.PARTIAL))
+        newest = good.order_by().values_list("kind").annotate(newest=Max("slot"))
+        return dict(newest), runs.aggregate(first=Min("slot"))["first"]
 
     @_optional
     def start_restore(self, restore_id: str, manifest: Manifest, sources: list[str]) -> None:
@@ -329,15 +326,11 @@ class Catalog:
             steps=[step.to_dict() for step in result.steps],
         )
 
+    @_reading(lambda: None)
     def last_drill(self) -> DrillFacts | None:
         """Return the last drill; None where there is none, or the catalog cannot be read."""
-        try:
-            _check_exists("default")
-            drills = Drill.objects.order_by("-finished_at", "-pk")
-            drill = drills.first() if _has_drills("default") else None
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return None
+        drills = Drill.objects.order_by("-finished_at", "-pk")
+        drill = drills.first() if _has_drills("default") else None
         if drill is None:
             return None
         return DrillFacts(
@@ -347,19 +340,15 @@ class Catalog:
             seconds=drill.seconds,
         )
 
+    @_reading(History)
     def history(self) -> History:
         """Return what the live catalog knows of the past; empty where it cannot be read."""
-        try:
-            _check_exists("default")
-            return History(
-                backups=[*Backup.objects.all()],
-                copies=[*Copy.objects.select_related("backup")],
-                restores=[*Restore.objects.all()],
-                drills=[*Drill.objects.all()] if _has_drills("default") else (),
-            )
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return History()
+        return History(
+            backups=[*Backup.objects.all()],
+            copies=[*Copy.objects.select_related("backup")],
+            restores=[*Restore.objects.all()],
+            drills=[*Drill.objects.all()] if _has_drills("default") else (),
+        )
 
     @_optional
     def add_history(self, history: History, using: str = "default") -> None:
@@ -391,33 +380,28 @@ class Catalog:
                 pinned = {item_id for item_id, item in held.items() if item.pinned} - known
                 Backup.objects.using(using).filter(backup_id__in=pinned).update(pinned=True)
 
+    @_reading(lambda: None)
     def known(self, project: str, now: datetime) -> Known | None:
         """Return what a prune of `project` goes by; None where the catalog cannot be read."""
-        try:
-            _check_exists("default")
-            # Another project may use the same place; a run that failed has no manifest.
-            ours = Q(manifest__project=project) | Q(manifest={})
-            newest = Backup.objects.filter(ours, started_at__lte=now).order_by("-started_at", "-pk")
-            run = newest.values("name", "status").first()
-            there = Copy.objects.filter(
-                status__in=(Copy.Status.COMPLETE, Copy.Status.DAMAGED),
-                backup__manifest__project=project,
-            )
-            copies: defaultdict[str, dict[str, str]] = defaultdict(dict)
-            for destination, backup_id, name in there.values_list(
-                "destination", "backup__backup_id", "backup__name"
-            ):
-                copies[destination][backup_id] = name
-            pinned = Backup.objects.filter(pinned=True).values_list("backup_id", flat=True)
-            return Known(
-                newest=Run(**run) if run else None,
-                copies=copies,
-                damaged=self.damaged_copies(),
-                pinned=frozenset(pinned),
-            )
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return None
+        runs = Backup.objects.filter(_ours(project), started_at__lte=now)
+        newest = runs.order_by("-started_at", "-pk")
+        run = newest.values("name", "status").first()
+        there = Copy.objects.filter(
+            status__in=(Copy.Status.COMPLETE, Copy.Status.DAMAGED),
+            backup__manifest__project=project,
+        )
+        copies: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for destination, backup_id, name in there.values_list(
+            "destination", "backup__backup_id", "backup__name"
+        ):
+            copies[destination][backup_id] = name
+        pinned = Backup.objects.filter(pinned=True).values_list("backup_id", flat=True)
+        return Known(
+            newest=Run(**run) if run else None,
+            copies=copies,
+            damaged=self.damaged_copies(),
+            pinned=frozenset(pinned),
+        )
 
     @_optional
     def pruned(self, backup_id: str, destination: str, reason: Message) -> None:
@@ -430,72 +414,61 @@ class Catalog:
     def pin(self, backup_id: str, pinned: bool) -> None:
         Backup.objects.filter(backup_id=backup_id).update(pinned=pinned)
 
+    @_reading(lambda: None)
     def recorded(self, project: str, limit: int) -> list[BackupFacts] | None:
         """Return the newest backups that count, with their copies; None where that cannot be."""
-        try:
-            _check_exists("default")
-            made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
-            ours = {"manifest__project": project}  # another one may use the same place
-            backups = Backup.objects.filter(status__in=made, whole=True, **ours)
-            newest = backups.exclude(kind=Backup.Kind.SAFETY).order_by("-sequence", "-started_at")
-            return [_facts(backup) for backup in newest.prefetch_related("copies")[:limit]]
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return None
+        made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+        backups = Backup.objects.filter(_ours(project), status__in=made, whole=True)
+        newest = backups.exclude(kind=Backup.Kind.SAFETY).order_by("-sequence", "-started_at")
+        return [_facts(backup) for backup in newest.prefetch_related("copies")[:limit]]
 
-    def last_run(self, *, running: bool) -> RunFacts | None:
+    @_reading(lambda: None)
+    def last_run(self, project: str, *, running: bool) -> RunFacts | None:
         """Return the last run of a backup that counts: one that is running, or one that has ended.
 
         None where there is none, or where the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            runs = Backup.objects.filter(whole=True).exclude(kind=Backup.Kind.SAFETY)
-            chosen = runs.filter if running else runs.exclude
-            run = chosen(status=Backup.Status.RUNNING).order_by("-started_at").first()
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return None
+        runs = Backup.objects.filter(_ours(project), whole=True).exclude(kind=Backup.Kind.SAFETY)
+        chosen = runs.filter if running else runs.exclude
+        run = chosen(status=Backup.Status.RUNNING).order_by("-started_at").first()
         if run is None:
             return None
         return RunFacts(
             name=run.name, status=run.status, started_at=run.started_at, error=run.error
         )
 
+    @_reading(lambda: None)
     def last_restore(self) -> RestoreFacts | None:
         """Return the last restore of databases and media that succeeded, and how long it took.
 
         None where there is none among the last few, or the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
-            done = Restore.objects.filter(status=Restore.Status.COMPLETE)
-            for restore in done.exclude(finished_at=None).order_by("-finished_at")[:10]:
-                backup = Backup.objects.filter(backup_id=restore.backup_id, whole=True).first()
-                if backup is None or set(backup.sources) - {"fixtures"} - set(restore.sources):
-                    continue
-                assert restore.finished_at is not None
-                return RestoreFacts(
-                    finished_at=restore.finished_at,
-                    backup_name=backup.name,
-                    seconds=(restore.finished_at - restore.started_at).total_seconds(),
-                )
-        except UNAVAILABLE as error:
-            self.warn(error)
+        done = Restore.objects.filter(status=Restore.Status.COMPLETE)
+        for restore in done.exclude(finished_at=None).order_by("-finished_at")[:10]:
+            backup = Backup.objects.filter(backup_id=restore.backup_id, whole=True).first()
+            if backup is None or set(backup.sources) - {"fixtures"} - set(restore.sources):
+                continue
+            assert restore.finished_at is not None
+            return RestoreFacts(
+                finished_at=restore.finished_at,
+                backup_name=backup.name,
+                seconds=(restore.finished_at - restore.started_at).total_seconds(),
+            )
         return None
 
+    @_reading(lambda: None)
     def rows(self) -> list[dict[str, Any]] | None:
         """Return the runs, newest first, as JSON values; None where they cannot be read.
 
         A backup whose every copy was pruned is history, and left out.
         """
-        try:
-            _check_exists("default")
-            rows = [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
-            return [row for row in rows if not _is_pruned(row)]
-        except UNAVAILABLE as error:
-            self.warn(error)
-            return None
+        rows = [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
+        return [row for row in rows if not _is_pruned(row)]
+
+
+def _ours(project: str) -> Q:
+    """Those of a project, not of others in the same place; a failed run has no manifest."""
+    return Q(manifest__project=project) | Q(manifest={})
 
 
 def _has_drills(using: str) -> bool:

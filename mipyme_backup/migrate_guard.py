@@ -11,9 +11,11 @@ from django.db import connections
 from django.db.migrations import Migration, operations
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils.translation import gettext as _
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
+from mipyme_backup.translation import translated
 
 LOSING = (
     operations.AlterField,
@@ -35,18 +37,25 @@ def guard(*, using: str, plan: Iterable[tuple[Migration, bool]] = (), **kwargs: 
     """
     if not api.guards_migrations():
         return
-    applied = {app for app, _name in MigrationRecorder(connections[using]).applied_migrations()}
+    applied = {
+        app for app, _migration in MigrationRecorder(connections[using]).applied_migrations()
+    }
     losing = [*losing_migrations(plan, applied)]
     if not losing:
         return
     logger.warning("Before %s: taking a backup.", ", ".join(losing))
     try:
-        result = api.backup(kind="pre_deploy", label=f"before migrate: {losing[0]}"[:200])
+        result = api.backup(
+            kind="pre_deploy", label=f"before migrate: {losing[0]}"[: api.LABEL_LENGTH]
+        )
     except BackupError as error:
-        raise CommandError(
-            f"Nothing was migrated, because no backup could be taken first: {error}\n{error.hint}\n"
-            "To migrate without one, set MIGRATE_GUARD in MIPYME_BACKUP to False."
-        ) from error
+        lines = [
+            _("Nothing was migrated, because no backup could be taken first: %(reason)s")
+            % {"reason": translated(error.message)},
+            translated(error.hint),
+            _("To migrate without one, set MIGRATE_GUARD in MIPYME_BACKUP to False."),
+        ]
+        raise CommandError("\n".join(filter(None, lines))) from error
     logger.warning("The backup is %s, %s.", result.manifest.name, result.status)
 
 

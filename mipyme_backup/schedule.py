@@ -21,6 +21,20 @@ JOBS = ("status", "daily", "monthly", "verify", "prune", "drill")
 BACKUPS = frozenset({"daily", "monthly"})
 """The jobs that are kinds of backup. The first slot of one is due as soon as it is looked for."""
 
+JOB_TEXTS = {
+    "daily": Message(_("a daily backup")),
+    "monthly": Message(_("a monthly backup")),
+    "verify": Message(_("verification of the copies")),
+    "prune": Message(_("deleting what is older than its retention")),
+    "status": Message(_("a look at the state, and alerts")),
+    "drill": Message(_("a restore drill")),
+}
+"""What each job is, for people."""
+
+BEAT_NAME = "mipyme_backup: what is due"
+BEAT_MINUTES = "*/15"
+RUN_DUE_TASK = "mipyme_backup.run_due"
+
 EVERY = timedelta(minutes=15)
 """How often is looked. All zones are whole quarters of an hour away from UTC."""
 
@@ -154,18 +168,3 @@ def beat_schedule() -> dict[str, dict[str, object]]:
             "options": {"expires": EVERY.total_seconds()},
         }
     }
-
-
-BEAT_NAME = "mipyme_backup: what is due"
-BEAT_MINUTES = "*/15"
-RUN_DUE_TASK = "mipyme_backup.run_due"
-
-JOB_TEXTS = {
-    "daily": Message(_("a daily backup")),
-    "monthly": Message(_("a monthly backup")),
-    "verify": Message(_("verification of the copies")),
-    "prune": Message(_("deleting what is older than its retention")),
-    "status": Message(_("a look at the state, and alerts")),
-    "drill": Message(_("a restore drill")),
-}
-"""What each job is, for people."""

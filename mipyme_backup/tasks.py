@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from celery import Task, shared_task
 from celery.utils.log import get_task_logger
@@ -31,7 +31,6 @@ OPTIONS: dict[str, Any] = {
     "bind": True,
     "acks_late": True,
     "reject_on_worker_lost": True,
-    "ignore_result": False,
     "soft_time_limit": SOFT_TIME_LIMIT,
     "max_retries": RETRIES,
 }
@@ -41,28 +40,12 @@ class TaskError(Exception):
     """Why a task failed, and the next step, in words that any result back end can keep."""
 
 
-class Result(Protocol):
-    """What the functions of the api return."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-class Verifications:
-    """What `api.verify` found, as one object."""
-
-    def __init__(self, found: Sequence[api.Verified]) -> None:
-        self.found = found
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"verified": [one.to_dict() for one in self.found]}
-
-
-def _tried(task: Task[Any, Any], work: Callable[[], Result]) -> dict[str, Any]:
-    """Return the result as JSON values; what may pass is tried again after 1, 2 and 4 minutes."""
+def _tried(task: Task[Any, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what the work does; what may pass is tried again after 1, 2 and 4 minutes."""
     try:
-        return work().to_dict()
-    except SlotDoneError:
-        raise
+        return work()
+    except SlotDoneError as error:
+        return {"status": "already_done", "message": str(error)}
     except BackupError as error:
         failure = TaskError(f"{error} {error.hint}".strip())
         if error.permanent:
@@ -94,16 +77,15 @@ def backup(
 ) -> dict[str, Any]:
     """Take a backup; it waits for the lock. `slot` is a moment with its time zone, in ISO 8601."""
     moment = datetime.fromisoformat(slot) if slot else None
-    try:
-        return _tried(self, lambda: api.backup(kind=kind, label=label, slot=moment, wait=True))
-    except SlotDoneError as error:
-        return {"status": "already_done", "message": str(error)}
+    return _tried(
+        self, lambda: api.backup(kind=kind, label=label, slot=moment, wait=True).to_dict()
+    )
 
 
 @shared_task(name="mipyme_backup.complete", **OPTIONS)
 def complete(self: Task[Any, Any], *, identifier: str) -> dict[str, Any]:
     """Complete the copies of a backup."""
-    return _tried(self, lambda: api.complete(identifier=identifier))
+    return _tried(self, lambda: api.complete(identifier=identifier).to_dict())
 
 
 @shared_task(name="mipyme_backup.verify", **OPTIONS)
@@ -111,22 +93,27 @@ def verify(
     self: Task[Any, Any], *, identifiers: Sequence[str] = (), level: Level = "stored"
 ) -> dict[str, Any]:
     """Verify the named backups, or all."""
-    return _tried(self, lambda: Verifications(api.verify(identifiers=identifiers, level=level)))
+    return _tried(
+        self,
+        lambda: {
+            "verified": [one.to_dict() for one in api.verify(identifiers=identifiers, level=level)]
+        },
+    )
 
 
 @shared_task(name="mipyme_backup.prune", **OPTIONS)
 def prune(self: Task[Any, Any]) -> dict[str, Any]:
     """Delete what the retention lets go; it waits for the lock."""
-    return _tried(self, lambda: api.prune(wait=True))
+    return _tried(self, lambda: api.prune(wait=True).to_dict())
 
 
 @shared_task(name="mipyme_backup.status", **OPTIONS)
 def status(self: Task[Any, Any]) -> dict[str, Any]:
     """Return how the backups are, and tell the channels of ALERTS what they do not know yet."""
-    return _tried(self, api.watch)
+    return _tried(self, lambda: api.watch().to_dict())
 
 
 @shared_task(name="mipyme_backup.drill", **OPTIONS)
 def drill(self: Task[Any, Any], *, language: str = "en") -> dict[str, Any]:
     """Rehearse the restore of the newest backup; it waits for the lock."""
-    return _tried(self, lambda: api.drill(language=language, wait=True))
+    return _tried(self, lambda: api.drill(language=language, wait=True).to_dict())

@@ -26,7 +26,6 @@ from mipyme_backup.policy.status_facts import (
     CopyFacts,
     DestinationFacts,
     Facts,
-    RestoreFacts,
 )
 
 RECORDED = 100
@@ -53,8 +52,8 @@ def gather(project: Project, *, seconds: float) -> Facts:
     facts = Facts(
         destinations=[_described(project, look) for look in looks.values()],
         backups=_merged(project, looks, recorded or ()),
-        last_run=project.catalog.last_run(running=False),
-        running=project.catalog.last_run(running=True),
+        last_run=project.catalog.last_run(project.name, running=False),
+        running=project.catalog.last_run(project.name, running=True),
         catalog=recorded is not None,
         encryption=encryption.method if encryption else None,
         key_fingerprint=encryption.key_fingerprint if encryption else None,
@@ -75,16 +74,8 @@ def _key_expires(encryption: Encryption) -> datetime | None:
 
 def _predicted(facts: Facts) -> timedelta | None:
     newest, drill = facts.newest_good(), facts.last_drill
-    measured = [facts.last_restore] if facts.last_restore else []
-    if drill is not None and drill.passed:
-        measured.append(
-            RestoreFacts(
-                finished_at=drill.finished_at,
-                backup_name=drill.backup_name,
-                seconds=drill.seconds,
-            )
-        )
-    return predict(newest, facts.backups, measured) if newest else None
+    measured = [facts.last_restore, drill if drill and drill.passed else None]
+    return predict(newest, facts.backups, filter(None, measured)) if newest else None
 
 
 def _look_around(project: Project, seconds: float) -> dict[str, Look]:

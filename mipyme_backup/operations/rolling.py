@@ -38,7 +38,7 @@ def run(project: Project, night: datetime, progress: Progress) -> list[Verified]
         found = _share(project, name, items, read_at, night, progress)
         project.catalog.verified(found, "stored")
         results += found
-    return results + _newest_content(project, by_destination, progress)
+    return results + _newest_content(project, by_destination, night, progress)
 
 
 def _share(
@@ -118,10 +118,18 @@ def _own_size(manifest: Manifest) -> int:
 
 
 def _newest_content(
-    project: Project, by_destination: Mapping[str, Sequence[Found]], progress: Progress
+    project: Project,
+    by_destination: Mapping[str, Sequence[Found]],
+    night: datetime,
+    progress: Progress,
 ) -> list[Verified]:
-    """Verify the newest backup the whole way down, on one destination of this machine if any."""
+    """Verify the newest backup the whole way down, on this machine if it has a destination.
+
+    Where there is none, all of it has to be fetched: then it is done once in `NIGHTS`.
+    """
     near = [name for name in by_destination if not project.destinations[name].remote]
+    if not near and night.astimezone(UTC).toordinal() % NIGHTS:
+        return []
     name = next(iter([*near, *by_destination]), None)
     try:
         return verify.run(

@@ -11,20 +11,43 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
 from mipyme_backup import schedule
-from mipyme_backup.errors import BackupError, SlotDoneError
+from mipyme_backup.errors import BackupError, SlotDoneError, reason_of
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
 from mipyme_backup.schedule import Attempts, Due
 
 FOLDER = "schedule"
+logger = logging.getLogger("mipyme_backup")
 Ending = Literal["done", "already_done", "busy", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coming:
+    """A job of the schedule: None for `expression` where it is turned off."""
+
+    job: str
+    expression: str | None
+    next_slot: datetime | None
+    last: Attempts | None
+
+    def to_dict(self) -> dict[str, Any]:
+        last = self.last
+        return {
+            "job": self.job,
+            "expression": self.expression,
+            "next_slot": self.next_slot.isoformat() if self.next_slot else None,
+            "last_slot": last.slot.isoformat() if last else None,
+            "last_done": last.done if last else None,
+            "failed_attempts": last.failed if last else 0,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +74,22 @@ def attempts(state_dir: Path) -> dict[str, Attempts]:
     return {job: tried for job, tried in read.items() if tried is not None}
 
 
+def coming(
+    state_dir: Path, expressions: Mapping[str, str | None], now: datetime, zone: tzinfo
+) -> list[Coming]:
+    """Return each job with what became of its last slot, and its next one; `now` is aware."""
+    known = attempts(state_dir)
+    return [
+        Coming(
+            job=job,
+            expression=expression,
+            next_slot=schedule.next_slot(expression, now, zone) if expression else None,
+            last=known.get(job),
+        )
+        for job, expression in ((job, expressions.get(job)) for job in schedule.JOBS)
+    ]
+
+
 def what_is_due(
     state_dir: Path, expressions: Mapping[str, str | None], now: datetime, zone: tzinfo
 ) -> list[Due]:
@@ -71,7 +110,7 @@ def what_is_due(
 def run_once(state_dir: Path, due: Due, work: Callable[[datetime], object]) -> Outcome:
     """Do the work of a slot, unless it is done already or somebody is at it.
 
-    `work` is called with the slot; a BackupError of it is the outcome's error.
+    `work` is called with the slot; an error of it is the outcome's, be it a BackupError or not.
     """
     with _claim(state_dir, due.job) as claimed:
         if not claimed:
@@ -92,16 +131,11 @@ def run_once(state_dir: Path, due: Due, work: Callable[[datetime], object]) -> O
             return _outcome(due, "already_done")
         except BackupError as error:
             return _outcome(due, "failed", error)
+        except Exception as error:  # one job that breaks must not keep the others from their turn
+            logger.exception("The job %s broke.", due.job)
+            return _outcome(due, "failed", BackupError("%(reason)s", reason=reason_of(error)))
         _write(state_dir, due.job, replace(begun, done=True, failed=0))
         return _outcome(due, "done")
-
-
-def run_due(
-    state_dir: Path, found: Sequence[Due], works: Mapping[str, Callable[[datetime], object]]
-) -> Iterator[Outcome]:
-    """Do one after the other, and yield each outcome when it is there."""
-    for due in found:
-        yield run_once(state_dir, due, works[due.job])
 
 
 def _outcome(due: Due, ending: Ending, error: BackupError | None = None) -> Outcome:

@@ -37,7 +37,7 @@ def newest_known(project: Project) -> int:
 
     On a bare host that is 0.
     """
-    return max(_noted(_newest(project)), project.catalog.newest_sequence())
+    return max(_noted(_newest(project)), project.catalog.newest_sequence(project.name))
 
 
 def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:

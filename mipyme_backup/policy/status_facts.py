@@ -129,7 +129,7 @@ class MissedSlot:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreFacts:
-    """A restore of databases and media that has succeeded, and how long it took."""
+    """A restore of databases and media: when it ended, and how long it took."""
 
     finished_at: datetime
     backup_name: str
@@ -137,13 +137,10 @@ class RestoreFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrillFacts:
-    """The last drill as the catalog notes it; `seconds` is how long the restore took."""
+class DrillFacts(RestoreFacts):
+    """A drill, with its assertions in the `seconds`; it `passed` where all of them held."""
 
-    finished_at: datetime
     passed: bool
-    backup_name: str
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

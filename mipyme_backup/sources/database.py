@@ -173,12 +173,12 @@ class DatabaseSource(Source):
         """
         self._require_engine(alias, facts)
         if self.vendor(alias) == "sqlite":
-            return sqlite.SQLiteTarget.prepare(
-                alias=alias,
-                settings_dict=self.settings(alias),
+            return self.target(
+                alias,
                 restore_id=drill_id,
-                to_database=str(folder / artifact_name(alias, "sqlite3")),
+                facts=facts,
                 raw_size=raw_size,
+                to_database=str(folder / artifact_name(alias, "sqlite3")),
             )
         return postgresql.PostgreSQLTarget.prepare(
             alias=alias,

@@ -10,6 +10,7 @@ import pytest
 import time_machine
 
 from mipyme_backup import api
+from mipyme_backup.destinations import LocalDestination
 from mipyme_backup.models import Copy
 from mipyme_backup.operations import rolling, verify
 from mipyme_backup.operations.reading import check_stored
@@ -64,6 +65,25 @@ def test_newest_is_verified_the_whole_way_down(history: History) -> None:
     (found,) = nights(1)
 
     assert [one.name for one in found].count(history.name(1)) == 2
+
+
+def test_newest_that_must_be_fetched_is_read_whole_once_a_week(
+    history: History, monkeypatch: Any
+) -> None:
+    history.begin(1)
+    monkeypatch.setattr(LocalDestination, "remote", True)
+    levels: list[str] = []
+    run = verify.run
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        levels.append(options["level"])
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(verify, "run", noted)
+
+    nights(rolling.NIGHTS)
+
+    assert levels == ["content"]
 
 
 def test_damaged_pack_is_found_for_all_that_need_it_and_stays_found(history: History) -> None:

@@ -148,6 +148,16 @@ class TestRunDue:
         assert "daily" not in run_due(MORNING + timedelta(minutes=5))
         assert run_due(MORNING + QUARTER)["daily"] == "done"
 
+    def test_job_that_breaks_keeps_no_other_from_its_turn(
+        self, backups: Path, monkeypatch: Any
+    ) -> None:
+        run_due(MORNING)
+        monkeypatch.setattr(api, "watch", lambda: 1 / 0)
+
+        at_night = run_due(datetime(2026, 7, 16, 2, 0, tzinfo=MADRID))
+
+        assert at_night == {"status": "failed", "daily": "done"}
+
     def test_clock_that_was_set_back(self, backups: Path) -> None:
         run_due(MORNING + timedelta(days=400))
 
