@@ -29,7 +29,11 @@ from celery import Celery
 from mipyme_backup.schedule import beat_schedule
 
 app = Celery("shop", broker={broker!r})
-app.conf.broker_transport_options = {{"visibility_timeout": {visibility}}}
+app.conf.broker_transport_options = {{
+    "visibility_timeout": {visibility},
+    "unacked_restore_interval": 1,
+    "unacked_restore_throttle": 1,
+}}
 app.conf.beat_schedule = beat_schedule()
 if {often}:
     for entry in app.conf.beat_schedule.values():
@@ -124,8 +128,9 @@ def test_worker_that_sleeps_longer_than_its_message(shop: Project) -> None:
     """Stopped in the middle, while another one is sent the same slot, and woken."""
     slot = "2026-07-15T02:00:00+02:00"
     (shop.media / "large").write_bytes(os.urandom(64 * 2**20))
+    one_at_a_time = ("--concurrency", "1", "--prefetch-multiplier", "1")  # takes no second message
 
-    with _celery(shop, "worker", "--concurrency", "1") as worker:
+    with _celery(shop, "worker", *one_at_a_time) as worker:
         _send(shop, f"run_job.delay(job='daily', slot={slot!r})")
         _wait(lambda: any(shop.backups.glob("pool/*/*")))
         os.killpg(worker.pid, signal.SIGSTOP)
