@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mipyme_backup.process import Reader
@@ -27,13 +28,15 @@ class Destination(ABC):
     never looks empty.
 
     `remote` says that it is not on this machine; `bandwidth` limits what is sent, in bytes a
-    second (None: not at all); `may_delete` is known once `check` or `probe` has passed, None
-    where it cannot be told. One thread uses a destination at a time.
+    second (None: not at all). Known once `check` or `probe` has passed, and None where it cannot
+    be told: `may_delete`, and `skew`, how far its clock is ahead of ours. One thread uses a
+    destination at a time.
     """
 
     remote = False
     bandwidth: int | None = None
     may_delete: bool | None = None
+    skew: timedelta | None = None
 
     @abstractmethod
     def check(self) -> None:
@@ -95,3 +98,11 @@ class Destination(ABC):
         It is printed and kept in a drawer: it asks no service, and holds no secret.
         """
         return type(self).__qualname__
+
+
+def skew_of(stored: datetime, began: datetime) -> timedelta:
+    """Return how far a clock is ahead of ours that says `stored` of what we stored since `began`.
+
+    Zero where it may be right: how long the way there takes is not known.
+    """
+    return min(stored - began, timedelta(0)) or max(stored - datetime.now(UTC), timedelta(0))

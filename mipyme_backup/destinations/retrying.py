@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +55,10 @@ class RetryingDestination(Destination):
     @property
     def may_delete(self) -> bool | None:  # type: ignore[override]
         return self._inner.may_delete
+
+    @property
+    def skew(self) -> timedelta | None:  # type: ignore[override]
+        return self._inner.skew
 
     def check(self) -> None:
         with self._lock:

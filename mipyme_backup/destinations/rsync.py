@@ -6,13 +6,14 @@ import contextlib
 import re
 import tempfile
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mipyme_backup.destinations import rsync_command as command
-from mipyme_backup.destinations.base import Destination, Entry
+from mipyme_backup.destinations.base import Destination, Entry, skew_of
 from mipyme_backup.destinations.fetched import Fetched
 from mipyme_backup.destinations.names import check_name, is_name
-from mipyme_backup.destinations.rsync_listing import parse_listing
+from mipyme_backup.destinations.rsync_listing import parse_listing, parse_modified
 from mipyme_backup.destinations.rsync_run import Outcome, explained, run_rsync
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
@@ -94,7 +95,10 @@ class RsyncDestination(Destination):
         with self._empty_folder() as folder:
             probe = folder / "probe"
             probe.touch(mode=0o600)
-            self._send(PROBE, probe, make_folder=True)
+            began = datetime.now(UTC)
+            written = self._send(PROBE, probe, make_folder=True)
+        stored = parse_modified(self._list_one(PROBE)) if written else None
+        self.skew = None if stored is None else skew_of(stored, began)
         try:
             self._remove(PROBE)
         except DeletionRefusedError:
@@ -167,14 +171,8 @@ class RsyncDestination(Destination):
 
     def size(self, name: str) -> int | None:
         _check(name)
-        outcome = self._run(
-            *command.LIST_ONE,
-            operands=(self.address.place, _nowhere()),
-            names=[name],
-            accepted=(23,),
-        )
-        self._fail_unless_missing(outcome)
-        sizes = [entry.size for entry in parse_listing(outcome.output) if entry.name == name]
+        listed = parse_listing(self._list_one(name))
+        sizes = [entry.size for entry in listed if entry.name == name]
         return sizes[0] if sizes else None
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
@@ -284,6 +282,16 @@ class RsyncDestination(Destination):
                 place=self.address.place,
                 name=name,
             )
+
+    def _list_one(self, name: str) -> bytes:
+        outcome = self._run(
+            *command.LIST_ONE,
+            operands=(self.address.place, _nowhere()),
+            names=[name],
+            accepted=(23,),
+        )
+        self._fail_unless_missing(outcome)
+        return outcome.output
 
     def _listed(self, folder: str) -> Iterator[Entry]:
         """Yield every file below `folder` (else of all), temporary ones too."""

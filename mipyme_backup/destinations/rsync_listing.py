@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from mipyme_backup.destinations.base import Entry
 from mipyme_backup.errors import DestinationError
@@ -12,7 +14,7 @@ from mipyme_backup.messages import _
 
 LINE = re.compile(
     rb"(?P<kind>[-dlpscbD])[-rwxsStT]{9}[+.@]?"
-    rb" +(?P<size>\d+) \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?P<name>.+)",
+    rb" +(?P<size>\d+) (?P<modified>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) (?P<name>.+)",
     re.DOTALL,
 )
 ESCAPED = re.compile(rb"\\#([0-7]{3})")
@@ -37,3 +39,13 @@ def parse_listing(output: bytes) -> Iterator[Entry]:
         if match["kind"] == b"-":
             name = ESCAPED.sub(lambda escape: bytes([int(escape[1], 8) & 0xFF]), match["name"])
             yield Entry(name=os.fsdecode(name), size=int(match["size"]))
+
+
+def parse_modified(output: bytes) -> datetime | None:
+    """Return when the first regular file of a listing that was made with ``TZ=UTC`` was written."""
+    for match in map(LINE.fullmatch, output.split(b"\n")):
+        if match is not None and match["kind"] == b"-":
+            with contextlib.suppress(ValueError):
+                moment = f"{match['modified'].decode()}+0000"
+                return datetime.strptime(moment, "%Y/%m/%d %H:%M:%S%z")
+    return None

@@ -38,7 +38,7 @@ def run_rsync(argv: Sequence[str], names: Collection[str] = (), *, seconds: floa
         child = Child(
             argv,
             stdin=stdin if names else None,
-            env={"LC_ALL": "C"},
+            env={"LC_ALL": "C", "TZ": "UTC"},
             idle_timeout=seconds,
             on_exit=lambda status, stderr: ended.append((status, stderr)),
         )

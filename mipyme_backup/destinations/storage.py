@@ -40,6 +40,7 @@ class StorageDestination(Destination):
 
     def probe(self) -> None:
         self.may_delete = self._access.probe()
+        self.skew = self._access.skew
 
     def put(self, name: str, file: Path) -> None:
         check_name(name)

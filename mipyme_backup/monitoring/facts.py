@@ -104,6 +104,7 @@ def _look(project: Project, name: str, looks: dict[str, Look], destination: Dest
             facts,
             writable=True,
             may_delete=destination.may_delete,
+            skew=destination.skew,
             free=destination.free_space(),
             total=destination.total_space(),
         )

@@ -88,6 +88,9 @@ class Status:
             "reachable": facts.reachable,
             "writable": facts.writable,
             "may_delete": facts.may_delete,
+            "clock_ahead_seconds": (
+                None if facts.skew is None else round(facts.skew.total_seconds())
+            ),
             "error": None if facts.error is None else str(facts.error),
             "free_bytes": facts.free,
             "total_bytes": facts.total,

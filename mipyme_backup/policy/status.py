@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     status_runs.last_run,
     status_runs.endless_run,
     status_destinations.full,
+    status_destinations.skewed,
     status_backups.small,
     status_content.shrunk,
     status_backups.future,

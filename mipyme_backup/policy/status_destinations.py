@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.finding import Finding, age_text
@@ -16,6 +16,9 @@ from mipyme_backup.policy.status_facts import (
 )
 
 NAMES_SHOWN = 3
+
+SKEW = timedelta(minutes=5)
+"""A clock that is kept by NTP is right to a second; S3 refuses what is 15 minutes off."""
 
 COPY_TEXTS = {
     "failed": _("Copying the newest backup, %(name)s, to %(destination)s failed: %(reason)s"),
@@ -166,3 +169,21 @@ def _mend(backup: BackupFacts, destination: DestinationFacts) -> Message:
         ),
         {"id": backup.id[:8], "name": destination.name},
     )
+
+
+def skewed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for destination in facts.destinations:
+        skew = destination.skew
+        if skew is None or abs(skew) <= SKEW:
+            continue
+        text = _("The clock of %(name)s is %(time)s ahead of the one of this host.")
+        if skew < timedelta(0):
+            text = _("The clock of %(name)s is %(time)s behind the one of this host.")
+        yield Finding(
+            id=f"clock_skewed:{destination.name}",
+            level="warning",
+            message=Message(text, {"name": destination.name, "time": age_text(abs(skew))}),
+            hint=Message(
+                _("Set both by NTP (timedatectl set-ntp true): how old a backup is depends on it.")
+            ),
+        )

@@ -90,7 +90,7 @@ class DestinationFacts:
     `error` says why it could not be listed (not `reachable`) or not be written to (`writable`
     is False; None where that was not tried), `hint` what to do. `backups` are those of this
     project, and `unreadable` the names of what lies there with a manifest that cannot be read,
-    for the reason `unreadable_reason`.
+    for the reason `unreadable_reason`. `skew` is how far its clock is ahead of ours.
     """
 
     name: str
@@ -99,6 +99,7 @@ class DestinationFacts:
     reachable: bool
     writable: bool | None = None
     may_delete: bool | None = None
+    skew: timedelta | None = None
     error: Message | None = None
     hint: Message = NOTHING
     free: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from mipyme_backup.destinations import Destination, Entry
@@ -38,6 +39,12 @@ class DestinationContract:
         destination.probe()
 
         assert list(destination.entries()) == []
+
+    def test_its_clock_is_about_ours(self, destination: Destination) -> None:
+        """Run the suite where both have the same clock, or one that NTP keeps."""
+        destination.check()
+
+        assert destination.skew is None or abs(destination.skew) < timedelta(seconds=5)
 
     def test_place_is_told_in_one_line(self, destination: Destination) -> None:
         place = destination.describe()

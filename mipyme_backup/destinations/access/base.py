@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.base import Entry, skew_of
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.messages import _
@@ -25,6 +26,7 @@ class Access(ABC):
     """
 
     remote = True
+    skew: timedelta | None = None
 
     def __init__(self, storage: Any, alias: str) -> None:
         self.storage = storage
@@ -35,7 +37,7 @@ class Access(ABC):
         return
 
     def probe(self) -> bool | None:
-        """Write a small object and delete it; return whether deletion is allowed.
+        """Write a small object and delete it; return whether deletion is allowed, and set `skew`.
 
         It has the same name each time, so that one remains where nothing may be deleted. Whoever
         probes at the same moment deletes that as well, so what is gone is written again.
@@ -44,6 +46,7 @@ class Access(ABC):
         with tempfile.NamedTemporaryFile(prefix="mipyme_backup_probe_") as file:
             file.write(PROBE_CONTENT)
             file.flush()
+            began = datetime.now(UTC)
             try:
                 if not any(self._holds(Path(file.name)) for _try in range(PROBES)):
                     raise DestinationError(
@@ -51,6 +54,8 @@ class Access(ABC):
                         hint=_("Look at its options in STORAGES, and at the service."),
                         alias=self.alias,
                     )
+                stored = self.modified_at(PROBE)
+                self.skew = None if stored is None else skew_of(stored, began)
                 self.delete(PROBE)
             except DeletionRefusedError:
                 return False
@@ -75,6 +80,10 @@ class Access(ABC):
 
     @abstractmethod
     def size(self, name: str) -> int | None: ...
+
+    def modified_at(self, name: str) -> datetime | None:
+        """Return when the object was stored, by the storage's clock; None where it does not say."""
+        return None
 
     @abstractmethod
     def entries(self, prefix: str) -> Iterator[Entry]:

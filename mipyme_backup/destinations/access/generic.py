@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
+from django.utils import timezone
 
 from mipyme_backup.destinations.access.base import Access, walk
 from mipyme_backup.destinations.base import Entry
@@ -88,6 +90,12 @@ class GenericAccess(Access):
                 return int(self.storage.size(name)) if self.storage.exists(name) else None
             except MISSING:
                 return None
+
+    def modified_at(self, name: str) -> datetime | None:
+        with contextlib.suppress(Exception):  # many storages have no such word
+            moment = self.storage.get_modified_time(name)
+            return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+        return None
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         with self._errors(_("list")):

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import posixpath
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,10 @@ class S3Access(Access):
             self._check_bucket()
             return None
         return int(head["ContentLength"])
+
+    def modified_at(self, name: str) -> datetime | None:
+        head = self._head(name)
+        return head["LastModified"] if head else None
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         pages = self._client.get_paginator("list_objects_v2")

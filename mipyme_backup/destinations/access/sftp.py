@@ -8,6 +8,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class SFTPAccess(Access):
     def size(self, name: str) -> int | None:
         with self._connection.errors(_("read"), name, reading=True):
             return self._size(name)
+
+    def modified_at(self, name: str) -> datetime | None:
+        with self._connection.errors(_("read"), name, reading=True):
+            seconds = self._connection.sftp.stat(self._path(name)).st_mtime
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         return (entry for entry in self._files(prefix) if not TEMPORARY.search(entry.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,31 @@ def test_where_nothing_can_be_deleted_one_probe_stays(settings: Any, kind: type)
     assert destination.may_delete is False
     assert list(destination.entries()) == []
     assert destination._access.storage.listdir("") == ([], [".mipyme_backup_probe"])
+
+
+class Ahead(InMemoryStorage):
+    def get_modified_time(self, name: str) -> datetime:
+        return super().get_modified_time(name) + timedelta(hours=1)
+
+
+class Timeless(InMemoryStorage):
+    def get_modified_time(self, name: str) -> datetime:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("kind", [Ahead, Timeless])
+def test_clock_of_a_storage(settings: Any, kind: type, use_tz: bool) -> None:
+    settings.USE_TZ = use_tz
+    destination = offsite(settings, kind)
+
+    destination.probe()
+
+    skew = destination.skew
+    if kind is Timeless:
+        assert skew is None
+    else:
+        assert skew is not None and abs(skew - timedelta(hours=1)) < timedelta(minutes=1)
 
 
 def test_what_cannot_be_replaced_stays_as_it_was(settings: Any, file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mipyme_backup.destinations.rsync_command import (
     rsync_argv,
 )
 from mipyme_backup.destinations.rsync_errors import explain
-from mipyme_backup.destinations.rsync_listing import parse_listing
+from mipyme_backup.destinations.rsync_listing import parse_listing, parse_modified
 from mipyme_backup.errors import ConfigurationError, DestinationError
 
 BAD: dict[str, list[Any]] = {
@@ -151,6 +152,15 @@ def test_listing__gives_the_regular_files_by_their_true_names() -> None:
 def test_listing__with_a_line_that_is_none_is_no_listing(line: bytes) -> None:
     with pytest.raises(DestinationError, match="cannot be understood"):
         list(parse_listing(LISTING + b"\n" + line))
+
+
+def test_listing__says_when_the_first_file_was_written() -> None:
+    assert parse_modified(LISTING) == datetime(2026, 11, 23, 23, 43, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("listing", [b"", b"-rw------- 8 0000/00/00 00:00:00 a"])
+def test_listing__that_does_not_say_when(listing: bytes) -> None:
+    assert parse_modified(listing) is None
 
 
 CLOSED = "rsync: connection unexpectedly closed (0 bytes received so far) [sender]"

@@ -224,6 +224,14 @@ class TestSize:
 
         assert found(facts(destinations=[local, destination("offsite")])) == expected
 
+    @pytest.mark.parametrize("seconds", [None, 0, -300, 300, -301, 301])
+    def test_clock_that_is_more_than_five_minutes_off(self, seconds: int | None) -> None:
+        skew = None if seconds is None else timedelta(seconds=seconds)
+        off = seconds is not None and abs(seconds) > 300
+        seen = facts(destinations=[destination("local", skew=skew)])
+
+        assert found(seen) == ({"clock_skewed:local": "warning"} if off else {})
+
     def test_space_of_others_is_not_known_or_not_ours(self) -> None:
         places = [
             destination("local", free=None, total=None),
