@@ -8,6 +8,7 @@ returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All error
 from __future__ import annotations
 
 import contextlib
+import hmac
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,18 @@ from zoneinfo import ZoneInfo
 from django.conf import settings as django_settings
 
 from mipyme_backup import conf
+from mipyme_backup.catalog import Catalog
+from mipyme_backup.encryption.passphrase import read_secret
 from mipyme_backup.errors import BackupError, KeyMissingError, SlotDoneError, UsageError, reason_of
 from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
+from mipyme_backup.monitoring import last_look as last_looks
 from mipyme_backup.monitoring import notifications
 from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.channels import channels_of
 from mipyme_backup.monitoring.delivery import Delivery
+from mipyme_backup.monitoring.last_look import LastLook
 from mipyme_backup.monitoring.notifications import Watched
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
@@ -63,6 +68,7 @@ __all__ = [
     "Delivery",
     "DrillResult",
     "Due",
+    "LastLook",
     "Listed",
     "Outcome",
     "PinResult",
@@ -81,6 +87,8 @@ __all__ = [
     "due",
     "guards_migrations",
     "heartbeat",
+    "is_monitor",
+    "last_look",
     "pin",
     "preflight",
     "prune",
@@ -402,9 +410,35 @@ def watch(*, timeout: float = STATUS_SECONDS, now: datetime | None = None) -> Wa
         raise
     except Exception as error:
         blind = _unseen(settings, [_cannot_tell(error)], now)
+        last_looks.keep(Catalog(), blind)
         notifications.tell(blind, channels, records, digest=digest, sees_all=False)
         raise
     return notifications.tell(seen, channels, records, digest=digest)
+
+
+def last_look(*, now: datetime | None = None) -> LastLook:
+    """Return what the last `status` or `watch` saw, from the catalog, without a look of its own.
+
+    That none was taken for too long is a critical finding; raises ConfigurationError alone.
+    """
+    settings = conf.load()
+    return last_looks.read(
+        Catalog(),
+        settings.project,
+        expression=settings.schedule["status"],
+        max_age=settings.alerts["max_age"],
+        now=now or datetime.now(UTC),
+        zone=_zone(),
+    )
+
+
+def is_monitor(token: str) -> bool:
+    """Say whether `token` is the one of MONITORING_TOKEN_FILE; False where the settings have none.
+
+    Raises EncryptionError where the file cannot be read, or not safely.
+    """
+    path = conf.load().monitoring_token_file
+    return path is not None and hmac.compare_digest(token.encode(), read_secret(path))
 
 
 def test_alert() -> list[Delivery]:
@@ -492,7 +526,7 @@ def _status(project: Project, timeout: float, now: datetime | None = None) -> St
         drill_every=DRILL_EVERY if schedule["drill"] else None,
         review=settings.policy_review,
     )
-    return monitoring.take(
+    seen = monitoring.take(
         project,
         policy,
         schedule=schedule,
@@ -500,6 +534,8 @@ def _status(project: Project, timeout: float, now: datetime | None = None) -> St
         seconds=timeout,
         now=now,
     )
+    last_looks.keep(project.catalog, seen)
+    return seen
 
 
 def guards_migrations() -> bool:

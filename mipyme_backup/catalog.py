@@ -24,10 +24,10 @@ from django.db.models import Max, Min, Q
 from django.db.models.base import ModelState
 from django.utils.connection import ConnectionDoesNotExist
 
-from mipyme_backup.errors import BackupError, SourceError
+from mipyme_backup.errors import BackupError, CatalogError, SourceError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
-from mipyme_backup.messages import Message
-from mipyme_backup.models import Backup, Copy, Drill, Restore
+from mipyme_backup.messages import Message, _
+from mipyme_backup.models import Backup, Copy, Drill, Look, Restore
 from mipyme_backup.policy.retention import Run
 from mipyme_backup.policy.status_facts import (
     BackupFacts,
@@ -339,6 +339,27 @@ class Catalog:
             backup_name=drill.backup_name,
             seconds=drill.seconds,
         )
+
+    @_optional
+    def keep_look(self, project: str, at: datetime, document: Mapping[str, Any]) -> None:
+        """Keep what a look at the project saw, as JSON values, in place of the one before."""
+        Look.objects.update_or_create(project=project, defaults={"at": at, "document": document})
+
+    def last_look(self, project: str) -> Mapping[str, Any] | None:
+        """Return what the last look saw; None where nobody has looked.
+
+        Raises CatalogError where the catalog cannot be read.
+        """
+        try:
+            _check_exists("default")
+            look = Look.objects.filter(project=project).first()
+        except UNAVAILABLE as error:
+            raise CatalogError(
+                _("The catalog cannot be read: %(reason)s"),
+                hint=_("Look at the database, and run manage.py migrate."),
+                reason=str(error).partition("\n")[0],
+            ) from error
+        return look.document if look else None
 
     @_reading(History)
     def history(self) -> History:

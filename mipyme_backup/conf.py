@@ -115,6 +115,7 @@ class Settings:
     drill_assertions: Sequence[str]
     policy_review: date | None
     migrate_guard: bool
+    monitoring_token_file: Path | None
 
 
 def load() -> Settings:
@@ -154,6 +155,7 @@ def load() -> Settings:
         drill_assertions=parsed["DRILL_ASSERTIONS"] or (),
         policy_review=parsed["POLICY_REVIEW"],
         migrate_guard=bool(parsed["MIGRATE_GUARD"]),
+        monitoring_token_file=parsed["MONITORING_TOKEN_FILE"],
     )
 
 
@@ -329,5 +331,6 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "POLICY_REVIEW": or_none(day("POLICY_REVIEW")),
     "DRILL_ASSERTIONS": list_of("DRILL_ASSERTIONS", filled_name),
     "MIGRATE_GUARD": instance_of("MIGRATE_GUARD", bool, "True or False"),
+    "MONITORING_TOKEN_FILE": absolute_path("MONITORING_TOKEN_FILE"),
     "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, "True or False"),
 }

@@ -109,6 +109,13 @@ class AlertError(BackupError):
     code = "alert"
 
 
+class CatalogError(BackupError):
+    """The catalog, and nothing else, could have told what was asked."""
+
+    code = "catalog"
+    permanent = False
+
+
 class RestoreError(BackupError):
     """A restore stopped; live data is as it was."""
 

@@ -148,3 +148,18 @@ class Drill(models.Model):
 
     def __str__(self) -> str:
         return f"{self.drill_id}: {self.backup_name}"
+
+
+class Look(models.Model):
+    """What the last look at a project's backups saw, for pages that may not wait for one."""
+
+    project = models.CharField(_("project"), max_length=255, unique=True)
+    at = models.DateTimeField(_("looked at"))
+    document = models.JSONField(_("what was seen"), default=dict)
+
+    class Meta:
+        verbose_name = _("look")
+        verbose_name_plural = _("looks")
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.at}"

@@ -8,10 +8,9 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
-from mipyme_backup.destinations.base import Destination, Entry, skew_of
+from mipyme_backup.destinations.base import Destination, Entry
 from mipyme_backup.destinations.names import check_name
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
@@ -41,12 +40,9 @@ class LocalDestination(Destination):
     def probe(self) -> None:
         with self._errors(_("prepare")):
             probe = self._temporary()
-            began = datetime.now(UTC)
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            stored = os.fstat(descriptor).st_mtime  # a mounted server's own clock
             os.close(descriptor)
             probe.unlink()
-        self.skew = skew_of(datetime.fromtimestamp(stored, UTC), began)
         self.may_delete = True
 
     def put(self, name: str, file: Path) -> None:

@@ -49,7 +49,7 @@ class Notice:
             "host": status.host,
             "at": status.at.isoformat(),
             "level": status.level,
-            "raised": [_finding(finding) for finding in self.raised],
+            "raised": [finding.to_dict() for finding in self.raised],
             "cleared": [
                 {
                     "id": item.id,
@@ -59,14 +59,5 @@ class Notice:
                 }
                 for item in self.cleared
             ],
-            "findings": [_finding(finding) for finding in self.problems],
+            "findings": [finding.to_dict() for finding in self.problems],
         }
-
-
-def _finding(finding: Finding) -> dict[str, str]:
-    return {
-        "id": finding.id,
-        "level": finding.level,
-        "message": str(finding.message),
-        "hint": str(finding.hint),
-    }

@@ -41,15 +41,7 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         return {
             "level": self.level,
-            "findings": [
-                {
-                    "id": finding.id,
-                    "level": finding.level,
-                    "message": str(finding.message),
-                    "hint": str(finding.hint),
-                }
-                for finding in self.findings
-            ],
+            "findings": [finding.to_dict() for finding in self.findings],
             "facts": self._facts(),
         }
 

@@ -230,6 +230,7 @@ BAD: dict[str, list[Any]] = {
     "DRILL_ASSERTIONS": [None, "x", {}],
     "ADMIN_RESTORE": [None, 1, "yes"],
     "MIGRATE_GUARD": [None, 1, "yes"],
+    "MONITORING_TOKEN_FILE": ["relative", "", 7, b"/bytes"],
 }
 
 
@@ -435,6 +436,7 @@ def test_good_values_of_every_key_are_taken(settings: Any) -> None:
         DRILL_ASSERTIONS=["shop.drills.has_orders"],
         ADMIN_RESTORE=True,
         MIGRATE_GUARD=True,
+        MONITORING_TOKEN_FILE="/etc/token",
         ALERTS={"recipients": ("a@example.org",), "heartbeat_url": None, "min_free_disk": 0},
     )
 

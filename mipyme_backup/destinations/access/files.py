@@ -30,7 +30,6 @@ class FilesAccess(Access):
 
     def probe(self) -> bool | None:
         self._local.probe()
-        self.skew = self._local.skew
         return True
 
     def put(self, name: str, file: Path, throttle: Throttle) -> None:
