@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from django.apps import apps
 from django.db import Error, connections, transaction
-from django.db.models import Max, Min, Q
+from django.db.models import Max, Min, Model, Q
 from django.db.models.base import ModelState
 from django.utils.connection import ConnectionDoesNotExist
 
@@ -47,17 +47,22 @@ logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+OTHERS: tuple[type[Restore] | type[Drill] | type[Look], ...] = (Restore, Drill, Look)
+"""What stands for itself, and is no cache of what the destinations hold."""
+
 UNAVAILABLE = (Error, ConnectionDoesNotExist, SourceError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Rows of the catalog, out of a database that is about to be replaced."""
+    """Rows of the catalog, out of a database that is about to be replaced.
+
+    `others` are those of `OTHERS`, in its order, of the tables that were there.
+    """
 
     backups: Sequence[Backup] = ()
     copies: Sequence[Copy] = ()
-    restores: Sequence[Restore] = ()
-    drills: Sequence[Drill] = ()
+    others: Sequence[Restore | Drill | Look] = ()
 
 
 def _optional(method: Callable[P, None]) -> Callable[P, None]:
@@ -330,7 +335,7 @@ class Catalog:
     def last_drill(self) -> DrillFacts | None:
         """Return the last drill; None where there is none, or the catalog cannot be read."""
         drills = Drill.objects.order_by("-finished_at", "-pk")
-        drill = drills.first() if _has_drills("default") else None
+        drill = drills.first() if _has_table(Drill, "default") else None
         if drill is None:
             return None
         return DrillFacts(
@@ -367,18 +372,23 @@ class Catalog:
         return History(
             backups=[*Backup.objects.all()],
             copies=[*Copy.objects.select_related("backup")],
-            restores=[*Restore.objects.all()],
-            drills=[*Drill.objects.all()] if _has_drills("default") else (),
+            others=[
+                row
+                for model in OTHERS
+                if _has_table(model, "default")
+                for row in model._default_manager.all()
+            ],
         )
 
     @_optional
     def add_history(self, history: History, using: str = "default") -> None:
-        """Put the runs, restores and drills into the database `using`, whose catalog is empty."""
+        """Put the history into the database `using`, whose catalog is empty."""
         with transaction.atomic(using=using):
             _add_rows(Backup, history.backups, using)
-            _add_rows(Restore, history.restores, using)
-            if _has_drills(using):
-                _add_rows(Drill, history.drills, using)
+            for model in OTHERS:
+                if _has_table(model, using):
+                    rows = [row for row in history.others if isinstance(row, model)]
+                    _add_rows(model, rows, using)
             _add_copies(history.copies, using)
 
     @_optional
@@ -492,18 +502,13 @@ def _ours(project: str) -> Q:
     return Q(manifest__project=project) | Q(manifest={})
 
 
-def _has_drills(using: str) -> bool:
+def _has_table(model: type[Model], using: str) -> bool:
     """Say whether the table is there: backups, and databases before `migrate`, may be older."""
-    return Drill._meta.db_table in connections[using].introspection.table_names()
+    return model._meta.db_table in connections[using].introspection.table_names()
 
 
-def _add_rows(
-    model: type[Backup] | type[Restore] | type[Drill],
-    rows: Iterable[Backup | Restore | Drill],
-    using: str,
-) -> None:
-    manager: Any = model._default_manager
-    manager.using(using).bulk_create(map(_unsaved, rows), batch_size=500)
+def _add_rows(model: type[Model], rows: Iterable[Model], using: str) -> None:
+    model._default_manager.using(using).bulk_create(map(_unsaved, rows), batch_size=500)
 
 
 def _add_copies(copies: Iterable[Copy], using: str) -> None:

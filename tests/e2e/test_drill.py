@@ -437,8 +437,7 @@ def test_drills_are_no_part_of_a_backup_and_survive_a_restore(project: Project) 
 def test_history_outlives_a_restore_of_a_backup_that_is_older_than_drills(
     on_sqlite: Project,
 ) -> None:
-    on_sqlite.execute("DROP TABLE mipyme_backup_drill")
-    on_sqlite.execute("DELETE FROM django_migrations WHERE name = '0002_drill'")
+    on_sqlite.manage("migrate", "mipyme_backup", "0001", "--verbosity=0")
     on_sqlite.backup()
     on_sqlite.manage("migrate", "--verbosity=0")
     assert [*problems(drill(on_sqlite, status=1))] == ["migrations"]

@@ -168,6 +168,14 @@ class TestHealth:
 
         assert Look.objects.count() == 1
 
+    def test_look_outlives_a_restore(self, monitor: Client) -> None:
+        api.backup()
+        seen = api.status()
+
+        api.restore(latest=True)
+
+        assert api.last_look().to_dict() == seen.to_dict()
+
     @pytest.mark.parametrize(
         ("minutes", "stale"), [(0, False), (119, False), (121, True), (60 * 24 * 9, True)]
     )
