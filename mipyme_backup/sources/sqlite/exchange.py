@@ -93,6 +93,23 @@ class Exchange:
         except (sqlite3.Error, OSError):
             return False
 
+    def take_back(self) -> None:
+        """Remove what was kept of the old content for an exchange that never came in.
+
+        Nothing is removed where it did. Journals that were set aside with an unreadable live file
+        go back to it. Raises RestoreError where the live file does not say.
+        """
+        try:
+            if not self.incoming.exists() or self._is_committed():
+                return
+            for suffix in files.SIDECARS:
+                with contextlib.suppress(FileNotFoundError):
+                    files.sidecar(self.outgoing, suffix).replace(files.sidecar(self.live, suffix))
+            self.outgoing.unlink(missing_ok=True)
+            files.sync(self.outgoing.parent)
+        except sqlite3.Error as error:
+            raise files.explained(error, self.live, RestoreError) from error
+
     def remove_traces(self) -> None:
         """Remove the new content's own file and then, when that is durable, the marker.
 

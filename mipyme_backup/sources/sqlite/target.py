@@ -166,6 +166,7 @@ class SQLiteTarget(Target):
         return self._swapping().run()
 
     def discard(self) -> None:
+        self._swapping().take_back()
         files.remove(self._side)
         for path in (self._side, self._before):
             files.remove(files.sidecar(path, ".tmp"))

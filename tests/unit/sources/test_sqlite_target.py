@@ -194,6 +194,39 @@ def test_a_kill_at_any_call_leaves_all_old_or_all_new(
     assert states == {_first(kind), "new"} if method == "swap" else {"new", "old"}
 
 
+@pytest.mark.parametrize("kind", ["delete", "wal", "absent", "garbage"])
+def test_swap_that_was_killed_before_it_began_is_rolled_back_whole(
+    live: Path, tmp_path: Path, the_killer: Killer, kind: str
+) -> None:
+    templates = {word: _template(tmp_path / word, word, kind) for word in ("old", "new")}
+    call, outcome, ways = 0, "killed", set()
+    while outcome == "killed":
+        call += 1
+        _start_over(live)
+        if kind != "absent":
+            live.write_bytes(b"garbage" * 1000 if kind == "garbage" else templates["old"])
+        if kind == "garbage":
+            files.sidecar(live, "-wal").write_bytes(b"its log")
+        target = target_of(live)
+        target.load(artifacts_of(templates["new"]))
+        outcome = the_killer.run(target, "swap", call=call)
+
+        has_begun = SQLiteTarget.from_state(target.state).swap_has_begun()
+        ways.add(has_begun)
+        if not has_begun:
+            the_killer.run(target, "discard", call=1 + call % 20)  # it is killed as well, or ends
+            SQLiteTarget.from_state(target.state).discard()
+
+            left = [path.name for path in live.parent.iterdir() if "ab12" in path.name]
+            assert left == [], f"killed at call {call}"
+            assert _word_of(live) == _first(kind), f"killed at call {call}"
+            if kind == "garbage":
+                assert files.sidecar(live, "-wal").read_bytes() == b"its log"
+
+    assert outcome == "finished"
+    assert ways == {True, False}
+
+
 def _start_over(live: Path) -> None:
     for path in live.parent.iterdir():
         path.unlink()
