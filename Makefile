@@ -19,7 +19,7 @@ DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all lint types torture venv clean
+.PHONY: help check demo test test-all lint types messages torture venv clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -42,6 +42,9 @@ lint: $(DEV) ## style, and which module may import which
 
 types: $(DEV) ## types, strictly
 	@$(BIN)/mypy
+
+messages: $(DEV) ## bring the Spanish texts up to date, and compile them
+	@$(BIN)/python -m tests.translations
 
 torture: $(DEV) ## long random trials; TORTURE_SEED repeats one
 	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)

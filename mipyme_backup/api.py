@@ -57,6 +57,7 @@ from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
 from mipyme_backup.schedule import JOBS, Due
+from mipyme_backup.translation import in_project_language, said, translated
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 LABEL_LENGTH = 200
@@ -121,7 +122,14 @@ class Listed:
     row: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        return self.row
+        copies = [
+            {**copy, "error": said(copy["error"] or "") or None} for copy in self.row["copies"]
+        ]
+        return {
+            **self.row,
+            "warnings": [said(warning) for warning in self.row["warnings"]],
+            "copies": copies,
+        }
 
 
 def backup(
@@ -317,7 +325,8 @@ def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Ou
             known=", ".join(JOBS),
         )
     work = _works(progress or Silent())[job]
-    return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
+    with in_project_language():
+        return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
 
 
 def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:
@@ -344,10 +353,10 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
     try:
         result = backup(kind=kind, slot=slot, wait=True, progress=progress)
     except SlotDoneError as error:
-        heartbeat("success", str(error))
+        heartbeat("success", translated(error.message))
         raise
     except BaseException as error:
-        heartbeat("fail", f"{kind}: {reason_of(error)}")
+        heartbeat("fail", f"{kind}: {said(reason_of(error))}")
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result

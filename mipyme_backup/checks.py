@@ -15,9 +15,11 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
+from django.utils.translation import gettext as _
 
 from mipyme_backup import conf
 from mipyme_backup.errors import BackupError, ConfigurationError
+from mipyme_backup.translation import translated
 
 TAG = "mipyme_backup"
 STORAGE_DESTINATION = "mipyme_backup.destinations.StorageDestination"
@@ -68,8 +70,8 @@ def check_deployment(
     if settings.encryption is None:
         found.append(
             checks.Warning(
-                "Backups are not encrypted.",
-                hint="Set ENCRYPTION in MIPYME_BACKUP to a passphrase file.",
+                _("Backups are not encrypted."),
+                hint=_("Set ENCRYPTION in MIPYME_BACKUP to a passphrase file."),
                 id="mipyme_backup.W001",
             )
         )
@@ -79,18 +81,25 @@ def check_deployment(
         api.preflight()
     except BackupError as error:
         found.append(
-            checks.Warning(str(error), hint=str(error.hint) or None, id="mipyme_backup.W002")
+            checks.Warning(
+                translated(error.message),
+                hint=translated(error.hint) or None,
+                id="mipyme_backup.W002",
+            )
         )
     return found
 
 
 def _error(problem: ConfigurationError) -> CheckMessage:
-    return Error(str(problem), hint=str(problem.hint) or None, id="mipyme_backup.E001")
+    return Error(
+        translated(problem.message), hint=translated(problem.hint) or None, id="mipyme_backup.E001"
+    )
 
 
 def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
     places: dict[str, Any] = {
-        f"The destination {name}": _folder(part) for name, part in settings.destinations.items()
+        _("The destination %(name)s") % {"name": name}: _folder(part)
+        for name, part in settings.destinations.items()
     }
     if not any(settings.state_dir.is_relative_to(str(place)) for place in places.values()):
         places["STATE_DIR"] = settings.state_dir
@@ -98,9 +107,10 @@ def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
         public = getattr(django_settings, key, None)
         for what, place in places.items():
             if _is_inside(place, public):
+                text = _("%(what)s (%(place)s) lies inside %(key)s, which is public.")
                 yield Error(
-                    f"{what} ({Path(place).resolve()}) lies inside {key}, which is public.",
-                    hint="Set it to a folder outside.",
+                    text % {"what": what, "place": Path(place).resolve(), "key": key},
+                    hint=_("Set it to a folder outside."),
                     id="mipyme_backup.E002",
                 )
 
@@ -119,11 +129,16 @@ def _media_storages(settings: conf.Settings) -> Iterator[CheckMessage]:
             if (inside and not _is_inside(folder, public)) or (
                 folder is None and _is_same_place(_alias(part), alias)
             ):
+                text = _(
+                    "The destination %(name)s keeps backups in the storage %(alias)r, whose"
+                    " files they save: who may read the media may read them."
+                )
                 yield Error(
-                    f"The destination {name} keeps backups in the storage {alias!r}, whose files"
-                    " they save: who may read the media may read them.",
-                    hint="Give backups an alias of their own in STORAGES, with another bucket,"
-                    " location or folder.",
+                    text % {"name": name, "alias": alias},
+                    hint=_(
+                        "Give backups an alias of their own in STORAGES, with another bucket,"
+                        " location or folder."
+                    ),
                     id="mipyme_backup.E003",
                 )
 

@@ -209,7 +209,7 @@ def _state_dir(destinations: Mapping[str, Part]) -> Path:
         if part.backend == "mipyme_backup.destinations.LocalDestination":
             location = part.options.get("location")
             if not isinstance(location, str | Path):
-                raise bad_value(f"DESTINATIONS.{name}.OPTIONS.location", "a path")
+                raise bad_value(f"DESTINATIONS.{name}.OPTIONS.location", _("a path"))
             return Path(location) / ".state"
     return _base_dir("STATE_DIR") / ".mipyme_backup"
 
@@ -230,7 +230,7 @@ def _entries(key: str, known: Mapping[str, Parse]) -> Callable[[Any], Mapping[st
 
     def parse(value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
-            raise bad_value(key, "a dict")
+            raise bad_value(key, _("a dict"))
         for name in value:
             if name not in known:
                 raise _unknown(name, known, f"[{key!r}]")
@@ -241,14 +241,14 @@ def _entries(key: str, known: Mapping[str, Parse]) -> Callable[[Any], Mapping[st
 
 def _part(key: str, value: Any, extra_keys: Mapping[str, Parse]) -> Part:
     if not isinstance(value, Mapping) or not isinstance(value.get("BACKEND"), str):
-        raise bad_value(key, "a dict with BACKEND (a dotted path) and OPTIONS (a dict)")
+        raise bad_value(key, _("a dict with BACKEND (a dotted path) and OPTIONS (a dict)"))
     known = {"BACKEND", "OPTIONS", *extra_keys}
     for name in value:
         if name not in known:
             raise _unknown(name, known, f"[{key!r}]")
     options = value.get("OPTIONS", {})
     if not isinstance(options, Mapping):
-        raise bad_value(f"{key}.OPTIONS", "a dict")
+        raise bad_value(f"{key}.OPTIONS", _("a dict"))
     extra = {
         name: parse(f"{key}.{name}")(value[name])
         for name, parse in extra_keys.items()
@@ -260,10 +260,10 @@ def _part(key: str, value: Any, extra_keys: Mapping[str, Parse]) -> Part:
 def _parts(extra_keys: Mapping[str, Parse]) -> Callable[[str, Any], dict[str, Part]]:
     def parse(key: str, value: Any) -> dict[str, Part]:
         if not isinstance(value, Mapping) or not value:
-            raise bad_value(key, "a dict of back ends by name, with at least one")
+            raise bad_value(key, _("a dict of back ends by name, with at least one"))
         for name in value:
             if not isinstance(name, str) or not name:
-                raise bad_value(key, "a dict of back ends by name; a name is a text")
+                raise bad_value(key, _("a dict of back ends by name; a name is a text"))
         return {name: _part(f"{key}.{name}", part, extra_keys) for name, part in value.items()}
 
     return parse
@@ -275,7 +275,7 @@ def _contact(key: str) -> Callable[[Any], Mapping[str, str]]:
     def parse(value: Any) -> Mapping[str, str]:
         contact = _entries(key, _CONTACT)(value)
         if "role" not in contact:
-            raise bad_value(f"{key}.role", "one line of text")
+            raise bad_value(f"{key}.role", _("one line of text"))
         return {**dict.fromkeys(_CONTACT, ""), **contact}
 
     return parse
@@ -330,7 +330,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "CHECKLIST": list_of("CHECKLIST", line),
     "POLICY_REVIEW": or_none(day("POLICY_REVIEW")),
     "DRILL_ASSERTIONS": list_of("DRILL_ASSERTIONS", filled_name),
-    "MIGRATE_GUARD": instance_of("MIGRATE_GUARD", bool, "True or False"),
+    "MIGRATE_GUARD": instance_of("MIGRATE_GUARD", bool, _("True or False")),
     "MONITORING_TOKEN_FILE": absolute_path("MONITORING_TOKEN_FILE"),
-    "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, "True or False"),
+    "ADMIN_RESTORE": instance_of("ADMIN_RESTORE", bool, _("True or False")),
 }

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from mipyme_backup.messages import Message
+from mipyme_backup.messages import Message, _
 
 
 class BackupError(Exception):
@@ -152,5 +152,5 @@ class DamagedError(BackupError):
 def reason_of(error: BaseException) -> str:
     """Return why a run ended, in words: an interruption has none of its own."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "The run was interrupted."
+        return _("The run was interrupted.")
     return str(error) or type(error).__name__

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mipyme_backup.messages import _
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -18,18 +20,18 @@ class Target:
 def parse(url: str) -> Target:
     """Return the parts of `url`; raises ValueError, which never shows it: it may hold a token."""
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("it holds characters that a URL cannot hold")
+        raise ValueError(_("it holds characters that a URL cannot hold"))
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("it is malformed") from None
+        raise ValueError(_("it is malformed")) from None
     if parts.scheme != "https":
-        raise ValueError("it is not https")
+        raise ValueError(_("it is not https"))
     if "@" in parts.netloc:
-        raise ValueError("it holds a user or a password")
+        raise ValueError(_("it holds a user or a password"))
     if not parts.hostname or port == 0:
-        raise ValueError("it names no host, or no possible port")
+        raise ValueError(_("it names no host, or no possible port"))
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(host=parts.hostname, port=port or 443, path=path)
 

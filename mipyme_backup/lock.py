@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from mipyme_backup.errors import LockedError, PreflightError
-from mipyme_backup.messages import _
+from mipyme_backup.messages import Message, _
 from mipyme_backup.private_files import make_folder
 
 POLL_SECONDS = 1.0
@@ -115,7 +115,13 @@ def _holder(file: IO[str]) -> str:
     file.seek(0)
     with contextlib.suppress(ValueError, KeyError, TypeError):
         held = json.loads(file.read())
-        return f"{held['operation']} (process {held['pid']}, since {held['since']})"
+        text = _("%(operation)s (process %(process)s, since %(since)s)")
+        return str(
+            Message(
+                text,
+                {"operation": held["operation"], "process": held["pid"], "since": held["since"]},
+            )
+        )
     return "-"
 
 

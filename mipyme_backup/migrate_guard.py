@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
-from mipyme_backup.translation import translated
+from mipyme_backup.translation import in_project_language, translated
 
 LOSING = (
     operations.AlterField,
@@ -49,14 +49,19 @@ def guard(*, using: str, plan: Iterable[tuple[Migration, bool]] = (), **kwargs: 
             kind="pre_deploy", label=f"before migrate: {losing[0]}"[: api.LABEL_LENGTH]
         )
     except BackupError as error:
+        raise CommandError(_refusal(error)) from error
+    logger.warning("The backup is %s, %s.", result.manifest.name, result.status)
+
+
+def _refusal(error: BackupError) -> str:
+    with in_project_language():  # migrate itself speaks English
         lines = [
             _("Nothing was migrated, because no backup could be taken first: %(reason)s")
             % {"reason": translated(error.message)},
             translated(error.hint),
             _("To migrate without one, set MIGRATE_GUARD in MIPYME_BACKUP to False."),
         ]
-        raise CommandError("\n".join(filter(None, lines))) from error
-    logger.warning("The backup is %s, %s.", result.manifest.name, result.status)
+    return "\n".join(filter(None, lines))
 
 
 def losing_migrations(

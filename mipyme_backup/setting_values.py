@@ -15,14 +15,14 @@ from cronsim import CronSim, CronSimError
 
 from mipyme_backup import https_urls
 from mipyme_backup.errors import ConfigurationError
-from mipyme_backup.messages import _
+from mipyme_backup.messages import Message, _
 
 NAME = "MIPYME_BACKUP"
 ADDRESS = r"[^\s@<>(),;:\\\"\[\]]+@[^\s@<>(),;:\\\"\[\]]+"
 RECIPIENT = re.compile(rf"{ADDRESS}|[^@<>(),;:\\\"\[\]]+ <{ADDRESS}>")
 
 
-def bad_value(key: str, expected: str) -> ConfigurationError:
+def bad_value(key: str, expected: str | Message) -> ConfigurationError:
     return ConfigurationError(
         _("%(setting)s['%(key)s'] must be %(expected)s."), setting=NAME, key=key, expected=expected
     )
@@ -40,7 +40,9 @@ def instance_of(key: str, types: type | tuple[type, ...], expected: str) -> Call
 def at_least(key: str, least: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise bad_value(key, f"a whole number of at least {least}")
+            raise bad_value(
+                key, Message(_("a whole number of at least %(least)d"), {"least": least})
+            )
         return value
 
     return parse
@@ -49,7 +51,7 @@ def at_least(key: str, least: int) -> Callable[[Any], int]:
 def filled_name(key: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not value:
-            raise bad_value(key, "a name")
+            raise bad_value(key, _("a name"))
         return value
 
     return parse
@@ -58,7 +60,7 @@ def filled_name(key: str) -> Callable[[Any], str]:
 def day(key: str) -> Callable[[Any], date]:
     def parse(value: Any) -> date:
         if not isinstance(value, date) or isinstance(value, datetime):
-            raise bad_value(key, "a date")
+            raise bad_value(key, _("a date"))
         return value
 
     return parse
@@ -67,7 +69,7 @@ def day(key: str) -> Callable[[Any], date]:
 def duration(key: str) -> Callable[[Any], timedelta]:
     def parse(value: Any) -> timedelta:
         if not isinstance(value, timedelta) or value <= timedelta(0):
-            raise bad_value(key, "a timedelta above zero")
+            raise bad_value(key, _("a timedelta above zero"))
         return value
 
     return parse
@@ -76,7 +78,7 @@ def duration(key: str) -> Callable[[Any], timedelta]:
 def share(key: str) -> Callable[[Any], float]:
     def parse(value: Any) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise bad_value(key, "a number from 0 to 1")
+            raise bad_value(key, _("a number from 0 to 1"))
         return value
 
     return parse
@@ -85,7 +87,7 @@ def share(key: str) -> Callable[[Any], float]:
 def line(key: str, *, empty: bool = False) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not (value.strip() or empty) or not value.isprintable():
-            raise bad_value(key, "one line of text")
+            raise bad_value(key, _("one line of text"))
         return value
 
     return parse
@@ -95,7 +97,7 @@ def mail_address(key: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         good = isinstance(value, str) and value.isprintable() and RECIPIENT.fullmatch(value)
         if not good:
-            raise bad_value(key, "a mail address, like ana@example.org or Ana <ana@example.org>")
+            raise bad_value(key, _("a mail address, like ana@example.org or Ana <ana@example.org>"))
         return str(value)
 
     return parse
@@ -108,7 +110,7 @@ def https_url(key: str) -> Callable[[Any], str]:
         try:
             https_urls.parse(value)
         except (ValueError, AttributeError, TypeError):
-            expected = "a URL like https://example.org/path, without user or password in it"
+            expected = _("a URL like https://example.org/path, without user or password in it")
             raise bad_value(key, expected) from None
         return str(value)
 
@@ -118,7 +120,9 @@ def https_url(key: str) -> Callable[[Any], str]:
 def one_of(key: str, *known: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in known:
-            raise bad_value(key, f"one of {', '.join(known)} or None")
+            raise bad_value(
+                key, Message(_("one of %(known)s or None"), {"known": ", ".join(known)})
+            )
         return str(value)
 
     return parse
@@ -129,7 +133,7 @@ def list_of(key: str, item: Callable[[str], Callable[[Any], Any]]) -> Callable[[
 
     def parse(value: Any) -> Any:
         if not isinstance(value, list | tuple):
-            raise bad_value(key, "a list")
+            raise bad_value(key, _("a list"))
         return [item(f"{key}.{number}")(entry) for number, entry in enumerate(value)]
 
     return parse
@@ -140,7 +144,7 @@ def cron_expression(key: str) -> Callable[[Any], str]:
         try:
             CronSim(value, datetime(2000, 1, 1))  # noqa: DTZ001 - only its grammar is looked at
         except (CronSimError, TypeError, AttributeError):
-            raise bad_value(key, "a cron expression or None") from None
+            raise bad_value(key, _("a cron expression or None")) from None
         return str(value)
 
     return parse
@@ -155,7 +159,7 @@ def absolute_path(key: str) -> Callable[[Any], Path | None]:
         if value is None:
             return None
         if not isinstance(value, str | Path) or not Path(value).is_absolute():
-            raise bad_value(key, "an absolute path")
+            raise bad_value(key, _("an absolute path"))
         return Path(value)
 
     return parse

@@ -18,6 +18,7 @@ from mipyme_backup import api
 from mipyme_backup.errors import BackupError, SlotDoneError
 from mipyme_backup.operations.verify import Level
 from mipyme_backup.schedule import EVERY, RUN_DUE_TASK
+from mipyme_backup.translation import in_project_language, translated
 
 logger = get_task_logger(__name__)
 
@@ -41,16 +42,20 @@ class TaskError(Exception):
 
 
 def _tried(task: Task[Any, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what the work does; what may pass is tried again after 1, 2 and 4 minutes."""
-    try:
-        return work()
-    except SlotDoneError as error:
-        return {"status": "already_done", "message": str(error)}
-    except BackupError as error:
-        failure = TaskError(f"{error} {error.hint}".strip())
-        if error.permanent:
-            raise failure from None
-        raise task.retry(exc=failure, countdown=FIRST_PAUSE * 2**task.request.retries) from None
+    """Return what the work does, in the language of the project.
+
+    What may pass is tried again after 1, 2 and 4 minutes.
+    """
+    with in_project_language():
+        try:
+            return work()
+        except SlotDoneError as error:
+            return {"status": "already_done", "message": translated(error.message)}
+        except BackupError as error:
+            failure = TaskError(f"{translated(error.message)} {translated(error.hint)}".strip())
+            if error.permanent:
+                raise failure from None
+            raise task.retry(exc=failure, countdown=FIRST_PAUSE * 2**task.request.retries) from None
 
 
 @shared_task(name=RUN_DUE_TASK, ignore_result=True, expires=EVERY.total_seconds())
@@ -68,7 +73,8 @@ def run_job(self: Task[Any, Any], *, job: str, slot: str) -> dict[str, Any]:
     outcome = api.run_job(job=job, slot=datetime.fromisoformat(slot))
     if outcome.error is not None:
         logger.error("%s of %s failed: %s", job, slot, outcome.error)
-    return outcome.to_dict()
+    with in_project_language():
+        return outcome.to_dict()
 
 
 @shared_task(name="mipyme_backup.backup", **OPTIONS)

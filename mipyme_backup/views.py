@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -34,8 +35,8 @@ def _protected(
         if _is_monitor(request) or (user is not None and user.has_perm(PERMISSION)):
             return view(request)
         if user is not None and user.is_authenticated:
-            return _refused(403, f"You lack the permission {PERMISSION}.")
-        response = _refused(401, "Send the token: Authorization: Bearer TOKEN.")
+            return _refused(403, _("You lack the permission %(name)s.") % {"name": PERMISSION})
+        response = _refused(401, _("Send the token: Authorization: Bearer TOKEN."))
         response["WWW-Authenticate"] = 'Bearer realm="mipyme_backup"'
         return response
 
@@ -55,7 +56,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     try:
         from mipyme_backup.metrics import exposition
     except ImportError:
-        return _refused(501, "Install prometheus-client: pip install 'mipyme-backup[metrics]'.")
+        return _refused(501, _("Install prometheus-client: pip install 'mipyme-backup[metrics]'."))
     content, content_type = exposition(request.headers.get("Accept", ""))
     return HttpResponse(content, content_type=content_type)
 

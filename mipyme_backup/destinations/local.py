@@ -65,7 +65,7 @@ class LocalDestination(Destination):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise OSError(errno.EINVAL, "not a regular file")
+                raise OSError(errno.EINVAL, _("not a regular file"))
         return _File(self, name, descriptor)
 
     def size(self, name: str) -> int | None:

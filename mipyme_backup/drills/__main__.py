@@ -15,6 +15,7 @@ from typing import IO, Any
 from mipyme_backup.drills import overrides
 from mipyme_backup.drills.error_log import ErrorLog
 from mipyme_backup.drills.job import Job, Step
+from mipyme_backup.messages import Message, _
 
 START = "check"
 """The step of a project that cannot even be set up."""
@@ -29,7 +30,12 @@ def main(job_file: str) -> None:
     try:
         log = _set_up(job)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the project's code may raise anything
-        problem = f"the project does not start: {type(error).__name__}: {error}"
+        problem = str(
+            Message(
+                _("the project does not start: %(kind)s: %(reason)s"),
+                {"kind": type(error).__name__, "reason": error},
+            )
+        )
         seconds = time.monotonic() - began
         _tell(output, {"step": Step(name=START, seconds=seconds, problems=(problem,)).to_dict()})
         _tell(output, {"end": True})

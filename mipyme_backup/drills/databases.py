@@ -9,6 +9,7 @@ from django.core.checks import run_checks
 from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.postgresql import content
 
 
@@ -30,7 +31,8 @@ def migrations(aliases: Sequence[str]) -> Iterator[str]:
             continue
         executor.loader.check_consistent_history(connections[alias])
         for migration, _backwards in executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            yield f"{alias}: the migration {migration} is not applied; run migrate after a restore"
+            text = _("the migration %(name)s is not applied: run migrate after a restore")
+            yield f"{alias}: {Message(text, {'name': migration})}"
 
 
 def constraints(aliases: Sequence[str]) -> Iterator[str]:
@@ -48,7 +50,7 @@ def constraints(aliases: Sequence[str]) -> Iterator[str]:
 
 def _not_valid(alias: str, cursor: Any) -> Iterator[str]:
     for index in content.names(cursor, content.INVALID_INDEXES):
-        yield f"{alias}: the index {index} is not valid"
+        yield f"{alias}: {Message(_('the index %(name)s is not valid'), {'name': index})}"
     for name in content.names(cursor, content.UNVALIDATED):
         table, _dot, constraint = name.rpartition(".")
         try:
@@ -68,7 +70,8 @@ def sequences(aliases: Sequence[str]) -> Iterator[str]:
                 else _sqlite_sequences_behind(cursor)
             )
         for name in behind:
-            yield f"{alias}: the sequence {name} is behind its column"
+            text = _("the sequence %(name)s is behind its column")
+            yield f"{alias}: {Message(text, {'name': name})}"
 
 
 def _sqlite_sequences_behind(cursor: Any) -> list[str]:

@@ -13,6 +13,7 @@ from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import storages
 
 from mipyme_backup.drills.job import Job
+from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.file_fields import file_names
 
 
@@ -27,20 +28,24 @@ def files(job: Job, aliases: Sequence[str]) -> Iterator[str]:
                 try:
                     path = Path(storage.path(name))
                 except SuspiciousFileOperation:
-                    yield f"{alias}: a row names {name!r}, which is outside the media folder"
+                    text = _("a row names %(name)r, which is outside the media folder")
+                    yield f"{alias}: {Message(text, {'name': name})}"
                     continue
                 if problem := _problem(hashes, path, root):
-                    yield f"{alias}: a row names {name!r}, {problem}"
+                    yield f"{alias}: {Message(problem.text, {**problem.params, 'name': name})}"
 
 
-def _problem(hashes: sqlite3.Connection, path: Path, root: Path) -> str | None:
+def _problem(hashes: sqlite3.Connection, path: Path, root: Path) -> Message | None:
     key = os.fsencode(os.path.relpath(path, root))
     row = hashes.execute("SELECT sha256 FROM file WHERE path = ?", (key,)).fetchone()
     if row is None:
-        return "which is not in the backup"
+        return Message(_("a row names %(name)r, which is not in the backup"))
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        return f"which cannot be read: {error.strerror}"
-    return None if found == row[0] else "whose content is not what was saved"
+        text = _("a row names %(name)r, which cannot be read: %(reason)s")
+        return Message(text, {"reason": error.strerror})
+    if found == row[0]:
+        return None
+    return Message(_("a row names %(name)r, whose content is not what was saved"))

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mipyme_backup.messages import Message, _
+
 MOST_PROBLEMS = 20
 LONGEST_PROBLEM = 1000
 
@@ -78,5 +80,6 @@ def listed(problems: Sequence[str]) -> tuple[str, ...]:
     """Return the problems, each at a readable length, and of very many the first and a count."""
     shown = [problem[:LONGEST_PROBLEM] for problem in problems[:MOST_PROBLEMS]]
     if len(problems) > MOST_PROBLEMS:
-        shown.append(f"… and {len(problems) - MOST_PROBLEMS} more")
+        count = len(problems) - MOST_PROBLEMS
+        shown.append(str(Message(_("… and %(count)d more"), {"count": count})))
     return tuple(shown)

@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from mipyme_backup.drills import databases, files, users
 from mipyme_backup.drills.error_log import ErrorLog
 from mipyme_backup.drills.job import Job, Step, listed
+from mipyme_backup.messages import _
 
 ASSERTION = "assertion:"
 Check = Callable[[], Iterable[str]]
@@ -37,7 +38,7 @@ def steps(job: Job, log: ErrorLog) -> Iterator[tuple[str, Check]]:
 def assertion(path: str) -> Iterator[str]:
     """Yield why the project's own assertion `path` does not hold; it raises, or returns False."""
     if import_string(path)() is False:
-        yield "it returned False"
+        yield _("it returned False")
 
 
 def take(name: str, check: Check) -> Step:
@@ -47,7 +48,7 @@ def take(name: str, check: Check) -> Step:
     try:
         problems.extend(check())
     except AssertionError as error:
-        problems.append(str(error) or "an assertion failed")
+        problems.append(str(error) or _("an assertion failed"))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the project's code may raise anything
         problems.append(f"{type(error).__name__}: {error}")
     return Step(name=name, seconds=time.monotonic() - began, problems=listed(problems))

@@ -13,6 +13,8 @@ from django.db import models
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
+from mipyme_backup.messages import _
+
 NAME = "restore-drill"
 
 
@@ -24,13 +26,13 @@ def login() -> Iterator[str]:
         request = RequestFactory().post("/")
         found = _authenticated(request, user, password)
         if found is None:
-            yield "no authentication back end lets a new user in with the right password"
+            yield _("no authentication back end lets a new user in with the right password")
             return
         client = Client()
         client.force_login(found, backend=found.backend)
         request.session = client.session
         if auth.get_user(request).pk != user.pk:
-            yield "the session of a user who has logged in does not name that user"
+            yield _("the session of a user who has logged in does not name that user")
     finally:
         user.delete()
 
@@ -42,16 +44,16 @@ def crud() -> Iterator[str]:
     user = _make(secrets.token_urlsafe(24))
     read = users.filter(pk=user.pk).first()
     if read is None or read.get_username() != user.get_username():
-        yield "a user who was created cannot be read"
+        yield _("a user who was created cannot be read")
         return
     changed = secrets.token_urlsafe(24)
     read.set_password(changed)
     read.save()
     if not users.get(pk=user.pk).check_password(changed):
-        yield "a change of a user is not kept"
+        yield _("a change of a user is not kept")
     read.delete()
     if users.filter(pk=user.pk).exists() or users.count() != before:
-        yield "a user who was deleted is still there"
+        yield _("a user who was deleted is still there")
 
 
 def _authenticated(request: Any, user: Any, password: str) -> Any:

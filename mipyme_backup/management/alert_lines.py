@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from rich.markup import escape
 
 from mipyme_backup.api import Delivery
+from mipyme_backup.translation import said
 
 
 def render(deliveries: Sequence[Delivery]) -> Iterator[str]:
@@ -21,7 +22,7 @@ def render(deliveries: Sequence[Delivery]) -> Iterator[str]:
 
 def _said(delivery: Delivery) -> str:
     if delivery.failed:
-        return _("not sent: %(reason)s") % {"reason": delivery.error}
+        return _("not sent: %(reason)s") % {"reason": said(delivery.error)}
     if not delivery.event:
         return _("nothing new to tell")
     if not delivery.raised and not delivery.cleared:

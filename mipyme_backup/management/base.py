@@ -12,20 +12,25 @@ from typing import IO, Any, NoReturn, cast
 from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
+from django.utils.translation import gettext, gettext_noop
 from rich.console import Console
 
 from mipyme_backup.errors import BackupError, ConfigurationError, UsageError
+from mipyme_backup.management import parsing
 from mipyme_backup.management.progress import TerminalProgress
 from mipyme_backup.messages import _
-from mipyme_backup.translation import translated
+from mipyme_backup.translation import in_project_language, said, translated
 
-__all__ = ["BackupCommand", "SilentError", "translated"]
+__all__ = ["BackupCommand", "SilentError", "gettext_noop", "said", "translated"]
+
+YES = {"y", "yes", "s", "si", "sí"}
 
 
 class BackupCommand(BaseCommand):
     """A command that calls one function of the api and renders its result.
 
-    Our own checks run, and no others: a foreign one must not stop a restore.
+    It speaks the language of the project, from its options to its last line. Our own checks run,
+    and no others: a foreign one must not stop a restore.
     """
 
     requires_system_checks: list[str] = []
@@ -34,14 +39,16 @@ class BackupCommand(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--json", action="store_true", help="print one JSON document on stdout, nothing else"
+            "--json",
+            action="store_true",
+            help=gettext("print one JSON document on stdout, nothing else"),
         )
         parser.add_argument(
             "--noinput",
             "--no-input",
             action="store_false",
             dest="interactive",
-            help="never ask anything",
+            help=gettext("never ask anything"),
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -93,8 +100,8 @@ class BackupCommand(BaseCommand):
 
     def confirm(self, question: str) -> bool:
         """Ask on the terminal; anything but yes is no."""
-        answer = self.ask(f"{question} [y/N] ")
-        return answer.strip().lower() in {"y", "yes", "s", "si", "sí"}
+        answer = self.ask(f"{question} {gettext('[y/N]')} ")
+        return answer.strip().lower() in YES
 
     def ask(self, question: str) -> str:
         """Ask on the terminal; raises UsageError where nobody is there to answer."""
@@ -109,7 +116,9 @@ class BackupCommand(BaseCommand):
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         # An option cut short today may mean another one tomorrow: crontabs outlive versions.
-        parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
+        with in_project_language():
+            parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
+            parsing.translate(parser)
         if self._from_command_line and "--json" in sys.argv:
             parser.error = self._refuse  # type: ignore[method-assign]
         return parser
@@ -117,7 +126,8 @@ class BackupCommand(BaseCommand):
     def _refuse(self, message: str) -> NoReturn:
         self.as_json = True
         try:
-            self.fail(UsageError("%(text)s", hint=_("Run it with --help."), text=message))
+            with in_project_language():
+                self.fail(UsageError("%(text)s", hint=_("Run it with --help."), text=message))
         except SilentError as error:
             sys.exit(error.returncode)
 
@@ -130,7 +140,8 @@ class BackupCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
-            return super().execute(*args, **options)
+            with in_project_language():
+                return super().execute(*args, **options)
         except SilentError as error:
             if not self._from_command_line:
                 raise

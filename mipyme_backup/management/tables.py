@@ -8,11 +8,15 @@ from typing import Any
 
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
+
+from mipyme_backup.operations.drill_report import step_title
+from mipyme_backup.translation import said, translated
 
 WIDE = 110
 STATUS_STYLES = {
@@ -26,6 +30,14 @@ STATUS_STYLES = {
     "pending": "cyan",
     "pruned": "dim",
 }
+
+OTHER_WORDS = (
+    gettext_noop("pre_deploy"),
+    gettext_noop("keep"),
+    gettext_noop("delete"),
+    gettext_noop("locked"),
+)
+"""The words of results that stand in no model; they are translated where they are shown."""
 
 
 def size(count: int) -> str:
@@ -42,7 +54,14 @@ def moment(text: str | None) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration for people: tenths below a minute."""
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+    if seconds < 60:
+        return f"{number(seconds, places=1)} s"
+    return str(timedelta(seconds=round(seconds)))
+
+
+def number(value: float, *, places: int | None = None) -> str:
+    """Return a number as the active language writes it, thousands apart."""
+    return number_format(value, decimal_pos=places, force_grouping=True).replace("\xa0", " ")
 
 
 def status(text: str) -> str:
@@ -107,7 +126,8 @@ def steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:
         outcome = (
             f"[green]{_('good')}[/]"
             if step["ok"]
-            else f"[red]{escape(chr(10).join(step['problems']))}[/]"
+            else f"[red]{escape(chr(10).join(map(said, step['problems'])))}[/]"
         )
-        table.add_row(escape(step["name"]), duration(step["seconds"]), outcome)
+        title = translated(step_title(step["name"]))
+        table.add_row(escape(title), duration(step["seconds"]), outcome)
     return table

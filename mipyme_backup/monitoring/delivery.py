@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mipyme_backup.errors import AlertError
+from mipyme_backup.translation import said
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -34,7 +35,7 @@ class Delivery:
             "sent": bool(self.event) and not self.failed,
             "raised": list(self.raised),
             "cleared": list(self.cleared),
-            "error": self.error or None,
+            "error": said(self.error) or None,
         }
 
 

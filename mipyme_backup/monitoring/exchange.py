@@ -103,7 +103,7 @@ class Exchange:
         return addresses
 
     def _connected(self) -> socket.socket:
-        failure = OSError("no address")
+        failure = OSError(_("no address"))
         for address in self._addresses():
             try:
                 raw = socket.create_connection((address, self._target.port), CONNECT_SECONDS)

@@ -10,7 +10,7 @@ from typing import Any
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import CatalogError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.monitoring.status import Status
+from mipyme_backup.monitoring.status import Status, told_facts, told_finding
 from mipyme_backup.policy.finding import Finding, Level, age_text
 from mipyme_backup.policy.status import level_of
 from mipyme_backup.schedule import slots_between
@@ -41,8 +41,8 @@ class LastLook:
         """Return it in the shape of `Status.to_dict`."""
         return {
             "level": self.level,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "facts": self.facts,
+            "findings": [told_finding(finding) for finding in self.findings],
+            "facts": told_facts(self.facts) if self.facts else {},
         }
 
 
@@ -51,7 +51,7 @@ def keep(catalog: Catalog, status: Status) -> None:
     document = {
         "version": VERSION,
         "findings": [_of_finding(finding) for finding in status.findings],
-        "facts": status.to_dict()["facts"],
+        "facts": status.facts_document(),
     }
     catalog.keep_look(status.project, status.at, document)
 

@@ -13,9 +13,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from mipyme_backup.errors import AlertError
+from mipyme_backup.messages import _ as marked
 from mipyme_backup.monitoring.notice import Notice
 from mipyme_backup.policy.status import Finding, age_text
-from mipyme_backup.translation import translated
+from mipyme_backup.translation import said, translated
 
 SECONDS = 30
 """How long the mail server may be silent, where EMAIL_TIMEOUT says nothing of it."""
@@ -46,7 +47,7 @@ class Mail:
             },  # RFC 3834: so that nobody's absence answers
         )
         if message.send() == 0:
-            raise AlertError("The mail backend has sent nothing.")
+            raise AlertError(marked("The mail backend has sent nothing."))
 
 
 def admins() -> list[str]:
@@ -111,7 +112,7 @@ def _findings(found: Iterable[Finding]) -> Iterator[str]:
 def _ended(notice: Notice) -> Iterator[str]:
     for item in notice.cleared:
         since = _("since %(moment)s") % {"moment": _moment(item.since)}
-        yield f"* {item.text} ({since})"
+        yield f"* {said(item.text)} ({since})"
 
 
 def _good_news(notice: Notice) -> Iterator[str]:

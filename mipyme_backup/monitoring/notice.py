@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mipyme_backup.monitoring.status import Status
+from mipyme_backup.monitoring.status import Status, told_finding
 from mipyme_backup.policy.alerting import Cleared, Decision
 from mipyme_backup.policy.status import Finding
+from mipyme_backup.translation import said
 
 VERSION = 1
 
@@ -49,15 +50,15 @@ class Notice:
             "host": status.host,
             "at": status.at.isoformat(),
             "level": status.level,
-            "raised": [finding.to_dict() for finding in self.raised],
+            "raised": [told_finding(finding) for finding in self.raised],
             "cleared": [
                 {
                     "id": item.id,
                     "level": item.level,
-                    "message": item.text,
+                    "message": said(item.text),
                     "since": item.since.isoformat(),
                 }
                 for item in self.cleared
             ],
-            "findings": [finding.to_dict() for finding in self.problems],
+            "findings": [told_finding(finding) for finding in self.problems],
         }

@@ -13,6 +13,7 @@ from mipyme_backup.monitoring.notice import Notice
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
 from mipyme_backup.policy.alerting import decide
+from mipyme_backup.translation import in_project_language
 
 
 class Channel(Protocol):
@@ -52,17 +53,23 @@ def tell(
 ) -> Watched:
     """Tell each channel what is new to it in `status`, and return what became of that.
 
+    In the language of the project: it is not for who asked.
+
     The signals are a channel too, without a digest. `sees_all` is False where the look failed.
     """
-    _tell(status, _Signals(), records, None, sees_all)
-    deliveries = [_tell(status, channel, records, digest, sees_all) for channel in channels]
+    with in_project_language():
+        _tell(status, _Signals(), records, None, sees_all)
+        deliveries = [_tell(status, channel, records, digest, sees_all) for channel in channels]
     return Watched(status=status, deliveries=deliveries)
 
 
 def test(status: Status, channels: Sequence[Channel]) -> list[Delivery]:
     """Send each channel a message that says it is a test, and return what became of that."""
     notice = Notice(event="test", status=status)
-    return [attempted(channel.name, "test", partial(channel.send, notice)) for channel in channels]
+    with in_project_language():
+        return [
+            attempted(channel.name, "test", partial(channel.send, notice)) for channel in channels
+        ]
 
 
 def _tell(

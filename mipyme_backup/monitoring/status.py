@@ -22,6 +22,7 @@ from mipyme_backup.policy.status_facts import (
     RestoreFacts,
     RunFacts,
 )
+from mipyme_backup.translation import said, translated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,12 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         return {
             "level": self.level,
-            "findings": [finding.to_dict() for finding in self.findings],
-            "facts": self._facts(),
+            "findings": [told_finding(finding) for finding in self.findings],
+            "facts": told_facts(self.facts_document()),
         }
 
-    def _facts(self) -> dict[str, Any]:
+    def facts_document(self) -> dict[str, Any]:
+        """Return the facts as JSON values, to be kept: errors are in English."""
         facts = self.facts
         return {
             "project": self.project,
@@ -127,6 +129,29 @@ def take(
     return Status(
         project=project.name, host=host, at=at, facts=facts, findings=findings(policy, facts, at)
     )
+
+
+def told_finding(finding: Finding) -> dict[str, str]:
+    """Return the finding as JSON values, in the active language."""
+    return {
+        "id": finding.id,
+        "level": finding.level,
+        "message": translated(finding.message),
+        "hint": translated(finding.hint),
+    }
+
+
+def told_facts(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts with their errors in the active language."""
+    run = document["last_run"]
+    return {
+        **document,
+        "last_run": run and {**run, "error": run["error"] and said(run["error"])},
+        "destinations": {
+            name: {**item, "error": item["error"] and said(item["error"])}
+            for name, item in document["destinations"].items()
+        },
+    }
 
 
 def _run(run: RunFacts | None) -> Mapping[str, Any] | None:

@@ -34,6 +34,7 @@ from mipyme_backup.operations.saving import Saving
 from mipyme_backup.operations.sequence import hidden_newest, next_sequence, note_newest
 from mipyme_backup.operations.writing import Writer, new_id
 from mipyme_backup.sources.base import Source
+from mipyme_backup.translation import said, translated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +68,14 @@ class BackupResult:
     def to_dict(self) -> dict[str, Any]:
         return {
             **described(self.manifest, self.sha256),
+            "warnings": [said(warning) for warning in self.manifest.warnings],
             "status": self.status,
             "pinned": False,
             "copies": [
                 {
                     "destination": name,
                     "status": "failed" if error else "complete",
-                    "error": str(error) if error else None,
+                    "error": translated(error.message) if error else None,
                 }
                 for name, error in self.copies.items()
             ],

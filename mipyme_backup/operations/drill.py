@@ -24,6 +24,7 @@ from mipyme_backup.operations.rehearsing import make_job, rehearse
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.throwaway import Throwaway, throwaway
 from mipyme_backup.operations.writing import new_id
+from mipyme_backup.translation import said
 
 LOAD = "fetch_and_load:"
 
@@ -79,7 +80,10 @@ class DrillResult:
             "seconds": round(self.seconds, 3),
             "rto_seconds": self.rto_seconds,
             "within_rto": self.within_rto,
-            "steps": [step.to_dict() for step in self.steps],
+            "steps": [
+                {**step.to_dict(), "problems": [said(problem) for problem in step.problems]}
+                for step in self.steps
+            ],
             "reports": [str(path) for path in self.reports],
         }
 

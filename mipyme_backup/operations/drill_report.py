@@ -11,16 +11,54 @@ from typing import TYPE_CHECKING, Any
 
 from django.template import Context, Engine
 from django.utils import timezone
+from django.utils.translation import gettext, override
 
-from mipyme_backup.operations.drill_words import WORDS
+from mipyme_backup.drills.job import Step
+from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.translation import said, translated
 
 if TYPE_CHECKING:
     from mipyme_backup.operations.drill import DrillResult
 
-LANGUAGES = tuple(WORDS)
+LANGUAGES = ("en", "es")
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
+
+STEPS = {
+    "fetch_and_load": _("Fetch, decrypt and load"),
+    "counts": _("Rows and hashes as in the manifest"),
+    "check": _("The system starts (check)"),
+    "migrations": _("No migration is missing"),
+    "constraints": _("Constraints hold"),
+    "sequences": _("Sequences are ahead of the keys"),
+    "files": _("Every file that a row names is there, with its hash"),
+    "login": _("A user logs in"),
+    "crud": _("Create, read, update, delete"),
+    "assertion": _("The project's own assertion"),
+    "log": _("No error is logged"),
+}
+"""What each step does, by the first part of its name."""
+
+QUESTIONS = {
+    "check": _("The system starts correctly"),
+    "login": _("Login works"),
+    "counts": _("Data is visible and correct"),
+    "crud": _("CRUD operations work"),
+    "log": _("There are no errors in the logs"),
+}
+"""What the policy asks, by the step that answers it."""
+
+DISASTER = (
+    _("Backup available and accessible"),
+    _("Standby server set up"),
+    _("Access credentials available"),
+    _("DNS can point to a new server"),
+    _("SSL certificates available"),
+    _("Environment variables documented"),
+    _("Team notified and available"),
+)
+"""The policy's own checklist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +78,7 @@ def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
     paths = (folder / f"{name}.json", folder / f"{name}.html")
     named = replace(result, reports=paths)
     document = {"project": project.name, "host": asked.host, **named.to_dict()}
+    document["steps"] = [step.to_dict() for step in named.steps]  # in English, whoever reads it
     for path, text in (
         (paths[0], json.dumps(document, indent=1) + "\n"),
         (paths[1], render(project.name, named, asked)),
@@ -54,41 +93,54 @@ def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
 
 def render(project: str, result: DrillResult, asked: Asked) -> str:
     """Return the page: self-contained, fit to be printed."""
-    words = WORDS[asked.language]
+    with override(asked.language):
+        return _page(project, result, asked)
+
+
+def step_title(name: str) -> Message:
+    """Return what the step `name` does."""
+    kind, _colon, about = name.partition(":")
+    text = Message(STEPS.get(kind, kind))
+    return Message("%(step)s: %(about)s", {"step": text, "about": about}) if about else text
+
+
+def _page(project: str, result: DrillResult, asked: Asked) -> str:
+    checklist = map(gettext, DISASTER) if asked.checklist is None else asked.checklist
     context = {
-        "words": words,
         "language": asked.language,
         "project": project,
         "host": asked.host,
         "drill": result,
         "started": _moment(result.started_at),
         "finished": _moment(result.finished_at),
-        "steps": [_row(step, words) for step in result.steps],
-        "verified": _verified(result, words),
-        "checklist": words["disaster"] if asked.checklist is None else asked.checklist,
+        "steps": [_row(step) for step in result.steps],
+        "verified": _verified(result),
+        "checklist": [*checklist],
     }
-    engine = Engine(dirs=[str(TEMPLATES)], autoescape=True)
+    engine = Engine(
+        dirs=[str(TEMPLATES)],
+        autoescape=True,
+        libraries={"i18n": "django.templatetags.i18n"},
+    )
     return engine.get_template("drill_report.html").render(Context(context))
 
 
-def _row(step: Any, words: dict[str, Any]) -> dict[str, Any]:
-    kind, _colon, about = step.name.partition(":")
-    said = words["steps"].get(kind, kind)
+def _row(step: Step) -> dict[str, Any]:
     return {
         "name": step.name,
-        "title": f"{said}: {about}" if about else said,
+        "title": translated(step_title(step.name)),
         "ok": step.ok,
-        "seconds": f"{step.seconds:.1f}",
-        "problems": step.problems,
+        "seconds": step.seconds,
+        "problems": [said(problem) for problem in step.problems],
     }
 
 
-def _verified(result: DrillResult, words: dict[str, Any]) -> list[dict[str, Any]]:
+def _verified(result: DrillResult) -> list[dict[str, Any]]:
     """Return the policy's questions with the steps' answers, None where no step was taken."""
     answers = {step.name: step.ok for step in result.steps}
     return [
-        {"question": question, "ok": answers.get(name)}
-        for name, question in words["verified"].items()
+        {"question": gettext(question), "ok": answers.get(name)}
+        for name, question in QUESTIONS.items()
     ]
 
 

@@ -17,6 +17,7 @@ from mipyme_backup.operations.notes import manifest_path
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import PIN_FILE
 from mipyme_backup.private_files import write_file
+from mipyme_backup.translation import translated
 
 CONTENT = (
     b"This backup is pinned: prune_backups keeps it. pin_backup --remove takes the pin away.\n"
@@ -45,7 +46,7 @@ class PinResult:
             "name": self.name,
             "pinned": self.pinned,
             "copies": [
-                {"destination": name, "error": str(error) if error else None}
+                {"destination": name, "error": translated(error.message) if error else None}
                 for name, error in self.copies.items()
             ],
         }

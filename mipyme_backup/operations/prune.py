@@ -18,6 +18,7 @@ from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.survey import copies_on, lacking, newest_whole, pinned_on
 from mipyme_backup.policy.retention import Decision, held_back, plan
+from mipyme_backup.translation import translated
 
 Action = Literal["keep", "delete", "locked", "failed"]
 
@@ -65,7 +66,7 @@ class Pruned:
     def to_dict(self) -> dict[str, Any]:
         return {
             "destination": self.destination,
-            "error": str(self.error) if self.error else None,
+            "error": translated(self.error.message) if self.error else None,
             "freed": self.freed,
             "waiting": self.waiting,
             "backups": [outcome.to_dict() for outcome in self.outcomes],

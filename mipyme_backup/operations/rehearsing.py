@@ -20,6 +20,7 @@ from mipyme_backup.drills.job import Job, Step, listed
 from mipyme_backup.errors import PreflightError, ProcessError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.drill_report import step_title
 from mipyme_backup.operations.loading import openers
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.throwaway import Throwaway, databases
@@ -111,7 +112,7 @@ class _Rehearsal:
         self._since = time.monotonic()
 
     def run(self, progress: Progress) -> list[Step]:
-        problem = "the process of the drill ended before its last step"
+        problem = _("the process of the drill ended before its last step")
         child = Child(self._argv, env=self._env, idle_timeout=self._seconds)
         rest = b""
         try:
@@ -134,7 +135,7 @@ class _Rehearsal:
             return
         if "begin" in event:
             self._begun, self._since = event["begin"], time.monotonic()
-            progress.step(Message(_("Drill: %(step)s"), {"step": self._begun}))
+            progress.step(Message(_("Drill: %(step)s"), {"step": step_title(self._begun)}))
         elif "step" in event:
             told = event["step"]
             self._steps.append(

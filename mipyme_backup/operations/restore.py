@@ -42,6 +42,7 @@ from mipyme_backup.operations.targets import Request, Targets, make_targets
 from mipyme_backup.operations.writing import new_id
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.fixtures import FixturesTarget
+from mipyme_backup.translation import translated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class RestoreResult:
     status: str
     backup_id: str
     backup_name: str
-    plan: tuple[str, ...] = ()
+    plan: tuple[Message, ...] = ()
     safety_backup: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -63,7 +64,7 @@ class RestoreResult:
             "id": self.id,
             "status": self.status,
             "backup": {"id": self.backup_id, "name": self.backup_name},
-            "plan": list(self.plan),
+            "plan": [translated(line) for line in self.plan],
             "safety_backup": self.safety_backup,
             "replaced": dict(self.replaced),
             "seconds": round(self.seconds, 3),
@@ -81,7 +82,7 @@ def plan(project: Project, request: Request) -> RestoreResult:
         status="planned",
         backup_id=choice.manifest.id,
         backup_name=choice.manifest.name,
-        plan=tuple(str(line) for line in plan_lines(project, request, choice, targets)),
+        plan=tuple(plan_lines(project, request, choice, targets)),
     )
 
 
@@ -129,7 +130,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         status="complete",
         backup_id=manifest.id,
         backup_name=manifest.name,
-        plan=tuple(str(line) for line in lines),
+        plan=tuple(lines),
         safety_backup=entry["safety_backup"],
         replaced=replaced,
         seconds=time.monotonic() - started,

@@ -87,7 +87,8 @@ def _found_before(project: Project, name: str, resting: Collection[str]) -> dict
     """Return what earlier nights found damaged among the packs that are not read in this one."""
     known = known_damage(project).get(name, frozenset())
     return {
-        path: [f"{path}: an earlier verification found it damaged"] for path in known & {*resting}
+        path: [f"{path}: {_('an earlier verification found it damaged')}"]
+        for path in known & {*resting}
     }
 
 

@@ -23,6 +23,7 @@ from mipyme_backup import schedule
 from mipyme_backup.errors import BackupError, SlotDoneError, reason_of
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
 from mipyme_backup.schedule import Attempts, Due
+from mipyme_backup.translation import translated
 
 FOLDER = "schedule"
 logger = logging.getLogger("mipyme_backup")
@@ -64,7 +65,7 @@ class Outcome:
             "job": self.job,
             "slot": self.slot.isoformat(),
             "outcome": self.ending,
-            "error": None if self.error is None else str(self.error),
+            "error": None if self.error is None else translated(self.error.message),
         }
 
 

@@ -25,6 +25,7 @@ from mipyme_backup.process import Reader
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.media import check_files
+from mipyme_backup.translation import said
 
 Level = Literal["stored", "content"]
 
@@ -50,7 +51,7 @@ class Verified:
             "name": self.name,
             "destination": self.destination,
             "ok": not self.problems,
-            "problems": list(self.problems),
+            "problems": [said(problem) for problem in self.problems],
         }
 
 

@@ -26,14 +26,6 @@ class Finding:
     message: Message
     hint: Message
 
-    def to_dict(self) -> dict[str, str]:
-        return {
-            "id": self.id,
-            "level": self.level,
-            "message": str(self.message),
-            "hint": str(self.hint),
-        }
-
 
 Rule = Callable[[Policy, Facts, datetime], Iterator[Finding]]
 

@@ -33,7 +33,7 @@ def damaged(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
                 _("The newest backup, %(name)s, has no good copy any more: %(copies)s"),
                 {
                     "name": newest.name,
-                    "copies": ", ".join(f"{n}: {c.status}" for n, c in newest.copies.items()),
+                    "copies": _states(newest),
                 },
             ),
             hint=Message(
@@ -109,6 +109,15 @@ def small(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
             ),
             hint=Message(_("Look whether the database and the media are what they should be.")),
         )
+
+
+def _states(backup: BackupFacts) -> Message:
+    """Return the copies with their states, each of which is a word to be translated."""
+    params: dict[str, object] = {}
+    for number, (name, copy) in enumerate(backup.copies.items()):
+        params |= {f"name{number}": name, f"status{number}": Message(copy.status)}
+    names = [f"%(name{n})s: %(status{n})s" for n in range(len(backup.copies))]
+    return Message(", ".join(names), params)
 
 
 def _is_from_future(backup: BackupFacts, now: datetime) -> bool:

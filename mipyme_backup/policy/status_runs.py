@@ -21,7 +21,11 @@ def missed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
                     "No backup was made when the schedule asked for one (%(kind)s, %(count)d"
                     " times), the last time at %(slot)s."
                 ),
-                {"kind": kind, "count": len(slots), "slot": f"{max(slots):%Y-%m-%d %H:%M %Z}"},
+                {
+                    "kind": Message(kind),
+                    "count": len(slots),
+                    "slot": f"{max(slots):%Y-%m-%d %H:%M %Z}",
+                },
             ),
             hint=Message(
                 _(

@@ -26,6 +26,8 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 
+from mipyme_backup.messages import Message, _
+
 SLOWEST = 100
 """Bytes a second; an answer that comes more slowly counts as none."""
 WINDOWS = 2
@@ -65,7 +67,8 @@ class _Paced(io.RawIOBase):
         self.ended = count == 0
         if self._waited > self._window and not self.ended:
             if self._count < SLOWEST * self._waited:
-                raise TimeoutError(f"{self._count} bytes came in {self._waited:.0f} s")
+                text = _("%(count)d bytes came in %(seconds)d s")
+                raise TimeoutError(Message(text, {"count": self._count, "seconds": self._waited}))
             self._waited, self._count = 0.0, 0
         return count
 
@@ -85,7 +88,7 @@ class _Answer(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         if self._paced.ended:
-            raise ConnectionResetError("the answer was cut off within its head")
+            raise ConnectionResetError(_("the answer was cut off within its head"))
 
 
 class _Continued:
@@ -94,7 +97,9 @@ class _Continued:
     def _consume_headers(self, fp: Any) -> None:
         while (line := fp.readline()) != b"\r\n":
             if not line:
-                raise ConnectionResetError("the connection was cut before the body could be sent")
+                raise ConnectionResetError(
+                    _("the connection was cut before the body could be sent")
+                )
 
 
 class _Connection(_Continued, AWSHTTPConnection):  # type: ignore[misc]

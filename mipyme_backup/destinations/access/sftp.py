@@ -274,5 +274,5 @@ class _Prefetched:
             self._arriving = self._file.readv([(at, min(REQUEST, end - at)) for at in starts])
             piece = next(self._arriving)
         if not piece:
-            raise EOFError("the file ended before its size")
+            raise EOFError(_("the file ended before its size"))
         return piece

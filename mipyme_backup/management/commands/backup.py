@@ -12,39 +12,39 @@ from mipyme_backup import api
 from mipyme_backup.api import BackupResult
 from mipyme_backup.errors import UsageError
 from mipyme_backup.management import tables
-from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.management.base import BackupCommand, gettext_noop, said, translated
 from mipyme_backup.manifest import Manifest
 
 PARTIAL = 3
 
 
 class Command(BackupCommand):
-    help = "Save the databases, fixtures and media as one encrypted, verified set."
+    help = gettext_noop("Save the databases, fixtures and media as one encrypted, verified set.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
-            "--kind", choices=api.KINDS, default="manual", help="default: %(default)s"
+            "--kind", choices=api.KINDS, default="manual", help=_("default: %(default)s")
         )
         parser.add_argument(
             "--only",
             action="append",
             default=[],
             metavar="SOURCE",
-            help="save only this source: database, database:ALIAS, fixtures, media (repeatable)",
+            help=_("save only this source: database, database:ALIAS, fixtures, media (repeatable)"),
         )
         parser.add_argument(
             "--destination",
             action="append",
             default=[],
             metavar="NAME",
-            help="save only to this destination (repeatable)",
+            help=_("save only to this destination (repeatable)"),
         )
-        parser.add_argument("--label", default="", help="a note that is kept with the backup")
+        parser.add_argument("--label", default="", help=_("a note that is kept with the backup"))
         parser.add_argument(
             "--complete",
             metavar="ID",
-            help="take none: complete the copies of this one on the destinations that lack it",
+            help=_("take none: complete the copies of this one on the destinations that lack it"),
         )
 
     def run(self, **options: Any) -> None:
@@ -101,7 +101,7 @@ class Command(BackupCommand):
                             _("Copy"),
                             f"{escape(name)}: "
                             + (
-                                f"[red]{escape(str(error))}[/]"
+                                f"[red]{escape(translated(error.message))}[/]"
                                 if error
                                 else tables.status("complete")
                             ),
@@ -112,7 +112,7 @@ class Command(BackupCommand):
             )
         )
         for warning in manifest.warnings:
-            self.console.print(f"[yellow]![/] {escape(warning)}")
+            self.console.print(f"[yellow]![/] {escape(said(warning))}")
 
 
 def _encryption_summary(manifest: Manifest) -> str:
@@ -129,21 +129,21 @@ def _source_summary(facts: Any) -> str:
         if tables_ is not None:
             parts.append(
                 _("%(tables)d tables, %(rows)s rows")
-                % {"tables": len(tables_), "rows": f"{sum(tables_.values()):,}"}
+                % {"tables": len(tables_), "rows": tables.number(sum(tables_.values()))}
             )
         models = values.get("models")
         if models is not None:
             parts.append(
                 _("%(models)d models, %(rows)s rows")
-                % {"models": len(models), "rows": f"{sum(models.values()):,}"}
+                % {"models": len(models), "rows": tables.number(sum(models.values()))}
             )
         if "files" in values:
             parts.append(
                 _("%(files)s files, %(size)s, %(new)s new")
                 % {
-                    "files": f"{values['files']:,}",
+                    "files": tables.number(values["files"]),
                     "size": tables.size(values["bytes"]),
-                    "new": f"{values['new_files']:,}",
+                    "new": tables.number(values["new_files"]),
                 }
             )
     return "; ".join(parts)

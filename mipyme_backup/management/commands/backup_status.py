@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 
 from django.core.management.base import CommandParser
 from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
 from mipyme_backup.management import alert_lines, status_tables
-from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.management.base import BackupCommand, gettext_noop
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -24,37 +25,41 @@ NOT_ALL_TOLD = 1
 
 
 class Command(BackupCommand):
-    help = "Say whether the backups are as they should be, and what to do where they are not."
+    help = gettext_noop(
+        "Say whether the backups are as they should be, and what to do where they are not."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
             "--recovery-sheet",
             action="store_true",
-            help="print the page that leads through a recovery, to be kept outside this server",
+            help=_("print the page that leads through a recovery, to be kept outside this server"),
         )
         parser.add_argument(
             "--language",
             choices=("en", "es"),
             default="es" if (get_language() or "").startswith("es") else "en",
-            help="the language of the recovery sheet (default: that of the project)",
+            help=_("the language of the recovery sheet (default: that of the project)"),
         )
         parser.add_argument(
             "--alert",
             action="store_true",
-            help="tell the channels of ALERTS what they do not know yet",
+            help=_("tell the channels of ALERTS what they do not know yet"),
         )
         parser.add_argument(
             "--test-alert",
             action="store_true",
-            help="send a test message to each channel of ALERTS, and do nothing else",
+            help=_("send a test message to each channel of ALERTS, and do nothing else"),
         )
         parser.add_argument(
             "--timeout",
             type=float,
             default=api.STATUS_SECONDS,
             metavar="SECONDS",
-            help="a destination that is silent for so long is unreachable (default: %(default)g)",
+            help=_(
+                "a destination that is silent for so long is unreachable (default: %(default)g)"
+            ),
         )
 
     def run(self, **options: Any) -> None:

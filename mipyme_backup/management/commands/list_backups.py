@@ -9,19 +9,19 @@ from django.utils.translation import gettext as _
 
 from mipyme_backup import api
 from mipyme_backup.management import tables
-from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.management.base import BackupCommand, gettext_noop
 
 
 class Command(BackupCommand):
-    help = "List the backups, newest first."
+    help = gettext_noop("List the backups, newest first.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
-            "--destination", metavar="NAME", help="ask this destination itself, not the catalog"
+            "--destination", metavar="NAME", help=_("ask this destination itself, not the catalog")
         )
         parser.add_argument(
-            "--sync", action="store_true", help="rebuild the catalog from the destinations first"
+            "--sync", action="store_true", help=_("rebuild the catalog from the destinations first")
         )
 
     def run(self, **options: Any) -> None:

@@ -9,18 +9,18 @@ from django.utils.translation import gettext as _
 from rich.markup import escape
 
 from mipyme_backup import api
-from mipyme_backup.management.base import BackupCommand, translated
+from mipyme_backup.management.base import BackupCommand, gettext_noop, translated
 
 PARTIAL = 3
 
 
 class Command(BackupCommand):
-    help = "Pin a backup, so that prune_backups never deletes it."
+    help = gettext_noop("Pin a backup, so that prune_backups never deletes it.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("id", help="id, unique beginning of one, or name")
-        parser.add_argument("--remove", action="store_true", help="take the pin away")
+        parser.add_argument("id", help=_("id, unique beginning of one, or name"))
+        parser.add_argument("--remove", action="store_true", help=_("take the pin away"))
 
     def run(self, **options: Any) -> None:
         result = api.pin(identifier=options["id"], pinned=not options["remove"])

@@ -14,7 +14,7 @@ from rich.table import Table
 from mipyme_backup import api
 from mipyme_backup.api import PruneResult
 from mipyme_backup.management import tables
-from mipyme_backup.management.base import BackupCommand, translated
+from mipyme_backup.management.base import BackupCommand, gettext_noop, translated
 from mipyme_backup.operations.prune import Outcome, Pruned
 
 PARTIAL = 3
@@ -22,19 +22,21 @@ STYLES = {"keep": "green", "delete": "yellow", "locked": "cyan", "failed": "red"
 
 
 class Command(BackupCommand):
-    help = "Delete the backups that are older than RETENTION says, and tell why each stays or goes."
+    help = gettext_noop(
+        "Delete the backups that are older than RETENTION says, and tell why each stays or goes."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
-            "--dry-run", action="store_true", help="only tell what would be deleted, and why"
+            "--dry-run", action="store_true", help=_("only tell what would be deleted, and why")
         )
         parser.add_argument(
             "--destination",
             action="append",
             default=[],
             metavar="NAME",
-            help="prune only this destination (repeatable)",
+            help=_("prune only this destination (repeatable)"),
         )
 
     def run(self, **options: Any) -> None:

@@ -16,18 +16,20 @@ from mipyme_backup import api
 from mipyme_backup.api import RestoreResult
 from mipyme_backup.errors import NoBackupError, UsageError
 from mipyme_backup.management import tables
-from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.management.base import BackupCommand, gettext_noop, translated
 
 
 class Command(BackupCommand):
-    help = "Bring a backup back: loaded beside the live data, checked, then swapped in."
+    help = gettext_noop(
+        "Bring a backup back: loaded beside the live data, checked, then swapped in."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("id", nargs="?", help="id, unique beginning of one, or name")
-        parser.add_argument("--latest", action="store_true", help="the newest good backup")
+        parser.add_argument("id", nargs="?", help=_("id, unique beginning of one, or name"))
+        parser.add_argument("--latest", action="store_true", help=_("the newest good backup"))
         parser.add_argument(
-            "--at", metavar="TIME", help='the newest at or before "2025-01-02 15:00" (TIME_ZONE)'
+            "--at", metavar="TIME", help=_('the newest at or before "2025-01-02 15:00" (TIME_ZONE)')
         )
         parser.add_argument("--from", dest="destination", metavar="DESTINATION")
         parser.add_argument(
@@ -35,32 +37,38 @@ class Command(BackupCommand):
             action="append",
             default=[],
             metavar="SOURCE",
-            help="restore only this source: database, database:ALIAS, media, fixtures (repeatable)",
+            help=_(
+                "restore only this source: database, database:ALIAS, media, fixtures (repeatable)"
+            ),
         )
-        parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
-        parser.add_argument("--undo", action="store_true", help="swap back the last restore")
-        parser.add_argument("--migrate", action="store_true", help="run migrate afterwards")
+        parser.add_argument(
+            "--plan", action="store_true", help=_("say what would be done, and stop")
+        )
+        parser.add_argument("--undo", action="store_true", help=_("swap back the last restore"))
+        parser.add_argument("--migrate", action="store_true", help=_("run migrate afterwards"))
         parser.add_argument(
             "--no-safety-backup",
             action="store_false",
             dest="safety_backup",
-            help="do not save the live data first",
+            help=_("do not save the live data first"),
         )
         parser.add_argument(
-            "--to-database", metavar="NAME", help="load into a new database; live data stays"
+            "--to-database", metavar="NAME", help=_("load into a new database; live data stays")
         )
         parser.add_argument(
             "--to-media",
             metavar="DIR",
             type=Path,
-            help="load into an empty folder; live data stays",
+            help=_("load into an empty folder; live data stays"),
         )
 
         parser.add_argument(
             "--in-place",
             action="store_true",
-            help="PostgreSQL: replace what is live in one transaction, without an undo, for a role"
-            " that may not create databases",
+            help=_(
+                "PostgreSQL: replace what is live in one transaction, without an undo, for a role"
+                " that may not create databases"
+            ),
         )
 
     def run(self, **options: Any) -> None:
@@ -143,7 +151,9 @@ class Command(BackupCommand):
             return
         self.progress.pause()
         self.console.print(f"[bold]{_('Plan')}[/]")
-        self.console.print(tables.facts_table([("•", escape(line)) for line in planned.plan]))
+        self.console.print(
+            tables.facts_table([("•", escape(translated(line))) for line in planned.plan])
+        )
 
     def _show_result(self, result: RestoreResult) -> None:
         if self.as_json:
@@ -160,7 +170,7 @@ class Command(BackupCommand):
                 for name, kept in result.replaced.items()
             ),
             (_("Took"), tables.duration(result.seconds)),
-            (_("Downtime"), f"{result.downtime_seconds:.2f} s"),
+            (_("Downtime"), f"{tables.number(result.downtime_seconds, places=2)} s"),
         ]
         self.console.print(tables.facts_table(facts))
 

@@ -13,26 +13,28 @@ from mipyme_backup import api
 from mipyme_backup.api import DrillResult
 from mipyme_backup.errors import UsageError
 from mipyme_backup.management import tables
-from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.management.base import BackupCommand, gettext_noop
 
 FAILED = 1
 
 
 class Command(BackupCommand):
-    help = "Rehearse a restore beside everything live: load, assert, time it, keep a report."
+    help = gettext_noop(
+        "Rehearse a restore beside everything live: load, assert, time it, keep a report."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("id", nargs="?", help="id, unique beginning of one, or name")
+        parser.add_argument("id", nargs="?", help=_("id, unique beginning of one, or name"))
         parser.add_argument(
-            "--latest", action="store_true", help="the newest good backup (the default)"
+            "--latest", action="store_true", help=_("the newest good backup (the default)")
         )
         parser.add_argument("--from", dest="destination", metavar="DESTINATION")
         parser.add_argument(
             "--language",
             choices=("en", "es"),
             default="es" if (get_language() or "").startswith("es") else "en",
-            help="the language of the report's page (default: that of the project)",
+            help=_("the language of the report's page (default: that of the project)"),
         )
 
     def run(self, **options: Any) -> None:

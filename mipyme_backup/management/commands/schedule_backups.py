@@ -13,21 +13,23 @@ from rich.table import Table
 
 from mipyme_backup import api
 from mipyme_backup.management import crontab, tables
-from mipyme_backup.management.base import BackupCommand, translated
+from mipyme_backup.management.base import BackupCommand, gettext_noop, translated
 from mipyme_backup.schedule import JOB_TEXTS
 
 FAILED = 1
 ACTIONS = {
-    "show": "show what runs when, and how the last of each went (default)",
-    "run-due": "do what is due now, once; cron and Celery beat call this every 15 minutes",
-    "install-cron": "have the user's crontab call run-due (one marked line)",
-    "remove-cron": "take that line out of the crontab again",
-    "install-beat": "have django-celery-beat send what is due (one periodic task)",
+    "show": gettext_noop("show what runs when, and how the last of each went (default)"),
+    "run-due": gettext_noop(
+        "do what is due now, once; cron and Celery beat call this every 15 minutes"
+    ),
+    "install-cron": gettext_noop("have the user's crontab call run-due (one marked line)"),
+    "remove-cron": gettext_noop("take that line out of the crontab again"),
+    "install-beat": gettext_noop("have django-celery-beat send what is due (one periodic task)"),
 }
 
 
 class Command(BackupCommand):
-    help = "Run what SCHEDULE says, and have cron or Celery beat call for it."
+    help = gettext_noop("Run what SCHEDULE says, and have cron or Celery beat call for it.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -37,13 +39,13 @@ class Command(BackupCommand):
             default="show",
             choices=[*ACTIONS],
             metavar="ACTION",
-            help="; ".join(f"{name}: {text}" for name, text in ACTIONS.items()),
+            help="; ".join(f"{name}: {_(text)}" for name, text in ACTIONS.items()),
         )
         parser.add_argument(
             "--print",
             action="store_true",
             dest="print_only",
-            help="install-cron: only print the line",
+            help=_("install-cron: only print the line"),
         )
 
     def run(self, **options: Any) -> None:

@@ -12,25 +12,25 @@ from rich.table import Table
 
 from mipyme_backup import api
 from mipyme_backup.errors import DamagedError, UsageError
-from mipyme_backup.management.base import BackupCommand
+from mipyme_backup.management.base import BackupCommand, gettext_noop, said
 
 PARTIAL = 3
 
 
 class Command(BackupCommand):
-    help = "Read backups back, and say whether every byte is as it was written."
+    help = gettext_noop("Read backups back, and say whether every byte is as it was written.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("id", nargs="*", help="ids, unique beginnings of ids, or names")
-        parser.add_argument("--latest", action="store_true", help="the newest good backup")
-        parser.add_argument("--all", action="store_true", help="every backup (the default)")
+        parser.add_argument("id", nargs="*", help=_("ids, unique beginnings of ids, or names"))
+        parser.add_argument("--latest", action="store_true", help=_("the newest good backup"))
+        parser.add_argument("--all", action="store_true", help=_("every backup (the default)"))
         parser.add_argument("--destination", metavar="NAME")
         parser.add_argument(
             "--level",
             choices=["stored", "content"],
             default="stored",
-            help="stored: hash every stored byte; content: decrypt and parse it all as well",
+            help=_("stored: hash every stored byte; content: decrypt and parse it all as well"),
         )
 
     def run(self, **options: Any) -> None:
@@ -53,7 +53,7 @@ class Command(BackupCommand):
             table.add_column(_("Result"), overflow="fold")
             for result in results:
                 outcome = (
-                    f"[red]{escape(chr(10).join(result.problems))}[/]"
+                    f"[red]{escape(chr(10).join(map(said, result.problems)))}[/]"
                     if result.problems
                     else f"[green]{_('good')}[/]"
                 )

@@ -201,7 +201,7 @@ class InPlaceTarget(Target):
         if not self.state["tables"]:
             return False
         with (
-            explained(_("%(name)s could not be looked at"), name=self.state["live"]),
+            explained(_("%(name)s could not be looked at: %(reason)s"), name=self.state["live"]),
             self._connected() as connection,
             connection.cursor() as cursor,
         ):

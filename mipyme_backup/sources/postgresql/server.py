@@ -106,13 +106,13 @@ def maintenance(
 
 
 @contextlib.contextmanager
-def explained(doing: str, *, name: str) -> Iterator[None]:
-    """Turn what the server refuses into a RestoreError that starts with `doing`."""
+def explained(text: str, *, name: str) -> Iterator[None]:
+    """Turn what the server refuses into a RestoreError of `text`, with `name` and `reason`."""
     try:
         yield
     except Error as error:
         raise RestoreError(
-            doing + _(": %(reason)s"),
+            text,
             hint=_("See the server's log; what is live was not touched."),
             reason=reason(error),
             name=name,

@@ -203,7 +203,7 @@ class PostgreSQLTarget(Target):
             )
         finally:
             dump.close()
-        with explained(_("%(name)s could not be finished"), name=self._side):
+        with explained(_("%(name)s could not be finished: %(reason)s"), name=self._side):
             with self._connected() as connection, connection.cursor() as cursor:
                 cursor.execute("ANALYZE")
             with self._maintenance() as connection, connection.cursor() as cursor:
@@ -212,7 +212,7 @@ class PostgreSQLTarget(Target):
 
     def check(self, facts: Facts) -> list[Message]:
         with (
-            explained(_("%(name)s could not be checked"), name=self._side),
+            explained(_("%(name)s could not be checked: %(reason)s"), name=self._side),
             self._connected() as connection,
             connection.cursor() as cursor,
         ):
@@ -250,7 +250,7 @@ class PostgreSQLTarget(Target):
                 owner=self._owner(properties, allowed),
                 rights=allowed,
             )
-            with explained(_("%(name)s could not be opened"), name=self._side):
+            with explained(_("%(name)s could not be opened: %(reason)s"), name=self._side):
                 for statement in opening:
                     cursor.execute(statement)
         return self._exchange(self._side, self._before if present else None)
@@ -295,7 +295,7 @@ class PostgreSQLTarget(Target):
 
     def _drop(self, name: str) -> None:
         with (
-            explained(_("%(name)s could not be dropped"), name=name),
+            explained(_("%(name)s could not be dropped: %(reason)s"), name=name),
             self._maintenance() as connection,
             connection.cursor() as cursor,
         ):
@@ -312,7 +312,7 @@ class PostgreSQLTarget(Target):
             tablespace=_tablespace(properties, allowed),
             template="template1" if self._template1(properties, foreign) else "template0",
         )
-        with explained(_("%(name)s could not be created"), name=self._side):
+        with explained(_("%(name)s could not be created: %(reason)s"), name=self._side):
             drop_database(cursor, self._side)
             cursor.execute(statement)
             for closing in closing_statements(self._side, owner, allowed.login):

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.core.files.base import File
 from django.utils.timezone import is_naive, make_aware
 
+from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.media.left_out import Reason
 from mipyme_backup.sources.media.names import MAX_DEPTH
@@ -64,10 +65,12 @@ class GenericObjects(Objects):
             saved = self.storage.save(name, File(file, name=name))
         if saved != name:
             self.storage.delete(saved)
-            raise OSError(f"it saves {name} under another name, {saved}")
+            text = _("it saves %(name)s under another name, %(saved)s")
+            raise OSError(Message(text, {"name": name, "saved": saved}))
         held = int(self.storage.size(name))
         if held != content.size:
-            raise OSError(f"it holds {held} of the {content.size} bytes of {name}")
+            text = _("it holds %(held)s of the %(size)d bytes of %(name)s")
+            raise OSError(Message(text, {"held": held, "size": content.size, "name": name}))
 
     def copy(self, name: str, to: str, *, size: int, like: str = "") -> None:
         self.put(to, Content(self.chunks(name), size))
@@ -87,7 +90,8 @@ class GenericObjects(Objects):
         except FileNotFoundError:
             return
         if self.storage.exists(name):
-            raise PermissionError(f"it keeps {name}, which was to be deleted")
+            text = _("it keeps %(name)s, which was to be deleted")
+            raise PermissionError(Message(text, {"name": name}))
 
     def remove_below(self, prefix: str) -> None:
         super().remove_below(prefix)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.media.left_out import Reason
 from mipyme_backup.sources.media.names import OWN_PREFIX
@@ -173,7 +174,7 @@ class Objects(ABC):
         found = self.stat(PROBE)
         self.delete(PROBE)
         if found is None or found.size != len(PROBE_CONTENT):
-            raise OSError("it does not hold what was just written to it")
+            raise OSError(_("it does not hold what was just written to it"))
 
 
 class _Unlocked:

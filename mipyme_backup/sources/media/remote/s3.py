@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from s3transfer.constants import ALLOWED_DOWNLOAD_ARGS
 from s3transfer.manager import TransferManager
 
+from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.media.remote.failures import code_of
 from mipyme_backup.sources.media.remote.generic import nanoseconds
@@ -247,7 +248,7 @@ class _Version:
             return self._objects.get(self._name, IfMatch=self._tag)
         except ClientError as error:
             if code_of(error) in CHANGED:
-                raise OSError("it was replaced since") from error
+                raise OSError(_("it was replaced since")) from error
             raise
 
     def stood_still(self) -> bool:

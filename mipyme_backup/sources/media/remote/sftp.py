@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.media.left_out import Reason
 from mipyme_backup.sources.media.names import MAX_DEPTH
 from mipyme_backup.sources.media.remote.objects import OWN, Content, Found, Objects
@@ -47,7 +48,7 @@ class SFTPObjects(Objects):
                 starts = range(start, end, REQUEST)
                 for data in file.readv([(at, min(REQUEST, end - at)) for at in starts]):
                     if not data:
-                        raise EOFError("the file ended before its size")
+                        raise EOFError(_("the file ended before its size"))
                     yield data
 
     def put(self, name: str, content: Content, *, like: str = "") -> None:
@@ -65,7 +66,8 @@ class SFTPObjects(Objects):
             storage._chown(path, uid=storage.uid, gid=storage.gid)
         held = self._sftp.stat(path).st_size
         if held != size:
-            raise OSError(f"it holds {held} of the {size} bytes that were sent")
+            text = _("it holds %(held)d of the %(size)d bytes that were sent")
+            raise OSError(Message(text, {"held": held, "size": size}))
 
     def copy(self, name: str, to: str, *, size: int, like: str = "") -> None:
         self.put(to, Content(self.chunks(name), size))

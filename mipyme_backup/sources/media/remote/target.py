@@ -60,7 +60,12 @@ class RemoteMediaTarget(Target):
             "restore_id": restore_id,
             "storage": storage,
             "side": side.side,
-            "replaced": f"{side.before} in the storage {storage}",
+            "replaced": str(
+                Message(
+                    _("%(folder)s in the storage %(storage)s"),
+                    {"folder": side.before, "storage": storage},
+                )
+            ),
         }
         return cls(state, objects)
 

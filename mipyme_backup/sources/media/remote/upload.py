@@ -96,7 +96,7 @@ class _Proven:
         yield from hashed(self._content.chunks(), digest)
         if digest.digest() != self._content.sha256:
             self.wrong = True
-            raise ValueError("the content has another hash")
+            raise ValueError(_("the content has another hash"))
 
 
 def _contents(reader: Reader) -> Generator[PackedContent, None, None]:
