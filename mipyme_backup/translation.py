@@ -85,7 +85,7 @@ def _texts(locale: str) -> _Texts:
         for text, translation in getattr(found, "_catalog", {}).items()
         if isinstance(text, str) and text
     }
-    patterns = [text for text in entries if PLACEHOLDER.search(text) and _weight(text) >= SHORTEST]
+    patterns = [text for text in entries if PLACEHOLDER.search(text) and _is_telling(text)]
     return _Texts(
         whole=entries,
         with_placeholders=tuple(
@@ -101,6 +101,12 @@ def _texts(locale: str) -> _Texts:
 
 def _weight(text: str) -> int:
     return sum(letter.isalpha() for letter in PLACEHOLDER.sub("", text))
+
+
+def _is_telling(text: str) -> bool:
+    """Say whether a sentence made of `text` cannot be mistaken for a name with what follows it."""
+    label = re.fullmatch(r"\s*\w+:\s*", PLACEHOLDER.sub("", text))
+    return label is None and _weight(text) >= SHORTEST
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -134,6 +140,10 @@ def _said(sentence: str, texts: _Texts) -> str | None:
         return None  # a name
     if sentence in texts.whole:
         return texts.whole[sentence]
+    parts = sentence.split("; ")
+    spoken = [_said(part, texts) for part in parts] if len(parts) > 1 else []
+    if spoken and all(spoken):
+        return "; ".join(filter(None, spoken))
     for text in texts.with_placeholders:
         if sentence.startswith(text.start) and (match := text.pattern.fullmatch(sentence)):
             pieces = match.groupdict().items()
@@ -142,8 +152,4 @@ def _said(sentence: str, texts: _Texts) -> str | None:
     name, colon, rest = sentence.partition(": ")
     if colon and " " not in name and (translation := _said(rest, texts)):
         return f"{name}: {translation}"
-    parts = sentence.split("; ")
-    spoken = [_said(part, texts) for part in parts] if len(parts) > 1 else []
-    if any(spoken):
-        return "; ".join(new or old for new, old in zip(spoken, parts, strict=True))
     return None

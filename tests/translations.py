@@ -41,6 +41,8 @@ APART = ("recover.py", "migrations", "testing")
 
 PLACEHOLDER = re.compile(r"%\(\w+\)[-#0 +\d.]*[a-z]|%[ds]|%%")
 
+FILLABLE = re.compile(r"%\(\w+\)[-#0 +\d.]*([a-z])")
+
 Texts = Iterator[tuple[str, ...]]
 
 
@@ -82,9 +84,9 @@ def spanish() -> Catalog:
         return read_po(file, locale="es")
 
 
-def messages(catalog: Catalog) -> dict[object, object]:
+def messages(catalog: Catalog) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return the translations by text: what Django reads at run time."""
-    return {message.id: message.string for message in catalog if message.id}
+    return {_strings(one.id): _strings(one.string) for one in catalog if one.id}
 
 
 def compiled() -> Catalog:

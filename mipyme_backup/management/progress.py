@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from django.utils.translation import gettext
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 
 from mipyme_backup.messages import Message
+from mipyme_backup.translation import translated
 
 
 class TerminalProgress:
@@ -54,8 +54,7 @@ class TerminalProgress:
         self.pause()
 
     def step(self, message: Message, total: int | None = None) -> None:
-        text = gettext(message.text)
-        text = text % message.params if message.params else text
+        text = translated(message)
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
