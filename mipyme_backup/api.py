@@ -57,7 +57,7 @@ from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
 from mipyme_backup.schedule import JOBS, Due
-from mipyme_backup.translation import in_project_language, said, translated
+from mipyme_backup.translation import in_project_language, project_language, said, translated
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
 LABEL_LENGTH = 200
@@ -226,15 +226,17 @@ def drill(
     *,
     identifier: str | None = None,
     destination: str | None = None,
-    language: str = "en",
+    language: str | None = None,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> DrillResult:
     """Rehearse the restore of a backup, the newest without an `identifier`.
 
     It goes into a database and a folder that are removed again. `language` is that of the
-    report's page, ``en`` or ``es``; raises UsageError for any other. `wait` waits for the lock.
+    report's page, ``en`` or ``es``, without it the project's; raises UsageError for any other.
+    `wait` waits for the lock.
     """
+    language = language or project_language()
     if language not in drill_report.LANGUAGES:
         raise UsageError(
             _("There is no report of a drill in the language %(language)s."),
@@ -364,9 +366,8 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
 
 def _scheduled_drill(progress: Progress) -> None:
     """Drill where this host can open its backups; what it finds is kept, and `status` tells."""
-    in_spanish = django_settings.LANGUAGE_CODE.partition("-")[0] == "es"
     with contextlib.suppress(KeyMissingError):
-        drill(language="es" if in_spanish else "en", wait=True, progress=progress)
+        drill(wait=True, progress=progress)
 
 
 def _zone() -> ZoneInfo:
@@ -492,11 +493,12 @@ def _cannot_tell(error: Exception) -> Finding:
     )
 
 
-def recovery_sheet(*, language: str = "en", timeout: float = STATUS_SECONDS) -> str:
+def recovery_sheet(*, language: str | None = None, timeout: float = STATUS_SECONDS) -> str:
     """Return the page to print, in Markdown, by a look as `status` takes it.
 
-    `language` is ``en`` or ``es``; raises UsageError for any other.
+    `language` is ``en`` or ``es``, without it the project's; raises UsageError for any other.
     """
+    language = language or project_language()
     if language not in sheets.LANGUAGES:
         raise UsageError(
             _("There is no recovery sheet in the language %(language)s."),

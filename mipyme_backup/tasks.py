@@ -120,6 +120,6 @@ def status(self: Task[Any, Any]) -> dict[str, Any]:
 
 
 @shared_task(name="mipyme_backup.drill", **OPTIONS)
-def drill(self: Task[Any, Any], *, language: str = "en") -> dict[str, Any]:
+def drill(self: Task[Any, Any], *, language: str | None = None) -> dict[str, Any]:
     """Rehearse the restore of the newest backup; it waits for the lock."""
     return _tried(self, lambda: api.drill(language=language, wait=True).to_dict())

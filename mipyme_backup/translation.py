@@ -25,6 +25,7 @@ NUMBERS = {"d": r"-?\d+", "g": r"-?[\d.e+]+"}
 WORDS = {"kind", "reason", "verb"}
 """Parameters that may be a single word of ours; any other one is a name."""
 
+LONGEST = 5000
 SHORTEST = 6
 """How many letters beside its placeholders a text must have to be known again."""
 
@@ -35,6 +36,12 @@ def in_project_language() -> override:
     Commands, tasks and alerts speak it: whoever reads them is not the one who asked.
     """
     return override(settings.LANGUAGE_CODE)
+
+
+def project_language() -> str:
+    """Return ``es`` or ``en``, in which a page of the project is written where nobody asks."""
+    spanish = settings.USE_I18N and settings.LANGUAGE_CODE.partition("-")[0] == "es"
+    return "es" if spanish else "en"
 
 
 def translated(message: Message) -> str:
@@ -136,8 +143,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def _said(sentence: str, texts: _Texts) -> str | None:
     """Return the translation; of several sentences, or behind a name and a colon, that of each."""
-    if " " not in sentence:
-        return None  # a name
+    if " " not in sentence or len(sentence) > LONGEST:
+        return None  # a name, or what a program printed
     if sentence in texts.whole:
         return texts.whole[sentence]
     parts = sentence.split("; ")

@@ -119,4 +119,4 @@ def test_checks_are_in_the_language_of_who_runs_them(backups: Path, settings: An
     assert "debe ser una URL como https://" in webhooks.msg
     assert isinstance(jobs, checks.Error)
     assert open_to_all.msg == "Los respaldos no están cifrados."
-    assert "frase de paso" in str(open_to_all.hint)
+    assert "contraseña" in str(open_to_all.hint)

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, NoReturn
 
 from django.core.management.base import CommandParser
-from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
 from mipyme_backup.management import alert_lines, status_tables
 from mipyme_backup.management.base import BackupCommand, gettext_noop
+from mipyme_backup.translation import project_language
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -39,7 +39,7 @@ class Command(BackupCommand):
         parser.add_argument(
             "--language",
             choices=("en", "es"),
-            default="es" if (get_language() or "").startswith("es") else "en",
+            default=project_language(),
             help=_("the language of the recovery sheet (default: that of the project)"),
         )
         parser.add_argument(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from rich.markup import escape
 
@@ -14,6 +13,7 @@ from mipyme_backup.api import DrillResult
 from mipyme_backup.errors import UsageError
 from mipyme_backup.management import tables
 from mipyme_backup.management.base import BackupCommand, gettext_noop
+from mipyme_backup.translation import project_language
 
 FAILED = 1
 
@@ -33,7 +33,7 @@ class Command(BackupCommand):
         parser.add_argument(
             "--language",
             choices=("en", "es"),
-            default="es" if (get_language() or "").startswith("es") else "en",
+            default=project_language(),
             help=_("the language of the report's page (default: that of the project)"),
         )
 

@@ -43,16 +43,19 @@ def _objects_differ(cursor: Any, facts: Facts) -> list[Message]:
         )
         for name in names
     ]
-    for what, query in (
-        ("sequences", content.SEQUENCES),
-        ("large_objects", content.LARGE_OBJECTS),
+    for what, query, text in (
+        (
+            "sequences",
+            content.SEQUENCES,
+            _("There are %(found)d sequences, the backup says %(expected)d"),
+        ),
+        (
+            "large_objects",
+            content.LARGE_OBJECTS,
+            _("There are %(found)d large objects, the backup says %(expected)d"),
+        ),
     ):
         count = content.single(cursor, query)
         if what in facts and count != facts[what]:
-            found.append(
-                Message(
-                    _("There are %(found)d %(what)s, the backup says %(expected)d"),
-                    {"found": count, "what": what, "expected": facts[what]},
-                )
-            )
+            found.append(Message(text, {"found": count, "expected": facts[what]}))
     return found

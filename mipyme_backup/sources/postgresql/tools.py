@@ -128,7 +128,7 @@ def _installed(name: str, major: int, bin_dir: Path | None) -> Iterator[Tool]:
 
 
 def _listed(tools: Sequence[Tool]) -> str:
-    return ", ".join(dict.fromkeys(f"{t.version} in {t.path.parent}" for t in tools)) or "-"
+    return ", ".join(dict.fromkeys(f"{t.version} ({t.path.parent})" for t in tools)) or "-"
 
 
 def _ask(path: Path) -> Tool | None:
