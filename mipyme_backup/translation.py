@@ -21,6 +21,7 @@ from mipyme_backup.messages import Message
 
 LOCALES = Path(__file__).parent / "locale"
 PLACEHOLDER = re.compile(r"%\((\w+)\)[-#0 +\d.]*([a-z])")
+TO_FILL = re.compile(rf"{PLACEHOLDER.pattern}|%%")
 NUMBERS = {"d": r"-?\d+", "g": r"-?[\d.e+]+"}
 WORDS = {"kind", "reason", "verb"}
 """Parameters that may be a single word of ours; any other one is a name."""
@@ -80,7 +81,8 @@ class _Texts:
 
 
 def _active_texts() -> _Texts:
-    return _texts(to_locale(get_language() or "en"))
+    language = get_language() if settings.USE_I18N else None
+    return _texts(to_locale(language or "en"))
 
 
 @functools.cache
@@ -138,7 +140,7 @@ def _piece(name: str, piece: str, texts: _Texts) -> str:
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
     """Fill `text` with what was cut out of a sentence, which is written out already."""
-    return PLACEHOLDER.sub(lambda found: values[found[1]], text).replace("%%", "%")
+    return TO_FILL.sub(lambda found: values[found[1]] if found[1] else "%", text)
 
 
 def _said(sentence: str, texts: _Texts) -> str | None:

@@ -34,7 +34,7 @@ KEYWORDS = {
     "ngettext": 2,
     "ngettext_lazy": 2,
 }
-"""Whose first arguments are texts, and how many."""
+"""Whose first arguments are texts, and how many; contexts are not needed so far."""
 
 APART = ("recover.py", "migrations", "testing")
 """What is no part of what operators read, or stands alone with its own texts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -60,7 +61,7 @@ def translate(parser: CommandParser) -> None:
     parser.error = partial(_refuse, parser.error)  # type: ignore[method-assign]
 
 
-def _refuse(refuse: Any, message: str) -> NoReturn:
+def _refuse(refuse: Callable[[str], NoReturn], message: str) -> NoReturn:
     with in_project_language():
-        refuse(said(message))
-    raise AssertionError("unreachable")
+        text = said(message)
+    refuse(text)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from babel.messages.catalog import Catalog
 from django.utils import translation
 
+from mipyme_backup import errors
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import Message
 from mipyme_backup.translation import said, translated
@@ -141,6 +144,20 @@ def test_stored_sentence_is_told_in_the_language_of_its_reader(stored: str, span
         assert said(stored) == stored
 
 
+def test_percent_signs_of_others_are_left_alone() -> None:
+    with translation.override("es"):
+        assert said("The backup is not whole: 100 %% %(x)s") == (
+            "El respaldo no está completo: 100 %% %(x)s"
+        )
+
+
+def test_project_without_translations_is_told_english(settings: Any) -> None:
+    settings.USE_I18N = False
+
+    with translation.override("es"):
+        assert said("The run was interrupted.") == "The run was interrupted."
+
+
 def test_every_text_is_known_again_once_it_is_filled() -> None:
     filled = {"d": "7", "g": "7.5", "s": "thing", "r": "'thing'"}
     texts = [
@@ -169,3 +186,26 @@ def test_wheel_holds_the_compiled_catalog(tmp_path: Path) -> None:
 
     names = zipfile.ZipFile(wheel).namelist()
     assert "mipyme_backup/locale/es/LC_MESSAGES/django.mo" in names
+
+
+def unmarked(source: str) -> list[str]:
+    """Return the texts of messages and errors that are written out, and not marked."""
+    return [
+        str(call.args[0].value)
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant)
+        if getattr(call.func, "id", "") in {"Message", *dir(errors)} - {"_"}
+        if any(map(str.isalpha, translations.PLACEHOLDER.sub("", str(call.args[0].value))))
+    ]
+
+
+def test_every_message_and_error_of_ours_is_marked() -> None:
+    files = [
+        file
+        for file in translations.PACKAGE.rglob("*.py")
+        if file.relative_to(translations.PACKAGE).parts[0] not in translations.APART
+    ]
+
+    assert not [(file.name, text) for file in files for text in unmarked(file.read_text())]
+    assert unmarked('BackupError("It broke.", hint=_("Mend it."))') == ["It broke."]
+    assert not unmarked('BackupError("%(reason)s", reason=1); Message(_("It broke."))')
