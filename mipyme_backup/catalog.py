@@ -37,6 +37,7 @@ from mipyme_backup.policy.status_facts import (
     RunFacts,
 )
 from mipyme_backup.sources import sqlite
+from mipyme_backup.translation import warn
 
 if TYPE_CHECKING:
     from mipyme_backup.operations.drill import DrillResult
@@ -141,10 +142,11 @@ class Catalog:
     def warn(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning(
-                "Going on without the catalog (%s): after migrate, list_backups --sync catches up.",
-                str(error).partition("\n")[0],
+            text = _(
+                "Going on without the catalog (%(reason)s): after migrate, list_backups --sync"
+                " catches up."
             )
+            warn(logger, text, reason=str(error).partition("\n")[0])
 
     @_optional
     def start(

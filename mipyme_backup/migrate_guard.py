@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -11,11 +11,11 @@ from django.db import connections
 from django.db.migrations import Migration, operations
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
-from django.utils.translation import gettext as _
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
-from mipyme_backup.translation import in_project_language, translated
+from mipyme_backup.messages import Message, _
+from mipyme_backup.translation import in_project_language, translated, warn
 
 LOSING = (
     operations.AlterField,
@@ -43,25 +43,30 @@ def guard(*, using: str, plan: Iterable[tuple[Migration, bool]] = (), **kwargs: 
     losing = [*losing_migrations(plan, applied)]
     if not losing:
         return
-    logger.warning("Before %s: taking a backup.", ", ".join(losing))
+    with in_project_language():  # migrate itself speaks English
+        _save(losing)
+
+
+def _save(losing: Sequence[str]) -> None:
+    warn(logger, _("Before %(names)s: taking a backup."), names=", ".join(losing))
     try:
         result = api.backup(
             kind="pre_deploy", label=f"before migrate: {losing[0]}"[: api.LABEL_LENGTH]
         )
     except BackupError as error:
         raise CommandError(_refusal(error)) from error
-    logger.warning("The backup is %s, %s.", result.manifest.name, result.status)
+    text = _("The backup is %(name)s, %(status)s.")
+    warn(logger, text, name=result.manifest.name, status=Message(result.status))
 
 
 def _refusal(error: BackupError) -> str:
-    with in_project_language():  # migrate itself speaks English
-        lines = [
-            _("Nothing was migrated, because no backup could be taken first: %(reason)s")
-            % {"reason": translated(error.message)},
-            translated(error.hint),
-            _("To migrate without one, set MIGRATE_GUARD in MIPYME_BACKUP to False."),
-        ]
-    return "\n".join(filter(None, lines))
+    text = _("Nothing was migrated, because no backup could be taken first: %(reason)s")
+    lines = [
+        Message(text, {"reason": error.message}),
+        error.hint,
+        Message(_("To migrate without one, set MIGRATE_GUARD in MIPYME_BACKUP to False.")),
+    ]
+    return "\n".join(filter(None, map(translated, lines)))
 
 
 def losing_migrations(

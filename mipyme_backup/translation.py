@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gettext as catalogs
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ def translated(message: Message) -> str:
     text = gettext(message.text) if message.text else ""
     params = {name: _shown(name, value) for name, value in message.params.items()}
     return text % params if params else text
+
+
+def warn(logger: logging.Logger, text: str, **params: object) -> None:
+    """Log a warning that an operator reads on the terminal, in the active language."""
+    logger.warning(translated(Message(text, params)))
 
 
 def said(stored: str) -> str:

@@ -19,6 +19,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, backups_on
 from mipyme_backup.operations.sequence import hidden_newest
+from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -57,7 +58,8 @@ def listings(project: Project, names: Sequence[str]) -> dict[str, list[Found]]:
         try:
             found[name] = backups_on(project, name)
         except DestinationError as error:
-            logger.warning("Going on without the destination %s: %s", name, error)
+            text = _("Going on without the destination %(name)s: %(reason)s")
+            warn(logger, text, name=name, reason=error)
             failure = error
     if failure is not None and not found:
         raise failure
@@ -177,7 +179,8 @@ def _newest(
         )
     for item in listed:
         if item.error is not None:
-            logger.warning("Passed over %s on %s: %s", item.name, item.destination, item.error)
+            text = _("Passed over %(name)s on %(destination)s: %(reason)s")
+            warn(logger, text, name=item.name, destination=item.destination, reason=item.error)
     damaged = project.catalog.damaged_copies()
     good = [
         item

@@ -20,6 +20,7 @@ from mipyme_backup.operations.reading import check_volume
 from mipyme_backup.private_files import write_file
 from mipyme_backup.process import CHUNK
 from mipyme_backup.streams.digest import Measured
+from mipyme_backup.translation import said, warn
 
 logger = logging.getLogger("mipyme_backup")
 RECOVERY_PROGRAM = "recover.py"
@@ -62,7 +63,8 @@ def put_recovery_program(name: str, destination: Destination) -> None:
         if destination.size(RECOVERY_PROGRAM) != program.stat().st_size:
             destination.put(RECOVERY_PROGRAM, program)
     except DestinationError as error:  # no reason to call a backup that is whole a failure
-        logger.warning("%s lacks its copy of %s: %s", name, RECOVERY_PROGRAM, error)
+        text = _("%(name)s lacks its copy of %(file)s: %(reason)s")
+        warn(logger, text, name=name, file=RECOVERY_PROGRAM, reason=error)
 
 
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:
@@ -83,7 +85,7 @@ def _mend(
     except DestinationError as error:
         if not [*others()]:
             raise
-        logger.warning("%s", error)
+        logger.warning("%s", said(str(error)))
         _copy(destination, path, volume, others, work)
 
 
@@ -102,7 +104,7 @@ def _copy(
                     _read_back(destination, path, volume)
                 return
         except _NotHereError as error:
-            logger.warning("%s", error)
+            logger.warning("%s", said(str(error)))
     raise DestinationError(
         _("No destination holds %(path)s, which this backup needs."),
         hint=_("Run verify_backups --all, then take another backup."),

@@ -18,6 +18,7 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import read_manifest
+from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -38,7 +39,8 @@ def complete_owed(project: Project, away: Collection[str], progress: Progress) -
                 note.nothing_committed()  # the next run removes what is left of it
             continue
         except BackupError as error:
-            logger.warning("The copies of %s cannot be completed now: %s", note.name, error)
+            text = _("The copies of %(name)s cannot be completed now: %(reason)s")
+            warn(logger, text, name=note.name, reason=error)
             continue
         progress.step(Message(_("Completing the copies of %(name)s"), {"name": note.name}))
         failures = complete_on(project, manifest, data, names)
@@ -46,7 +48,8 @@ def complete_owed(project: Project, away: Collection[str], progress: Progress) -
             if failure is None:
                 note.settled(name, committed=True)
             else:
-                logger.warning("%s lacks a copy of %s: %s", name, note.name, failure)
+                text = _("%(destination)s lacks a copy of %(name)s: %(reason)s")
+                warn(logger, text, destination=name, name=note.name, reason=failure)
         project.catalog.finish(manifest, hashlib.sha256(data).hexdigest(), failures)
 
 

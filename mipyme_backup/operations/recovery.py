@@ -18,8 +18,11 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.undisturbed import undisturbed
 from mipyme_backup.sources import media
 from mipyme_backup.sources.base import Target
+from mipyme_backup.translation import translated, warn
 
 logger = logging.getLogger("mipyme_backup")
+
+CANNOT_REMOVE = _("What restore %(id)s loaded cannot be removed: %(reason)s")
 FAILURES = (BackupError, OSError, Error)
 
 
@@ -55,19 +58,22 @@ def recover(project: Project) -> None:
             _finish(project, entry)
         else:
             undo_targets(project, entry, _targets(project, entry))
-            logger.warning("The interrupted undo of restore %s was finished.", entry["id"])
+            text = _("The interrupted undo of restore %(id)s was finished.")
+            warn(logger, text, id=entry["id"])
 
 
 def _abandon(project: Project, entry: Entry) -> None:
     try:
         targets = _targets(project, entry)
     except RestoreError as error:
-        logger.warning("What restore %s loaded cannot be removed: %s", entry["id"], error)
+        warn(logger, CANNOT_REMOVE, id=entry["id"], reason=error)
         return
     if roll_back(project, entry, targets):
         project.catalog.end_restore(entry["id"], "abandoned")
-        what = "drill" if entry.get("drill") else "restore"
-        logger.warning("The interrupted %s %s was rolled back.", what, entry["id"])
+        text = _("The interrupted restore %(id)s was rolled back.")
+        if entry.get("drill"):
+            text = _("The interrupted drill %(id)s was rolled back.")
+        warn(logger, text, id=entry["id"])
 
 
 def _finish(project: Project, entry: Entry) -> None:
@@ -87,13 +93,14 @@ def _finish(project: Project, entry: Entry) -> None:
         if entry["phase"] == "swapping":
             raise
         project.catalog.end_restore(entry["id"], "failed", str(error))
-        logger.warning("The interrupted restore %s was rolled back: %s", entry["id"], error)
+        text = _("The interrupted restore %(id)s was rolled back: %(reason)s")
+        warn(logger, text, id=entry["id"], reason=error)
     else:
         if entry["merges"]:
             _say_merge_is_open(project, entry)
         else:
             project.catalog.end_restore(entry["id"], "complete")
-            logger.warning("The interrupted restore %s was finished.", entry["id"])
+            warn(logger, _("The interrupted restore %(id)s was finished."), id=entry["id"])
 
 
 def _say_merge_is_open(project: Project, entry: Entry) -> None:
@@ -103,7 +110,8 @@ def _say_merge_is_open(project: Project, entry: Entry) -> None:
         {"aliases": ", ".join(entry["merges"])},
     )
     project.catalog.end_restore(entry["id"], "failed", str(text))
-    logger.warning("%s Merge them again: restore %s --only fixtures", text, entry["backup"])
+    hint = _("%(what)s Merge them again: restore %(backup)s --only fixtures")
+    warn(logger, hint, what=text, backup=entry["backup"])
 
 
 def roll_back(project: Project, entry: Entry, targets: Sequence[Target]) -> bool:
@@ -116,7 +124,7 @@ def roll_back(project: Project, entry: Entry, targets: Sequence[Target]) -> bool
             target.discard()
         project.journal.remove(entry)
     except FAILURES as error:
-        logger.warning("What restore %s loaded cannot be removed: %s", entry["id"], error)
+        warn(logger, CANNOT_REMOVE, id=entry["id"], reason=error)
         return False
     return True
 
@@ -143,7 +151,8 @@ def swap_all(project: Project, entry: Entry, targets: Sequence[Target]) -> float
             roll_back(project, entry, targets)
             raise
         except BaseException:
-            logger.error("The cut-over was interrupted: the next backup or restore finishes it.")
+            text = _("The cut-over was interrupted: the next backup or restore finishes it.")
+            logger.error(translated(Message(text)))
             raise
         if entry["elsewhere"] or not entry["targets"]:
             for target in targets:
@@ -159,7 +168,7 @@ def _swap_stubbornly(target: Target) -> float:
     try:
         return target.swap()
     except FAILURES as error:
-        logger.warning("The swap failed and is tried once more: %s", error)
+        warn(logger, _("The swap failed and is tried once more: %(reason)s"), reason=error)
         return target.swap()
 
 
@@ -198,7 +207,8 @@ def remove_expired(project: Project) -> None:
             for target in targets:
                 target.remove_replaced()
         except FAILURES as error:
-            logger.warning("What restore %s replaced cannot be removed: %s", entry["id"], error)
+            text = _("What restore %(id)s replaced cannot be removed: %(reason)s")
+            warn(logger, text, id=entry["id"], reason=error)
         else:
             roll_back(project, entry, targets)
 

@@ -8,6 +8,9 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from mipyme_backup.messages import _
+from mipyme_backup.translation import warn
+
 logger = logging.getLogger("mipyme_backup")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -24,7 +27,7 @@ def undisturbed() -> Iterator[None]:
     arrived: list[int] = []
 
     def hold_back(number: int, _frame: object) -> None:
-        logger.warning("Ending after the cut-over, which must not be left half done.")
+        warn(logger, _("Ending after the cut-over, which must not be left half done."))
         arrived.append(number)
 
     # A handler that was not set by Python is None, and cannot be set again.
