@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core import checks
+from django.core.management import CommandError, call_command
 from django.utils import translation
 
 from mipyme_backup import api, tasks
@@ -90,6 +91,27 @@ def test_failed_task_says_why_in_the_language_of_the_project(backups: Path) -> N
     failed = tasks.complete.apply(kwargs={"identifier": "nada"})
 
     assert str(failed.result) == "No existe el respaldo nada. list_backups muestra los que hay."
+
+
+def test_command_speaks_the_language_of_the_project(
+    backups: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CommandError) as ended:
+        call_command("backup_status")
+
+    assert capsys.readouterr().out.startswith("CRÍTICO  tests en ")
+    assert ended.value.returncode == 2
+    assert translation.get_language() == "en"  # as it was for who called it
+
+
+def test_scheduled_job_fails_in_the_language_of_the_project(backups: Path) -> None:
+    backups.with_name("passphrase").unlink()
+    slot = datetime(2025, 1, 5, 2, tzinfo=UTC)
+
+    outcome = tasks.run_job.apply(kwargs={"job": "daily", "slot": slot.isoformat()}).get()
+
+    assert outcome["outcome"] == "failed"
+    assert outcome["error"].startswith("No se puede leer el archivo de la contraseña ")
 
 
 def test_last_look_is_told_in_the_language_of_who_reads_it(backups: Path) -> None:
