@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,8 @@ def test_errors_and_their_hints_are_in_spanish(project: Project) -> None:
         "message": "No existe el origen nada.",
         "hint": "Orígenes conocidos: database:default, fixtures, media",
     }
+    shutil.rmtree(project.backups)
+    assert "Se sigue sin el destino local: " in spoken(project, "list_backups", status=1)
 
 
 @pytest.mark.parametrize(
