@@ -41,8 +41,6 @@ APART = ("recover.py", "migrations", "testing")
 
 PLACEHOLDER = re.compile(r"%\(\w+\)[-#0 +\d.]*[a-z]|%[ds]|%%")
 
-FILLABLE = re.compile(r"%\(\w+\)[-#0 +\d.]*([a-z])")
-
 Texts = Iterator[tuple[str, ...]]
 
 

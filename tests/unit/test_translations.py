@@ -16,6 +16,7 @@ from django.utils import translation
 from mipyme_backup import errors
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import Message
+from mipyme_backup.sentences import PLACEHOLDER
 from mipyme_backup.translation import said, translated
 from tests import translations
 
@@ -144,6 +145,23 @@ def test_stored_sentence_is_told_in_the_language_of_its_reader(stored: str, span
         assert said(stored) == stored
 
 
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        ("es-co", "contiene 1.234.567 bytes, y los anteriores 7."),
+        ("es-mx", "contiene 1,234,567 bytes, y los anteriores 7."),
+        ("en", "it holds 1234567 bytes, and those before it 7."),
+    ],
+)
+def test_numbers_are_written_as_the_language_does(language: str, expected: str) -> None:
+    text = "it holds %(now)d bytes, and those before it %(before)d."
+    message = Message(text, {"now": 1234567, "before": 7})
+
+    with translation.override(language):
+        assert translated(message) == expected
+        assert said(str(message)) == expected
+
+
 def test_percent_signs_of_others_are_left_alone() -> None:
     with translation.override("es"):
         assert said("The backup is not whole: 100 %% %(x)s") == (
@@ -169,7 +187,7 @@ def test_every_text_is_known_again_once_it_is_filled() -> None:
 
     with translation.override("es"):
         for text in texts:
-            sentence = translations.FILLABLE.sub(lambda mark: filled[mark[1]], text)
+            sentence = PLACEHOLDER.sub(lambda mark: filled[mark[2]], text)
             if said(sentence.replace("%%", "%")) == sentence:
                 unknown.append(text)
 
