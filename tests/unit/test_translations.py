@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +16,6 @@ from mipyme_backup.sentences import PLACEHOLDER
 from mipyme_backup.translation import said, translated
 from tests import translations
 
-REPOSITORY = Path(__file__).parents[2]
 MISSING = "There is no backup %(identifier)s."
 
 
@@ -193,17 +188,6 @@ def test_every_text_is_known_again_once_it_is_filled() -> None:
 
     assert len(texts) > 900
     assert all(len(translations.PLACEHOLDER.sub("", text)) < 20 for text in unknown), unknown
-
-
-@pytest.mark.torture
-def test_wheel_holds_the_compiled_catalog(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir"]
-    subprocess.run([*build, str(tmp_path), str(REPOSITORY)], check=True)
-
-    (wheel,) = tmp_path.glob("*.whl")
-
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "mipyme_backup/locale/es/LC_MESSAGES/django.mo" in names
 
 
 def unmarked(source: str) -> list[str]:
