@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, schedule
 from mipyme_backup.errors import SlotDoneError, UsageError
-from mipyme_backup.models import Backup, Drill
+from mipyme_backup.models import Backup, Drill, Look
 from mipyme_backup.operations import scheduled
 
 MADRID = ZoneInfo("Europe/Madrid")
@@ -170,6 +170,43 @@ class TestRunDue:
         (backups / ".state" / "schedule" / "daily.json").write_bytes(content)
 
         assert run_due(MORNING + QUARTER) == {"daily": "already_done"}
+
+    def test_who_tells_looks_once_a_slot_where_nothing_can_be_noted(self, backups: Path) -> None:
+        run_due(MORNING)
+        Look.objects.all().delete()
+        records = backups / ".state" / "schedule"
+        shutil.rmtree(records)
+        records.touch()
+        noon = datetime(2026, 7, 15, 12, 0, tzinfo=MADRID)
+
+        at_noon = run_due(noon)
+        seen = Look.objects.get().at
+        later = run_due(noon + QUARTER)
+        seen_later = Look.objects.get().at
+        at_one = run_due(noon + timedelta(hours=1))
+
+        assert at_noon.pop("status") == at_one["status"] == "done"
+        assert set(at_noon.values()) == set(later.values()) == {"failed"}
+        assert seen == seen_later < Look.objects.get().at
+
+    def test_what_keeps_a_job_from_its_turn_is_said(self, backups: Path) -> None:
+        (backups / ".state" / "schedule" / "daily.lock" / "in the way").mkdir(parents=True)
+
+        with time_machine.travel(MORNING):
+            outcomes = {outcome.job: outcome for outcome in api.run_due()}
+
+        assert outcomes["monthly"].ending == "done"
+        assert outcomes["daily"].ending == "failed"
+        assert "schedule cannot be kept: Is a directory" in str(outcomes["daily"].error)
+        assert kinds() == {"monthly": 1}
+
+    def test_end_that_cannot_be_noted_is_an_end_all_the_same(self, backups: Path) -> None:
+        due = schedule.Due(job="daily", slot=datetime(2026, 7, 15, 2, tzinfo=MADRID))
+
+        def in_the_way(_slot: datetime) -> None:
+            (backups / ".state" / "schedule" / "daily.new").mkdir()
+
+        assert scheduled.run_once(backups / ".state", due, in_the_way).ending == "done"
 
     def test_unknown_job(self, backups: Path) -> None:
         with pytest.raises(UsageError, match="no job hourly"):
