@@ -6,12 +6,13 @@ would take. A pack is shared by many backups, and read once in that time, howeve
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from mipyme_backup.errors import KeyMissingError, NoBackupError
+from mipyme_backup.errors import DestinationError, KeyMissingError, NoBackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import verify
@@ -21,6 +22,7 @@ from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.verify import Verified
 
+logger = logging.getLogger("mipyme_backup")
 NIGHTS = 7
 """A week: short enough that of two copies one is still good when the other is found bad."""
 
@@ -29,16 +31,26 @@ def run(project: Project, night: datetime, progress: Progress) -> list[Verified]
     """Verify tonight's share of the stored bytes of each destination, then the newest's content.
 
     `night` is the slot. Returns what was found of each copy that was read, or that needs a pack
-    which was found damaged; nothing where there is no backup yet.
+    which was found damaged; nothing where there is no backup yet. Raises DestinationError, in the
+    end, where a destination went away before its share was read.
     """
     by_destination = listings(project, [*project.destinations])
     read_at = project.catalog.verified_at()
-    results = []
+    results: list[Verified] = []
+    failure: DestinationError | None = None
     for name, items in by_destination.items():
-        found = _share(project, name, items, read_at, night, progress)
+        found: list[Verified] = []
+        try:
+            found.extend(_share(project, name, items, read_at, night, progress))
+        except DestinationError as error:
+            logger.warning("What is on %s was not verified in full: %s", name, error)
+            failure = error
         project.catalog.verified(found, "stored")
         results += found
-    return results + _newest_content(project, by_destination, night, progress)
+    results += _newest_content(project, by_destination, night, progress)
+    if failure is not None:
+        raise failure
+    return results
 
 
 def _share(
@@ -48,7 +60,7 @@ def _share(
     read_at: Mapping[tuple[str, str], datetime],
     night: datetime,
     progress: Progress,
-) -> list[Verified]:
+) -> Iterator[Verified]:
     manifests = [item.manifest for item in items if item.manifest is not None]
     packs = {pack.path: pack for manifest in manifests for pack in manifest.packs}
     tonight = {path: pack for path, pack in packs.items() if is_read(path, night)}
@@ -58,7 +70,6 @@ def _share(
     )
     read = verify.pack_problems(project, name, tonight, progress)
     damaged = {**_found_before(project, name, packs.keys() - tonight.keys()), **read}
-    results = []
     chosen = {m.id for m in chosen_copies(manifests, name, read_at, datetime.now(UTC))}
     for manifest in manifests:
         problems = [text for pack in manifest.packs for text in damaged.get(pack.path, ())]
@@ -72,15 +83,12 @@ def _share(
             )
             problems += verify.own_problems(project, name, manifest, progress)
         if problems or manifest.id in chosen:
-            results.append(
-                Verified(
-                    id=manifest.id,
-                    name=manifest.name,
-                    destination=name,
-                    problems=tuple(problems),
-                )
+            yield Verified(
+                id=manifest.id,
+                name=manifest.name,
+                destination=name,
+                problems=tuple(problems),
             )
-    return results
 
 
 def _found_before(project: Project, name: str, resting: Collection[str]) -> dict[str, list[str]]:

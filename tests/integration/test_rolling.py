@@ -11,9 +11,13 @@ import time_machine
 
 from mipyme_backup import api
 from mipyme_backup.destinations import LocalDestination
+from mipyme_backup.errors import DestinationError
 from mipyme_backup.models import Copy
 from mipyme_backup.operations import rolling, verify
 from mipyme_backup.operations.reading import check_stored
+from mipyme_backup.process import Reader
+from mipyme_backup.recover import MANIFEST
+from tests.integration.conftest import LOCAL
 from tests.integration.pruning import History, history
 
 __all__ = ["history"]
@@ -98,6 +102,57 @@ def test_damaged_pack_is_found_for_all_that_need_it_and_stays_found(history: His
 
     assert statuses == {"damaged"}
     assert set(Copy.objects.values_list("status", flat=True)) == {"damaged"}
+
+
+class CutOff(LocalDestination):
+    """A folder that can be listed; once it is `cut`, nothing but manifests can be read in it."""
+
+    cut = False
+
+    def open(self, name: str) -> Reader:
+        if self.cut and not name.endswith(MANIFEST):
+            raise DestinationError("the line is cut", permanent=False)
+        return super().open(name)
+
+
+@pytest.fixture
+def line_that_is_cut(history: History, monkeypatch: Any) -> History:
+    """Two destinations, of which the first was good until its backups were made."""
+    places = {
+        name: {"BACKEND": backend, "OPTIONS": {"location": folder}, "RETRY_FOR": 0}
+        for name, backend, folder in (
+            ("offsite", f"{__name__}.CutOff", history.folder.with_name("offsite")),
+            ("local", LOCAL, history.folder),
+        )
+    }
+    history.configure(DESTINATIONS=places)
+    history.take(2, 1)
+    monkeypatch.setattr(CutOff, "cut", True)
+    return history
+
+
+def test_line_that_is_cut_says_nothing_of_what_is_stored(line_that_is_cut: History) -> None:
+    night = datetime.now(UTC)
+
+    outcome = api.run_job(job="verify", slot=night)
+    verified = Copy.objects.exclude(verified_at=None).values_list("destination", flat=True)
+
+    assert outcome.ending == "failed" and "the line is cut" in str(outcome.error)
+    assert set(Copy.objects.values_list("status", flat=True)) == {"complete"}
+    assert {*verified} == {"local"}
+    assert not (line_that_is_cut.state / "damaged_packs.json").exists()
+
+
+@pytest.mark.parametrize("level", ["stored", "content"])
+def test_destination_that_goes_away_is_not_called_damaged(
+    level: verify.Level, line_that_is_cut: History
+) -> None:
+    results = api.verify(level=level)
+
+    (away,) = [result for result in results if result.away]
+    assert (away.destination, away.problems) == ("offsite", ("the line is cut",))
+    assert [result.problems for result in results if not result.away] == [(), ()]
+    assert set(Copy.objects.values_list("status", flat=True)) == {"complete"}
 
 
 def test_no_backup_yet(history: History) -> None:
