@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,10 +25,10 @@ __all__ = ["history"]
 AGES = (20, 15, 10, 5, 4, 3, 2, 1)
 
 
-def nights(count: int) -> list[list[verify.Verified]]:
-    """Verify in so many nights from now on; returns what each found."""
+def nights(count: int, *, every: int = 1) -> list[list[verify.Verified]]:
+    """Verify so many times from now on, once in `every` nights; returns what each found."""
     found = []
-    for number in range(count):
+    for number in range(0, count * every, every):
         night = datetime.now(UTC) + timedelta(days=number)
         with time_machine.travel(night):
             found.append(rolling.run(api.build_project(), night, api.Silent()))
@@ -61,6 +62,38 @@ def test_every_byte_in_a_week(history: History, read: Counter[str], monkeypatch:
     assert {one.name for one in found[0]} == {history.name(1), history.name(2)}
     assert not any(one.problems for night in found for one in night)
     assert not Copy.objects.filter(verified_at=None).exists()
+
+
+@pytest.mark.parametrize(("count", "every"), [(2, 7), (4, 2)])
+def test_share_of_nights_that_were_left_out_is_made_up_for(
+    count: int, every: int, history: History, read: Counter[str], monkeypatch: Any
+) -> None:
+    """By a schedule that is weekly, or a machine that is off every other night."""
+    monkeypatch.setattr(rolling, "_newest_content", lambda *_arguments: [])
+    history.begin(*AGES)
+    artifacts = {a.path for manifest in history.taken.values() for a in manifest.artifacts()}
+
+    nights(count, every=every)
+
+    assert {path for path in artifacts if not read[path]} == set()
+
+
+def test_share_of_a_destination_that_was_away_is_read_when_it_is_back(
+    line_that_is_cut: History, read: Counter[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(rolling, "_newest_content", lambda *_arguments: [])
+    packs = {pack.path for m in line_that_is_cut.taken.values() for pack in m.packs}
+    start = datetime.now(UTC)
+    project = api.build_project()
+    for number in range(6):
+        with contextlib.suppress(DestinationError):
+            rolling.run(project, start + timedelta(days=number), api.Silent())
+    monkeypatch.setattr(CutOff, "cut", False)
+    read.clear()
+
+    rolling.run(project, start + timedelta(days=6), api.Silent())
+
+    assert {path for path in packs if not read[path]} == set()
 
 
 def test_newest_is_verified_the_whole_way_down(history: History) -> None:
