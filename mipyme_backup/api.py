@@ -22,7 +22,14 @@ from django.conf import settings as django_settings
 from mipyme_backup import conf
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.encryption.passphrase import read_secret
-from mipyme_backup.errors import BackupError, KeyMissingError, SlotDoneError, UsageError, reason_of
+from mipyme_backup.errors import (
+    BackupError,
+    DestinationError,
+    KeyMissingError,
+    SlotDoneError,
+    UsageError,
+    reason_of,
+)
 from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
 from mipyme_backup.monitoring import last_look as last_looks
@@ -332,7 +339,7 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
         "daily": lambda slot: _scheduled_backup("daily", slot, progress),
         "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
         "verify": lambda slot: rolling.run(build_project(), slot, progress),
-        "prune": lambda slot: prune(wait=True, progress=progress),
+        "prune": lambda slot: _scheduled_prune(progress),
         "status": lambda slot: watch(),
         "drill": lambda slot: _scheduled_drill(progress),
     }
@@ -351,6 +358,16 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result
+
+
+def _scheduled_prune(progress: Progress) -> None:
+    """Prune; raises what kept a destination from it.
+
+    Where nothing may be pruned anywhere, another finding of `status` is to blame.
+    """
+    for pruned in prune(wait=True, progress=progress).destinations:
+        if isinstance(pruned.error, DestinationError):
+            raise pruned.error
 
 
 def _scheduled_drill(progress: Progress) -> None:

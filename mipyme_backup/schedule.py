@@ -47,12 +47,23 @@ LONGEST_PAUSE = timedelta(hours=4)
 
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
-    """What became of the newest slot of a job that was tried: `failed` in a row, the last `at`."""
+    """What became of the newest slot of a job that was tried: `failed` in a row, the last `at`.
+
+    `before` are those that failed for earlier slots since one was done. `error` is why the last
+    one failed, empty where it was killed.
+    """
 
     slot: datetime
     done: bool
     failed: int = 0
     at: datetime | None = None
+    before: int = 0
+    error: str = ""
+
+    @property
+    def in_a_row(self) -> int:
+        """How many failed since one was done, whichever their slots; one that runs counts."""
+        return self.failed + self.before
 
 
 @dataclass(frozen=True, kw_only=True)

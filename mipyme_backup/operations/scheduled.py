@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mipyme_backup import schedule
-from mipyme_backup.errors import BackupError, PreflightError, SlotDoneError, reason_of
+from mipyme_backup.errors import BackupError, PreflightError, SlotDoneError
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
 from mipyme_backup.schedule import EVERY, Attempts, Due
@@ -131,8 +131,7 @@ def run_once(state_dir: Path, due: Due, work: Callable[[datetime], object]) -> O
             if begun is None:
                 return _outcome(due, "already_done")
             outcome = _done(due, work)
-            if outcome.error is None:
-                _end(state_dir, due, begun)
+            _end(state_dir, begun, outcome)
             return outcome
     except PreflightError as error:
         if due.job == WHO_TELLS and datetime.now(UTC) - due.slot < EVERY:
@@ -148,16 +147,22 @@ def _begin(state_dir: Path, due: Due) -> Attempts | None:
     again = tried is not None and tried.slot == due.slot
     if tried is not None and (tried.done if again else due.slot < tried.slot <= now):
         return None
-    failed = tried.failed if tried and again else 0
-    begun = Attempts(slot=due.slot, done=False, failed=failed + 1, at=now)
+    begun = Attempts(slot=due.slot, done=False, failed=1, at=now)
+    if tried is not None and again:
+        begun = replace(tried, failed=tried.failed + 1, at=now)
+    elif tried is not None:
+        begun = replace(begun, before=tried.in_a_row, error=tried.error)
     _write(state_dir, due.job, begun)
     return begun
 
 
-def _end(state_dir: Path, due: Due, begun: Attempts) -> None:
-    """Note that the slot is done; where that cannot be, it is tried again, and is done no less."""
+def _end(state_dir: Path, begun: Attempts, outcome: Outcome) -> None:
+    """Note how the slot ended; what cannot be noted is tried again, and is done no less."""
+    ended = replace(begun, done=True, failed=0, before=0, error="")
+    if outcome.error is not None:
+        ended = replace(begun, error=str(outcome.error).partition("\n")[0])
     try:
-        _write(state_dir, due.job, replace(begun, done=True, failed=0))
+        _write(state_dir, outcome.job, ended)
     except PreflightError as error:
         logger.warning("%s", error)
 
@@ -171,7 +176,9 @@ def _done(due: Due, work: Callable[[datetime], object]) -> Outcome:
         return _outcome(due, "failed", error)
     except Exception as error:  # one job that breaks must not keep the others from their turn
         logger.exception("The job %s broke.", due.job)
-        return _outcome(due, "failed", BackupError("%(reason)s", reason=reason_of(error)))
+        # What a foreign error says may hold a secret, and this is told to webhooks.
+        broken = BackupError("%(reason)s", reason=type(error).__name__)
+        return _outcome(due, "failed", broken)
     return _outcome(due, "done")
 
 
@@ -219,6 +226,8 @@ def _read(state_dir: Path, job: str) -> Attempts | None:
             done=bool(record["done"]),
             failed=int(record["failed"]),
             at=_moment(record["at"]) if record["at"] else None,
+            before=int(record.get("before", 0)),
+            error=str(record.get("error", "")),
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None  # as if it had never been tried: better twice than not at all
@@ -237,6 +246,8 @@ def _write(state_dir: Path, job: str, tried: Attempts) -> None:
         "done": tried.done,
         "failed": tried.failed,
         "at": tried.at.isoformat() if tried.at else None,
+        "before": tried.before,
+        "error": tried.error,
     }
     file = state_dir / FOLDER / f"{job}.json"
     new = file.with_suffix(".new")  # no .tmp, which every run sweeps away

@@ -40,6 +40,12 @@ def run_due(at: datetime) -> dict[str, str]:
         return {outcome.job: outcome.ending for outcome in api.run_due()}
 
 
+def findings_at(moment: datetime) -> dict[str, str]:
+    """Return what a look at the moment finds, by id."""
+    with time_machine.travel(moment):
+        return {finding.id: str(finding.message) for finding in api.status().findings}
+
+
 def kinds() -> Counter[str]:
     made = Backup.objects.filter(status__in=["complete", "partial"])
     return Counter(made.values_list("kind", flat=True))
@@ -157,6 +163,53 @@ class TestRunDue:
         at_night = run_due(datetime(2026, 7, 16, 2, 0, tzinfo=MADRID))
 
         assert at_night == {"status": "failed", "daily": "done"}
+
+    def test_prune_that_goes_on_failing_is_told(self, backups: Path) -> None:
+        run_due(MORNING)
+        shutil.rmtree(backups / "monthly")
+        five = datetime(2026, 7, 16, 5, 0, tzinfo=MADRID)
+        run_due(five - timedelta(hours=3))
+
+        first, told_of_one = run_due(five)["prune"], findings_at(five)
+        second, told_of_two = run_due(five + QUARTER)["prune"], findings_at(five + QUARTER)
+        api.backups(sync=True)
+        third = run_due(five + 3 * QUARTER)["prune"]
+        told_in_the_end = findings_at(five + 3 * QUARTER)
+
+        assert (first, second, third) == ("failed", "failed", "done")
+        assert "job_failing:prune" not in {**told_of_one, **told_in_the_end}
+        text = "prune failed 2 times in a row: Nothing is pruned there"
+        assert text in told_of_two["job_failing:prune"]
+
+    def test_prune_that_has_nothing_to_go_by_is_no_failure_of_its_own(self, backups: Path) -> None:
+        run_due(MORNING)
+        backups.parent.joinpath("passphrase").rename(backups.parent / "away")
+        run_due(datetime(2026, 7, 16, 2, 0, tzinfo=MADRID))
+        backups.parent.joinpath("away").rename(backups.parent / "passphrase")
+
+        assert run_due(datetime(2026, 7, 16, 5, 0, tzinfo=MADRID))["prune"] == "done"
+
+    def test_next_slot_ends_no_failure(self, backups: Path) -> None:
+        for days in range(3):
+            with time_machine.travel(MORNING + timedelta(days=days)):
+                due = schedule.Due(job="drill", slot=MORNING + timedelta(days=days))
+                scheduled.run_once(backups / ".state", due, lambda _slot: 1 / 0)
+
+        told = findings_at(MORNING + timedelta(days=2))
+
+        assert "drill failed 3 times in a row" in told["job_failing:drill"]
+
+    def test_job_that_was_turned_off_fails_no_more(self, backups: Path, settings: Any) -> None:
+        run_due(MORNING)
+        for number in range(3):
+            with time_machine.travel(MORNING + number * timedelta(hours=5)):
+                due = schedule.Due(job="prune", slot=MORNING)
+                scheduled.run_once(backups / ".state", due, lambda _slot: 1 / 0)
+        failing = findings_at(MORNING + timedelta(hours=12))
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "SCHEDULE": {"prune": None}}
+
+        assert "3 times in a row: ZeroDivisionError" in failing["job_failing:prune"]
+        assert "job_failing:prune" not in findings_at(MORNING + timedelta(hours=12))
 
     def test_clock_that_was_set_back(self, backups: Path) -> None:
         run_due(MORNING + timedelta(days=400))
