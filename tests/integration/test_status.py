@@ -326,8 +326,11 @@ class TestFindings:
                 "OPTIONS": {"location": full, "verb": "check", "call": 1},
             },
         )
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "ALERTS": {"min_free_disk": 1}}
 
-        assert look()["destination_unwritable:full"] == "warning"
+        seen = look()
+
+        assert seen["destination_unwritable:full"] == seen["disk_low:full"] == "warning"
 
     def test_key_that_is_not_at_hand(self, backups: Path, settings: Any, workdir: Path) -> None:
         api.backup()
