@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mipyme_backup.operations.drill import DrillResult
 
 LANGUAGES = tuple(WORDS)
+KEPT = 100
+"""How many reports stay, the newest: of monthly drills those of eight years."""
+
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
 
 
@@ -33,7 +36,10 @@ class Asked:
 
 
 def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
-    """Write both files into ``STATE_DIR/drills``, private; return the result that names them."""
+    """Write both files into ``STATE_DIR/drills``, private; return the result that names them.
+
+    Of the reports there the oldest go, so that `KEPT` are left.
+    """
     folder = project.state_dir / "drills"
     make_folder(folder)
     name = f"drill_{result.started_at:%Y%m%dT%H%M%SZ}_{result.id}"
@@ -48,8 +54,17 @@ def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
         temporary.unlink(missing_ok=True)
         write_file(temporary, text.encode())
         temporary.rename(path)
+    _remove_oldest(folder, name)
     sync_folder(folder)
     return named
+
+
+def _remove_oldest(folder: Path, made: str) -> None:
+    """Remove all but the newest reports; the one just `made` stays, whatever the clock says."""
+    names = {path.stem for path in folder.glob("drill_*") if path.suffix in {".json", ".html"}}
+    for name in sorted(names - {made}, reverse=True)[KEPT - 1 :]:
+        for ending in (".json", ".html"):
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
 
 
 def render(project: str, result: DrillResult, asked: Asked) -> str:
