@@ -35,9 +35,13 @@ def steps(job: Job, log: ErrorLog) -> Iterator[tuple[str, Check]]:
 
 
 def assertion(path: str) -> Iterator[str]:
-    """Yield why the project's own assertion `path` does not hold; it raises, or returns False."""
-    if import_string(path)() is False:
-        yield "it returned False"
+    """Yield why the project's own assertion `path` does not hold: it raises, or returns a value.
+
+    None and True are no such value. A generator and a coroutine are: nothing in them was run yet.
+    """
+    returned = import_string(path)()
+    if returned is not None and returned is not True:
+        yield f"it returned {returned!r}, and neither nothing nor True"
 
 
 def take(name: str, check: Check) -> Step:
