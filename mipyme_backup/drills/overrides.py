@@ -13,6 +13,14 @@ from mipyme_backup.drills.job import Database, Job
 UNREACHABLE = {"ENGINE": "django.db.backends.dummy"}
 FILES = "django.core.files.storage.FileSystemStorage"
 MEMORY = "memory://"
+RESULTS = "cache+memory://"
+CELERY = {
+    "CELERY_BROKER_URL": MEMORY,
+    "CELERY_BROKER_READ_URL": MEMORY,
+    "CELERY_BROKER_WRITE_URL": MEMORY,
+    "CELERY_RESULT_BACKEND": RESULTS,
+}
+"""As settings, and as variables of the environment: of those Celery makes more."""
 
 
 def apply(job: Job) -> None:
@@ -21,7 +29,7 @@ def apply(job: Job) -> None:
     Its own name stays ``DJANGO_SETTINGS_MODULE``: defaults are derived from that.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = job.settings
-    os.environ["CELERY_BROKER_URL"] = MEMORY
+    os.environ.update(CELERY)
     module = importlib.import_module(job.settings)
     for name, value in overrides(vars(module), job).items():
         setattr(module, name, value)
@@ -53,8 +61,11 @@ def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
             alias: {"BACKEND": "django.tasks.backends.dummy.DummyBackend"}
             for alias in {"default": None, **settings.get("TASKS", {})}
         },
-        "CELERY_BROKER_URL": MEMORY,
-        "CELERY_RESULT_BACKEND": "cache+memory://",
+        "CHANNEL_LAYERS": {
+            alias: {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+            for alias in settings.get("CHANNEL_LAYERS", {})
+        },
+        **CELERY,
     }
 
 

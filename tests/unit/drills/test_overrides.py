@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+import sys
+import types
 from typing import Any
 
+import pytest
+from celery import Celery
+
 from mipyme_backup.drills.job import Database, Job
-from mipyme_backup.drills.overrides import UNREACHABLE, overrides
+from mipyme_backup.drills.overrides import UNREACHABLE, apply, overrides
 
 FILES = "django.core.files.storage.FileSystemStorage"
 LIVE: dict[str, Any] = {
@@ -26,6 +32,7 @@ LIVE: dict[str, Any] = {
     },
     "MEDIA_ROOT": "/srv/media",
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+    "CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}},
 }
 DRILLED = Database(
     values={"NAME": "shop__drill_1"}, options={"connect_timeout": 5}, without_options=["pool"]
@@ -98,5 +105,26 @@ def test_caches_mail_queues_and_sessions_are_nobody_elses() -> None:
     assert changed["CACHES"].keys() == {"default", "pages"}
     assert changed["EMAIL_BACKEND"].endswith("locmem.EmailBackend")
     assert changed["SESSION_ENGINE"] == "django.contrib.sessions.backends.db"
-    assert changed["CELERY_BROKER_URL"] == "memory://"
+    layers = changed["CHANNEL_LAYERS"]
+    assert layers == {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     assert overrides({}, job())["SESSION_ENGINE"].endswith("signed_cookies")
+
+
+@pytest.mark.parametrize("end", ["broker_read_url", "broker_write_url", "result_backend"])
+@pytest.mark.parametrize("place", ["settings", "environment"])
+def test_celery_reaches_no_live_broker(
+    end: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, live = f"CELERY_{end.upper()}", "redis://live.example.com/0"
+    module = types.ModuleType("drilled_settings")
+    vars(module).update(LIVE, **({name: live} if place == "settings" else {}))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    if place == "environment":
+        os.environ[name] = live
+
+    apply(job(settings=module.__name__))
+    app = Celery("shop")
+    app.config_from_object(module, namespace="CELERY")
+
+    assert "memory://" in getattr(app.conf, end)
