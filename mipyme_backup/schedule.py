@@ -127,7 +127,7 @@ def due(
         elif slot > tried.slot:
             is_due = True
         else:
-            is_due = not tried.done and now >= retry_at(tried)
+            is_due = not tried.done and (now >= retry_at(tried) or _is_ahead(tried, now))
         if is_due:
             found.append(Due(job=job, slot=slot))
     return found
@@ -152,6 +152,11 @@ def retry_at(tried: Attempts) -> datetime:
     if tried.at is None or not tried.failed:
         return tried.slot
     return tried.at + min(EVERY * (1 << min(tried.failed - 1, 10)), LONGEST_PAUSE) - EARLY
+
+
+def _is_ahead(tried: Attempts, now: datetime) -> bool:
+    """Say whether the clock has been set back since."""
+    return tried.at is not None and tried.at > now
 
 
 def _last_slots(
