@@ -333,6 +333,19 @@ class TestCommand:
         assert table.read_text() == f"{other}\n"
         assert "no such line" in again
 
+    @pytest.mark.parametrize("other", ["0 1 * * * /opt/año/x # a\u2028b", "# a\x0bb\x85c"])
+    def test_lines_of_others_stay_byte_for_byte(
+        self, other: str, backups: Path, monkeypatch: Any
+    ) -> None:
+        table = _stand_in(backups.parent / "bin", monkeypatch)
+        before = other.encode() + b"\n# a\xf1o, in Latin-1\n"
+        table.write_bytes(before)
+
+        _output("schedule_backups", "install-cron")
+        _output("schedule_backups", "remove-cron")
+
+        assert table.read_bytes() == before
+
     def test_first_line_of_a_crontab(self, backups: Path, monkeypatch: Any) -> None:
         table = _stand_in(backups.parent / "bin", monkeypatch)
 
