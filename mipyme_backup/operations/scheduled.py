@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mipyme_backup import schedule
-from mipyme_backup.errors import BackupError, PreflightError, SlotDoneError
+from mipyme_backup.errors import BackupError, PreflightError, SlotDoneError, reason_of
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
 from mipyme_backup.schedule import EVERY, Attempts, Due
@@ -176,8 +176,7 @@ def _done(due: Due, work: Callable[[datetime], object]) -> Outcome:
         return _outcome(due, "failed", error)
     except Exception as error:  # one job that breaks must not keep the others from their turn
         logger.exception("The job %s broke.", due.job)
-        # What a foreign error says may hold a secret, and this is told to webhooks.
-        broken = BackupError("%(reason)s", reason=type(error).__name__)
+        broken = BackupError("%(reason)s", reason=reason_of(error))
         return _outcome(due, "failed", broken)
     return _outcome(due, "done")
 

@@ -563,6 +563,20 @@ class TestHeartbeat:
         assert "complete" in hooks.requests[1].body.decode()
         assert "passphrase" in hooks.requests[3].body.decode()
 
+    def test_what_a_foreign_error_says_stays_here(
+        self, backups: Path, settings: Any, hooks: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alerts(settings, heartbeat_url=hooks.url("/uuid"))
+
+        def broken(**_options: Any) -> Any:
+            raise RuntimeError(f"https://user:{TOKEN}@inside.example.org")
+
+        monkeypatch.setattr(api, "backup", broken)
+
+        api.run_job(job="daily", slot=datetime(2026, 7, 1, tzinfo=UTC))
+
+        assert hooks.requests[-1].body.decode() == "daily: RuntimeError"
+
     def test_text_is_cut(self, backups: Path, settings: Any, hooks: HTTPSServer) -> None:
         alerts(settings, heartbeat_url=hooks.url())
 
