@@ -37,10 +37,10 @@ def line() -> str:
 
 
 def is_installed() -> bool:
-    """Say whether the line is there; False where there is no cron."""
+    """Say whether the line is there; False where there is no cron, or none for this user."""
     try:
         return any(_is_ours(text) for text in _read())
-    except PreflightError:
+    except (PreflightError, ProcessError):
         return False
 
 

@@ -353,6 +353,16 @@ class TestCommand:
 
         assert len(table.read_text().splitlines()) == 1
 
+    def test_user_who_may_have_no_crontab(self, backups: Path, monkeypatch: Any) -> None:
+        table = _stand_in(backups.parent / "bin", monkeypatch)
+        table.with_name("crontab").write_text("#!/bin/sh\necho not allowed >&2; exit 1\n")
+
+        shown = _output("schedule_backups")
+
+        assert "install-cron" in shown
+        with pytest.raises(CommandError, match="not allowed"):
+            call_command("schedule_backups", "install-cron")
+
     def test_no_cron(self, backups: Path, monkeypatch: Any) -> None:
         (backups.parent / "nothing").mkdir()
         monkeypatch.setenv("PATH", str(backups.parent / "nothing"))
