@@ -23,6 +23,7 @@ from mipyme_backup import conf
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.encryption.passphrase import read_secret
 from mipyme_backup.errors import (
+    AlertError,
     BackupError,
     DestinationError,
     KeyMissingError,
@@ -84,6 +85,7 @@ __all__ = [
     "Status",
     "Verified",
     "Watched",
+    "alert_channels",
     "backup",
     "backups",
     "build_project",
@@ -340,7 +342,7 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
         "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
         "verify": lambda slot: rolling.run(build_project(), slot, progress),
         "prune": lambda slot: _scheduled_prune(progress),
-        "status": lambda slot: watch(),
+        "status": lambda slot: _scheduled_look(),
         "drill": lambda slot: _scheduled_drill(progress),
     }
 
@@ -358,6 +360,18 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result
+
+
+def _scheduled_look() -> None:
+    """Look and tell; raises AlertError where a channel could not be told."""
+    for delivery in watch().deliveries:
+        if delivery.failed:
+            raise AlertError(
+                _("An alert to %(channel)s has not arrived: %(reason)s"),
+                hint=_("Send one by hand: manage.py backup_status --test-alert"),
+                channel=delivery.channel,
+                reason=delivery.error,
+            )
 
 
 def _scheduled_prune(progress: Progress) -> None:
@@ -456,6 +470,11 @@ def is_monitor(token: str) -> bool:
     """
     path = conf.load().monitoring_token_file
     return path is not None and hmac.compare_digest(token.encode(), read_secret(path))
+
+
+def alert_channels() -> list[str]:
+    """Return the names of the channels of ALERTS: without any, nobody is told of anything."""
+    return [channel.name for channel in channels_of(conf.load().alerts)]
 
 
 def test_alert() -> list[Delivery]:

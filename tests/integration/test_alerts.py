@@ -349,6 +349,23 @@ def test_schedule_looks_and_tells(backups: Path, settings: Any, mails: MailServe
     assert subjects(mails) == ["[tests] Backups: critical - 1 problem"]
 
 
+def test_scheduled_look_that_could_not_be_told_has_failed(
+    backups: Path, settings: Any, mails: MailServer, hooks: HTTPSServer
+) -> None:
+    alerts(settings, webhooks=[hooks.url(f"/{TOKEN}")])
+    hooks.status = 500
+
+    outcome = api.run_job(job="status", slot=datetime.now(UTC))
+    hooks.status = 200
+    again = api.run_job(job="status", slot=datetime.now(UTC))
+
+    assert (outcome.ending, again.ending) == ("failed", "done")
+    assert str(outcome.error) == (
+        "An alert to webhook 127.0.0.1 has not arrived: 127.0.0.1 answers 500."
+    )
+    assert len(mails.mails) == 1 and len(hooks.requests) == 2
+
+
 class TestDigest:
     def test_digest_comes_weekly_and_says_that_all_is_well(
         self, backups: Path, settings: Any, mails: MailServer, hooks: HTTPSServer
