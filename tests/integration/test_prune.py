@@ -370,6 +370,24 @@ class TestWhatStopsIt:
         assert "was killed" in error_of(result)
         assert history.tree() == before
 
+    @pytest.mark.parametrize(("days", "stops"), [(-60, True), (-0.9, False), (60, False)])
+    def test_clock_that_another_one_says_is_ahead(
+        self, days: float, stops: bool, history: History
+    ) -> None:
+        """All that a host holds is old once its clock has jumped: then the others' are asked."""
+        other = history.folder.with_name("other")
+        options = {"location": other, "days": days}
+        place = {"BACKEND": "tests.faulty.OtherClock", "OPTIONS": options}
+        history.configure(DESTINATIONS={**history.places, "other": place}, RETENTION={"daily": 30})
+        history.take(90, 80, 3, 2, 1)
+        api.status()
+
+        result = api.prune()
+
+        left = {90, 80, 3, 2, 1} if stops else {3, 2, 1}
+        assert history.held() == history.held(other) == left
+        assert ("the clock of other is 60 d behind" in error_of(result)) is stops
+
     def test_catalog_that_cannot_be_read(self, history: History) -> None:
         history.begin(90, 80, 3, 2, 1)
         with connection.cursor() as cursor:
