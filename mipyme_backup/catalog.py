@@ -441,6 +441,13 @@ class Catalog:
             status=Copy.Status.PRUNED, error=str(reason)
         )
 
+    @_reading(bool)
+    def was_pruned(self, backup_id: str) -> bool:
+        """Say whether a backup was pruned, and is whole nowhere else; False where nobody knows."""
+        copies = Copy.objects.filter(backup__backup_id=backup_id)
+        others = copies.exclude(status__in=(Copy.Status.PRUNED, Copy.Status.FAILED))
+        return copies.filter(status=Copy.Status.PRUNED).exists() and not others.exists()
+
     @_optional
     def pin(self, backup_id: str, pinned: bool) -> None:
         Backup.objects.filter(backup_id=backup_id).update(pinned=pinned)
