@@ -126,6 +126,16 @@ class TestMail:
 
         assert mails.recipients == [["one@example.org", "two@example.org"]]
 
+    def test_recipients_that_are_others_than_before_are_told_what_is_wrong(
+        self, backups: Path, settings: Any, mails: MailServer
+    ) -> None:
+        """The address was misspelt: who reads the right one knows nothing yet."""
+        for recipients in (["amn@example.org"], ["ann@example.org"], ["ann@example.org"]):
+            alerts(settings, recipients=recipients)
+            api.watch()
+
+        assert [mail["To"] for mail in mails.mails] == ["amn@example.org", "ann@example.org"]
+
     def test_server_email_comes_before_the_default(
         self, backups: Path, settings: Any, mails: MailServer
     ) -> None:
@@ -312,7 +322,8 @@ class TestAtLeastOnce:
     ) -> None:
         alerts(settings)
         api.watch()
-        (backups / ".state" / "alerts" / "mail.json").write_text("{")
+        (record,) = (backups / ".state" / "alerts").glob("mail-*.json")
+        record.write_text("{")
 
         api.watch()
         api.watch()
