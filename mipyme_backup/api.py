@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings as django_settings
 
-from mipyme_backup import conf
+from mipyme_backup import catalog_reading, conf
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.encryption.passphrase import read_secret
 from mipyme_backup.errors import (
@@ -35,12 +35,14 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
 from mipyme_backup.monitoring import last_look as last_looks
 from mipyme_backup.monitoring import notifications
+from mipyme_backup.monitoring import overview as overviews
 from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.channels import channels_of
 from mipyme_backup.monitoring.delivery import Delivery
 from mipyme_backup.monitoring.last_look import LastLook
 from mipyme_backup.monitoring.notifications import Watched
+from mipyme_backup.monitoring.overview import Overview
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
 from mipyme_backup.operations import backup as backup_operation
@@ -61,6 +63,7 @@ from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
+from mipyme_backup.policy import checklist as checklists
 from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
@@ -79,6 +82,7 @@ __all__ = [
     "LastLook",
     "Listed",
     "Outcome",
+    "Overview",
     "PinResult",
     "PruneResult",
     "RestoreResult",
@@ -98,6 +102,9 @@ __all__ = [
     "heartbeat",
     "is_monitor",
     "last_look",
+    "mark_checklist",
+    "note_drill",
+    "overview",
     "pin",
     "preflight",
     "prune",
@@ -306,9 +313,8 @@ def due(*, now: datetime | None = None) -> list[Due]:
 def coming(*, now: datetime | None = None) -> list[Coming]:
     """Return each job of the schedule with what became of its last slot, and its next one."""
     settings = conf.load()
-    return scheduled.coming(
-        settings.state_dir, settings.schedule, now or datetime.now(UTC), _zone()
-    )
+    known = scheduled.attempts(settings.state_dir)
+    return scheduled.coming(known, settings.schedule, now or datetime.now(UTC), _zone())
 
 
 def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Outcome:
@@ -452,15 +458,76 @@ def last_look(*, now: datetime | None = None) -> LastLook:
 
     That none was taken for too long is a critical finding; raises ConfigurationError alone.
     """
-    settings = conf.load()
+    return _last_look(conf.load(), now or datetime.now(UTC))
+
+
+def _last_look(settings: conf.Settings, now: datetime) -> LastLook:
     return last_looks.read(
         Catalog(),
         settings.project,
         expression=settings.schedule["status"],
         max_age=settings.alerts["max_age"],
-        now=now or datetime.now(UTC),
+        now=now,
         zone=_zone(),
     )
+
+
+def overview(*, now: datetime | None = None) -> Overview:
+    """Return what the page of the admin shows; no destination is touched for it.
+
+    A catalog that cannot be read is told in the overview; raises ConfigurationError alone.
+    """
+    settings, moment = conf.load(), now or datetime.now(UTC)
+    promises = overviews.Promises(
+        project=settings.project,
+        rpo=settings.rpo,
+        rto=settings.rto,
+        max_age=settings.alerts["max_age"],
+        destinations=[*settings.destinations],
+        schedule=settings.schedule,
+        contacts=settings.contacts,
+        review=settings.policy_review,
+    )
+    return overviews.gather(
+        promises,
+        look=_last_look(settings, moment),
+        state_dir=settings.state_dir,
+        lines=_checklist_lines(settings),
+        now=moment,
+        zone=_zone(),
+    )
+
+
+def mark_checklist(*, action: checklists.Action, line: str = "", by: str) -> bool:
+    """Tick off a line of the disaster checklist, take that back, or begin a fresh one.
+
+    `by` says who. Returns False where it is so already, as when two people tick off one line.
+    Raises UsageError for a line that is not in the checklist, CatalogError where the catalog cannot
+    be written to.
+    """
+    settings = conf.load()
+    entries = catalog_reading.checklist_entries(settings.project)
+    now = checklists.checklist(_checklist_lines(settings), entries)
+    if not now.needs(action, line):
+        if action != "began" and line not in now.texts:
+            raise UsageError(
+                _("The checklist has no line like this: %(line)s"),
+                hint=_("CHECKLIST has been changed since. Load the page again."),
+                line=line,
+            )
+        return False
+    entry = checklists.Entry(action=action, line=line, at=datetime.now(UTC), by=by)
+    Catalog().note_checklist(settings.project, entry)
+    return True
+
+
+def note_drill(*, drill_id: str, notes: str) -> None:
+    """Keep what was found and done after a drill; raises CatalogError where that cannot be."""
+    Catalog().note_drill(drill_id, notes)
+
+
+def _checklist_lines(settings: conf.Settings) -> Sequence[str]:
+    return drill_report.DISASTER if settings.checklist is None else settings.checklist
 
 
 def is_monitor(token: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LANGUAGES = tuple(WORDS)
 KEPT = 100
 """How many reports stay, the newest: of monthly drills those of eight years."""
+DISASTER: Sequence[str] = WORDS["en"]["disaster"]
+"""The policy's checklist, in English: what stands for its lines wherever they are kept."""
 
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
 
@@ -70,6 +72,7 @@ def _remove_oldest(folder: Path, made: str) -> None:
 def render(project: str, result: DrillResult, asked: Asked) -> str:
     """Return the page: self-contained, fit to be printed."""
     words = WORDS[asked.language]
+    steps, verified = evidence([step.to_dict() for step in result.steps], asked.language)
     context = {
         "words": words,
         "language": asked.language,
@@ -78,29 +81,34 @@ def render(project: str, result: DrillResult, asked: Asked) -> str:
         "drill": result,
         "started": _moment(result.started_at),
         "finished": _moment(result.finished_at),
-        "steps": [_row(step, words) for step in result.steps],
-        "verified": _verified(result, words),
+        "steps": steps,
+        "verified": verified,
         "checklist": words["disaster"] if asked.checklist is None else asked.checklist,
     }
     engine = Engine(dirs=[str(TEMPLATES)], autoescape=True)
     return engine.get_template("drill_report.html").render(Context(context))
 
 
-def _row(step: Any, words: dict[str, Any]) -> dict[str, Any]:
-    kind, _colon, about = step.name.partition(":")
+def evidence(
+    steps: Sequence[Mapping[str, Any]], language: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the `steps`, as `Step.to_dict` has them, with titles, and the policy's questions.
+
+    In English where there are no words of the `language`.
+    """
+    words = WORDS.get(language, WORDS["en"])
+    return [_row(step, words) for step in steps], _verified(steps, words)
+
+
+def _row(step: Mapping[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    kind, _colon, about = step["name"].partition(":")
     said = words["steps"].get(kind, kind)
-    return {
-        "name": step.name,
-        "title": f"{said}: {about}" if about else said,
-        "ok": step.ok,
-        "seconds": f"{step.seconds:.1f}",
-        "problems": step.problems,
-    }
+    return {**step, "title": f"{said}: {about}" if about else said}
 
 
-def _verified(result: DrillResult, words: dict[str, Any]) -> list[dict[str, Any]]:
+def _verified(steps: Sequence[Mapping[str, Any]], words: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the policy's questions with the steps' answers, None where no step was taken."""
-    answers = {step.name: step.ok for step in result.steps}
+    answers = {step["name"]: step["ok"] for step in steps}
     return [
         {"question": question, "ok": answers.get(name)}
         for name, question in words["verified"].items()

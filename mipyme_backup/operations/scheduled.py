@@ -79,10 +79,12 @@ def attempts(state_dir: Path) -> dict[str, Attempts]:
 
 
 def coming(
-    state_dir: Path, expressions: Mapping[str, str | None], now: datetime, zone: tzinfo
+    known: Mapping[str, Attempts],
+    expressions: Mapping[str, str | None],
+    now: datetime,
+    zone: tzinfo,
 ) -> list[Coming]:
     """Return each job with what became of its last slot, and its next one; `now` is aware."""
-    known = attempts(state_dir)
     return [
         Coming(
             job=job,
