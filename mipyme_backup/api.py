@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings as django_settings
 
 from mipyme_backup import catalog_reading, conf
-from mipyme_backup.catalog import Catalog
+from mipyme_backup.catalog import Catalog, needed
 from mipyme_backup.encryption.passphrase import read_secret
 from mipyme_backup.errors import (
     AlertError,
@@ -506,7 +506,8 @@ def mark_checklist(*, action: checklists.Action, line: str = "", by: str) -> boo
     be written to.
     """
     settings = conf.load()
-    entries = catalog_reading.checklist_entries(settings.project)
+    with needed():
+        entries = catalog_reading.checklist_entries(settings.project)
     now = checklists.checklist(_checklist_lines(settings), entries)
     if not now.needs(action, line):
         if action != "began" and line not in now.texts:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from mipyme_backup.admin import marks
 from mipyme_backup.admin.read_only import ReadOnlyAdmin
+from mipyme_backup.catalog import needed
 from mipyme_backup.catalog_reading import manifest_before
 from mipyme_backup.errors import CatalogError
 from mipyme_backup.models import Backup, Copy
@@ -249,7 +250,8 @@ def _differences(backup: Backup) -> dict[str, Any]:
     if not rows:
         return {}
     try:
-        before = manifest_before(backup)
+        with needed():
+            before = manifest_before(backup)
     except CatalogError:
         return {}
     if before is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mipyme_backup import catalog_reading
+from mipyme_backup.catalog import needed
 from mipyme_backup.catalog_reading import MADE, PastDrill, Run, RunDetails
 from mipyme_backup.errors import CatalogError
 from mipyme_backup.messages import Message
@@ -192,8 +193,9 @@ def gather(
     """
     past, entries, unreadable = Past(), list[Entry](), None
     try:
-        past = _past(promises.project, now - timedelta(days=DAYS), zone)
-        entries = catalog_reading.checklist_entries(promises.project)
+        with needed():
+            past = _past(promises.project, now - timedelta(days=DAYS), zone)
+            entries = catalog_reading.checklist_entries(promises.project)
     except CatalogError as error:
         unreadable = error.message
     known: Mapping[str, Attempts] | None = None
@@ -213,7 +215,7 @@ def gather(
 
 
 def _past(project: str, since: datetime, zone: tzinfo) -> Past:
-    """Read the catalog; raises CatalogError."""
+    """Read the catalog."""
     runs = catalog_reading.runs_since(project, since)
     newest = [run.pk for run in runs if run.status in MADE][:NEWEST]
     daily = [run.pk for run in last_of_each_day(runs, zone)]
