@@ -12,7 +12,7 @@ import hmac
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -81,6 +81,7 @@ __all__ = [
     "Due",
     "LastLook",
     "Listed",
+    "Objectives",
     "Outcome",
     "Overview",
     "PinResult",
@@ -104,6 +105,7 @@ __all__ = [
     "last_look",
     "mark_checklist",
     "note_drill",
+    "objectives",
     "overview",
     "pin",
     "preflight",
@@ -138,6 +140,14 @@ class Listed:
 
     def to_dict(self) -> dict[str, Any]:
         return self.row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """What the policy promises: RPO and RTO."""
+
+    rpo: timedelta
+    rto: timedelta
 
 
 def backup(
@@ -496,6 +506,12 @@ def overview(*, now: datetime | None = None) -> Overview:
         now=moment,
         zone=_zone(),
     )
+
+
+def objectives() -> Objectives:
+    """Return how much data may be lost, and how long a restore may take."""
+    settings = conf.load()
+    return Objectives(rpo=settings.rpo, rto=settings.rto)
 
 
 def mark_checklist(*, action: checklists.Action, line: str = "", by: str) -> bool:

@@ -7,8 +7,6 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
@@ -34,7 +32,7 @@ MOST_ROWS = 500
 class BackupAdmin(ReadOnlyAdmin):
     """Each run, with what it saved, where its copies are, and what changed since the one before."""
 
-    list_display = ("name", "kind", "state", "began", "stored", "held")
+    list_display = ("name", "state", "held", "began", "stored")
     list_filter = (
         "status",
         "kind",
@@ -139,7 +137,7 @@ class BackupAdmin(ReadOnlyAdmin):
 class CopyAdmin(ReadOnlyAdmin):
     """Each copy of each backup, and what the last verification found."""
 
-    list_display = ("of", "destination", "state", "checked", "problem")
+    list_display = ("of", "state", "destination", "checked", "problem")
     list_filter = (
         "status",
         ("destination", admin.AllValuesFieldListFilter),
@@ -160,12 +158,7 @@ class CopyAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("backup"))
     def of_page(self, copy: Copy) -> SafeString:
-        url = reverse(
-            "admin:mipyme_backup_backup_change",
-            args=[copy.backup_id],
-            current_app=self.admin_site.name,
-        )
-        return format_html('<a href="{}">{}</a>', url, copy.backup.name)
+        return self.link_to_backup(copy.backup.backup_id, copy.backup.name)
 
     @admin.display(description=_("status"), ordering="status")
     def state(self, copy: Copy) -> SafeString:

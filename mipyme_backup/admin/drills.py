@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from mipyme_backup import api
 from mipyme_backup.admin import marks
 from mipyme_backup.admin.read_only import ReadOnlyAdmin
-from mipyme_backup.errors import CatalogError
+from mipyme_backup.errors import CatalogError, ConfigurationError
 from mipyme_backup.models import Drill
 from mipyme_backup.operations import drill_report
 from mipyme_backup.translation import translated
@@ -24,23 +24,23 @@ from mipyme_backup.translation import translated
 class DrillAdmin(ReadOnlyAdmin):
     """Whoever may change a drill writes its notes, and nothing else."""
 
-    list_display = ("drill_id", "backup_name", "result", "began", "took", "noted")
+    list_display = ("drill_id", "result", "began", "took", "noted", "backup_name")
     list_filter = ("passed", "started_at")
     search_fields = ("drill_id", "backup_name", "backup_id", "destination", "notes")
     date_hierarchy = "started_at"
     fieldsets = (
-        (None, {"fields": ("result", "backup_name", "backup_id", "destination")}),
-        (_("When"), {"fields": ("began", "ended", "took")}),
-        (_("Problems found, and what was done"), {"fields": ("notes",)}),
+        (None, {"fields": ("result", "of", "destination")}),
+        (_("When"), {"fields": ("began", "ended", "took", "against_rto")}),
+        (_("Notes"), {"fields": ("notes",)}),
     )
     readonly_fields = (
         "result",
-        "backup_name",
-        "backup_id",
+        "of",
         "destination",
         "began",
         "ended",
         "took",
+        "against_rto",
     )
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -70,6 +70,21 @@ class DrillAdmin(ReadOnlyAdmin):
         if drill.passed:
             return marks.mark(marks.GOOD, _("passed"))
         return marks.mark(marks.BAD, _("failed"))
+
+    @admin.display(description=_("backup"))
+    def of(self, drill: Drill) -> SafeString:
+        return self.link_to_backup(drill.backup_id, drill.backup_name)
+
+    @admin.display(description=_("RTO"))
+    def against_rto(self, drill: Drill) -> SafeString | str:
+        """Say whether it came back in the time that the settings ask for now."""
+        try:
+            rto = api.objectives().rto.total_seconds()
+        except ConfigurationError:
+            return marks.NOTHING
+        if drill.seconds <= rto:
+            return marks.mark(marks.GOOD, _("within %(rto)s") % {"rto": marks.duration(rto)})
+        return marks.mark(marks.DOUBTFUL, _("longer than %(rto)s") % {"rto": marks.duration(rto)})
 
     @admin.display(description=_("started"), ordering="started_at")
     def began(self, drill: Drill) -> str:

@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
 from mipyme_backup import api
+from mipyme_backup.admin.addresses import address
 from mipyme_backup.admin.health_context import context_of
 from mipyme_backup.admin.read_only import ReadOnlyAdmin
 from mipyme_backup.errors import BackupError
@@ -55,7 +56,7 @@ class BackupHealthAdmin(ReadOnlyAdmin):
             "opts": self.opts,
             "media": self.media,
             "may_change": self.has_change_permission(request),
-            **self._shown(),
+            **self._shown(request),
             **(extra_context or {}),
         }
         return TemplateResponse(request, self.template, context)
@@ -74,9 +75,14 @@ class BackupHealthAdmin(ReadOnlyAdmin):
         )
         return HttpResponseRedirect(f"{page}#checklist")
 
-    def _shown(self) -> dict[str, Any]:
+    def _shown(self, request: HttpRequest) -> dict[str, Any]:
+        def page(model: str, pk: int) -> str | None:
+            rights = [f"mipyme_backup.{right}_{model}" for right in ("view", "change")]
+            allowed = any(map(cast("Any", request.user).has_perm, rights))
+            return address(model, pk, self.admin_site.name) if allowed else None
+
         try:
-            return context_of(api.overview(), self.admin_site.name)
+            return context_of(api.overview(), page)
         except BackupError as error:
             return {"failure": translated(error.message), "advice": translated(error.hint)}
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.urls import NoReverseMatch, reverse
 from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
 
@@ -19,9 +18,12 @@ from mipyme_backup.policy.finding import Level, age_text
 from mipyme_backup.schedule import JOB_TEXTS
 from mipyme_backup.translation import translated
 
+Address = Callable[[str, int], str | None]
+"""From a model's name and a row's key to its page; None where the reader may not see it."""
 
-def context_of(overview: Overview, site_name: str) -> dict[str, Any]:
-    """Return what the template reads; `site_name` is that of the admin's site."""
+
+def context_of(overview: Overview, address: Address) -> dict[str, Any]:
+    """Return what the template reads."""
     look = overview.look
     return {
         "verdict": _verdict(overview),
@@ -40,7 +42,7 @@ def context_of(overview: Overview, site_name: str) -> dict[str, Any]:
             for finding in look.findings
         ],
         "age": _age(overview.age, overview.promises.rpo),
-        "recovery": _recovery(overview.recovery, site_name),
+        "recovery": _recovery(overview.recovery, address),
         "coming": _coming(overview),
         "coming_known": overview.coming_known,
         "days": len(overview.calendars[0].days) if overview.calendars else 0,
@@ -48,7 +50,7 @@ def context_of(overview: Overview, site_name: str) -> dict[str, Any]:
         "trends": _trends(overview.trend),
         "trend_rows": [_point(point) for point in reversed(overview.trend)],
         "places": [_place(place) for place in overview.places],
-        "copies": [_copies(row, site_name) for row in overview.copies],
+        "copies": [_copies(row, address) for row in overview.copies],
         "saved_name": overview.past.good.name if overview.past.good else None,
         "saved": [_saved(content) for content in overview.saved],
         "checklist": _checklist(overview),
@@ -62,7 +64,12 @@ def _verdict(overview: Overview) -> dict[str, Any]:
     words = {
         "ok": (_("Fine"), _("The backups are as they should be.")),
         "warning": (_("Look at it"), _("There are good backups, and something to mend.")),
-        "critical": (_("Act now"), _("A disaster now could cost data.")),
+        "critical": (
+            _("Act now"),
+            _("Something is wrong that could cost data.")
+            if overview.look.at
+            else _("Whether the backups are good is not known."),
+        ),
     }
     word, sentence = words[overview.level]
     return {
@@ -98,7 +105,7 @@ def _age(age: Age | None, rpo: timedelta) -> dict[str, Any]:
     }
 
 
-def _recovery(recovery: Recovery, site_name: str) -> dict[str, Any]:
+def _recovery(recovery: Recovery, address: Address) -> dict[str, Any]:
     drill, rto = recovery.drill, recovery.rto
     known = [time for time in (recovery.measured, recovery.predicted) if time is not None]
     scale = max([rto, *known]) * 1.25
@@ -114,7 +121,7 @@ def _recovery(recovery: Recovery, site_name: str) -> dict[str, Any]:
             "mark": marks.mark(marks.GOOD, _("passed"))
             if drill.passed
             else marks.mark(marks.BAD, _("failed")),
-            "url": _url(site_name, "drill_change", drill.pk),
+            "url": address("drill", drill.pk),
         },
     }
 
@@ -280,11 +287,11 @@ def _state(place: Place) -> Any:
     return marks.mark(marks.GOOD, _("there"))
 
 
-def _copies(row: CopiesRow, site_name: str) -> dict[str, Any]:
+def _copies(row: CopiesRow, address: Address) -> dict[str, Any]:
     words = dict(Copy.Status.choices)
     return {
         "name": row.run.name,
-        "url": _url(site_name, "backup_change", row.run.pk),
+        "url": address("backup", row.run.pk),
         "kind": _kind(row.run.kind),
         "at": marks.moment(row.run.started_at),
         "size": marks.size(row.run.stored_size),
@@ -345,11 +352,3 @@ def _default_contacts() -> list[tuple[str, str]]:
         (_("Backup administrator"), _("Mon-Fri 9-18")),
         (_("Hosting provider"), _("as in the contract")),
     ]
-
-
-def _url(site_name: str, page: str, pk: int) -> str | None:
-    """Return the address of a row's page; None where this admin does not show such rows."""
-    try:
-        return reverse(f"admin:mipyme_backup_{page}", args=[pk], current_app=site_name)
-    except NoReverseMatch:
-        return None

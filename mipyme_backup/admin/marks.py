@@ -78,7 +78,8 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{number_format(seconds, 1)} s"
     if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return age_text(timedelta(seconds=seconds))
 
 

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from mipyme_backup.admin.addresses import address
+from mipyme_backup.models import Backup
 
 STYLES = {"all": ("mipyme_backup/admin.css",)}
 
@@ -26,6 +31,12 @@ class ReadOnlyAdmin(_ModelAdmin):
 
     class Media:
         css = STYLES
+
+    def link_to_backup(self, backup_id: str, name: str) -> SafeString:
+        """Return the name of a backup, as a link where the catalog and this admin have it."""
+        found = Backup.objects.filter(backup_id=backup_id).values_list("pk", flat=True).first()
+        url = address("backup", found, self.admin_site.name) if found is not None else None
+        return format_html('<a href="{}">{}</a>', url, name) if url else format_html("{}", name)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -13,15 +13,19 @@ from mipyme_backup.models import Restore
 
 @admin.register(Restore)
 class RestoreAdmin(ReadOnlyAdmin):
-    list_display = ("restore_id", "backup_name", "state", "began", "took", "downtime")
+    list_display = ("restore_id", "state", "began", "took", "downtime", "backup_name")
     list_filter = ("status", "started_at")
     search_fields = ("restore_id", "backup_name", "backup_id", "safety_backup", "error")
     date_hierarchy = "started_at"
     fieldsets = (
-        (None, {"fields": ("restore_id", "backup_name", "backup_id", "saved", "state", "problem")}),
+        (None, {"fields": ("restore_id", "of", "saved", "state", "problem")}),
         (_("When"), {"fields": ("began", "ended", "took", "downtime")}),
         (_("What it replaced"), {"fields": ("safety",)}),
     )
+
+    @admin.display(description=_("backup"))
+    def of(self, restore: Restore) -> SafeString:
+        return self.link_to_backup(restore.backup_id, restore.backup_name)
 
     @admin.display(description=_("status"), ordering="status")
     def state(self, restore: Restore) -> SafeString:

@@ -72,6 +72,15 @@ class TestWho:
         assert viewer.post(CHECKLIST, {"ticked": DISASTER[0]}).status_code == 403
         assert not ChecklistEntry.objects.exists()
 
+    def test_leads_only_to_what_one_may_see(self, viewer: Client) -> None:
+        past.past(past.now(), days=3)
+        assert "/change/" not in _text(viewer.get(PAGE))
+
+        User.objects.get().user_permissions.add(Permission.objects.get(codename="view_backup"))
+
+        page = _text(viewer.get(PAGE))
+        assert "/mipyme_backup/backup/" in page and "/mipyme_backup/drill/" not in page
+
     def test_who_may_change_it_ticks_off(self) -> None:
         client = _staff("view_backuphealth", "change_backuphealth")
 

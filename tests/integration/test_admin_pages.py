@@ -242,6 +242,25 @@ class TestDrill:
         assert "Filas y hashes como en el manifiesto" in page
         assert "Login funciona" in page
 
+    def test_time_against_the_rto(self, root: Client, settings: Any) -> None:
+        drill = Drill.objects.get(passed=False)
+        assert "within 1 h" in _text(root.get(_page(Drill, drill)))
+
+        settings.MIPYME_BACKUP = {"RTO": timedelta(seconds=40)}
+
+        assert "longer than 40.0 s" in _text(root.get(_page(Drill, drill)))
+
+    def test_leads_to_its_backup(self, root: Client) -> None:
+        backup = Backup.objects.filter(status="complete")[0]
+        drill = Drill.objects.get(passed=False)
+        Drill.objects.update(backup_id=backup.backup_id)
+
+        assert f'href="{_page(Backup, backup)}"' in _text(root.get(_page(Drill, drill)))
+
+        backup.delete()
+        page = _text(root.get(_page(Drill, drill)))
+        assert drill.backup_name in page and "/mipyme_backup/backup/1" not in page
+
     def test_step_that_was_not_taken(self, root: Client) -> None:
         drill = Drill.objects.get(passed=False)
         drill.steps = drill.steps[:1]
