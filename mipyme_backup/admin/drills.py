@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language
@@ -14,10 +14,9 @@ from django.utils.translation import gettext_lazy as _
 from mipyme_backup import api
 from mipyme_backup.admin import marks
 from mipyme_backup.admin.read_only import ReadOnlyAdmin
-from mipyme_backup.errors import CatalogError, ConfigurationError
+from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.models import Drill
 from mipyme_backup.operations import drill_report
-from mipyme_backup.translation import translated
 
 
 @admin.register(Drill)
@@ -49,10 +48,7 @@ class DrillAdmin(ReadOnlyAdmin):
     def save_model(
         self, request: HttpRequest, obj: Drill, form: forms.ModelForm[Any], change: bool
     ) -> None:
-        try:
-            api.note_drill(drill_id=obj.drill_id, notes=obj.notes)
-        except CatalogError as error:
-            messages.error(request, f"{translated(error.message)} {translated(error.hint)}")
+        api.note_drill(drill_id=obj.drill_id, notes=obj.notes)
 
     def change_view(
         self,
