@@ -33,9 +33,11 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
 HEALTH = "/admin/mipyme_backup/backuphealth/"
 PAGES = ("health", "backup", "copy", "restore", "drill", "checklistentry")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="the program chromium is missing: sudo apt-get install -y chromium"
-)
+if CHROMIUM is None:
+    pytest.skip(
+        "the program chromium is missing: sudo apt-get install -y chromium",
+        allow_module_level=True,
+    )
 
 TOLD: list[str] = []
 """What the browser's console was told."""
@@ -85,7 +87,6 @@ def shop(django_db_setup: None, django_db_blocker: Any) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None
     with pytest.MonkeyPatch.context() as patch:
         # Playwright runs an event loop in this thread, where Django would refuse to ask a database.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
