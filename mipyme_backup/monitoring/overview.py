@@ -278,11 +278,13 @@ def overview(
 def _age(promises: Promises, look: LastLook, past: Past, now: datetime) -> Age | None:
     """Return the age of the newest good backup.
 
-    The look saw the destinations themselves, so of what had ended by then it knows best.
+    The look saw the destinations themselves, so of what had ended by then it knows best; one that
+    failed saw none.
     """
     seen, good = look.facts.get("newest_good"), past.good
     ended = good.finished_at if good is not None else None
-    if good is not None and ended is not None and (look.at is None or ended > look.at):
+    saw = look.at if look.facts.get("destinations") else None
+    if good is not None and ended is not None and (saw is None or ended > saw):
         return _age_of(promises, good.name, ended, now, good.seconds or 0)
     if not seen:
         return None

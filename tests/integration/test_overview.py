@@ -90,6 +90,20 @@ class TestAge:
 
         assert api.overview().age is None
 
+    def test_look_that_failed_says_nothing_of_the_backups(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _backup(ended=NOW - timedelta(hours=1))
+        with monkeypatch.context() as patched:
+            patched.setattr("mipyme_backup.monitoring.status.gather", _forbidden)
+            with pytest.raises(AssertionError):
+                api.watch()
+
+        found = api.overview()
+
+        assert found.age is not None and found.age.age == timedelta(hours=1)
+        assert [finding.id for finding in found.look.findings] == ["cannot_tell"]
+
     @pytest.mark.parametrize(
         "other",
         [{"whole": False}, {"kind": "safety"}, {"status": "failed"}, {"copy": "damaged"}],
