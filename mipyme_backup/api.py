@@ -12,27 +12,37 @@ import hmac
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings as django_settings
 
-from mipyme_backup import conf
-from mipyme_backup.catalog import Catalog
+from mipyme_backup import catalog_reading, conf
+from mipyme_backup.catalog import Catalog, needed
 from mipyme_backup.encryption.passphrase import read_secret
-from mipyme_backup.errors import BackupError, KeyMissingError, SlotDoneError, UsageError, reason_of
+from mipyme_backup.errors import (
+    AlertError,
+    BackupError,
+    DestinationError,
+    KeyMissingError,
+    SlotDoneError,
+    UsageError,
+    reason_of,
+)
 from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
 from mipyme_backup.monitoring import last_look as last_looks
 from mipyme_backup.monitoring import notifications
+from mipyme_backup.monitoring import overview as overviews
 from mipyme_backup.monitoring import recovery_sheet as sheets
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.channels import channels_of
 from mipyme_backup.monitoring.delivery import Delivery
 from mipyme_backup.monitoring.last_look import LastLook
 from mipyme_backup.monitoring.notifications import Watched
+from mipyme_backup.monitoring.overview import Overview
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.monitoring.told import Records
 from mipyme_backup.operations import backup as backup_operation
@@ -53,6 +63,7 @@ from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project, check_parts
+from mipyme_backup.policy import checklist as checklists
 from mipyme_backup.policy.status import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
@@ -71,13 +82,16 @@ __all__ = [
     "Due",
     "LastLook",
     "Listed",
+    "Objectives",
     "Outcome",
+    "Overview",
     "PinResult",
     "PruneResult",
     "RestoreResult",
     "Status",
     "Verified",
     "Watched",
+    "alert_channels",
     "backup",
     "backups",
     "build_project",
@@ -90,6 +104,10 @@ __all__ = [
     "heartbeat",
     "is_monitor",
     "last_look",
+    "mark_checklist",
+    "note_drill",
+    "objectives",
+    "overview",
     "pin",
     "preflight",
     "prune",
@@ -130,6 +148,14 @@ class Listed:
             "warnings": [said(warning) for warning in self.row["warnings"]],
             "copies": copies,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """What the policy promises: RPO and RTO."""
+
+    rpo: timedelta
+    rto: timedelta
 
 
 def backup(
@@ -307,9 +333,8 @@ def due(*, now: datetime | None = None) -> list[Due]:
 def coming(*, now: datetime | None = None) -> list[Coming]:
     """Return each job of the schedule with what became of its last slot, and its next one."""
     settings = conf.load()
-    return scheduled.coming(
-        settings.state_dir, settings.schedule, now or datetime.now(UTC), _zone()
-    )
+    known = scheduled.attempts(settings.state_dir)
+    return scheduled.coming(known, settings.schedule, now or datetime.now(UTC), _zone())
 
 
 def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Outcome:
@@ -343,8 +368,8 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
         "daily": lambda slot: _scheduled_backup("daily", slot, progress),
         "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
         "verify": lambda slot: rolling.run(build_project(), slot, progress),
-        "prune": lambda slot: prune(wait=True, progress=progress),
-        "status": lambda slot: watch(),
+        "prune": lambda slot: _scheduled_prune(progress),
+        "status": lambda slot: _scheduled_look(),
         "drill": lambda slot: _scheduled_drill(progress),
     }
 
@@ -362,6 +387,28 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result
+
+
+def _scheduled_look() -> None:
+    """Look and tell; raises AlertError where a channel could not be told."""
+    for delivery in watch().deliveries:
+        if delivery.failed:
+            raise AlertError(
+                _("An alert to %(channel)s has not arrived: %(reason)s"),
+                hint=_("Send one by hand: manage.py backup_status --test-alert"),
+                channel=delivery.channel,
+                reason=delivery.error,
+            )
+
+
+def _scheduled_prune(progress: Progress) -> None:
+    """Prune; raises what kept a destination from it.
+
+    Where nothing may be pruned anywhere, another finding of `status` is to blame.
+    """
+    for pruned in prune(wait=True, progress=progress).destinations:
+        if isinstance(pruned.error, DestinationError):
+            raise pruned.error
 
 
 def _scheduled_drill(progress: Progress) -> None:
@@ -431,15 +478,83 @@ def last_look(*, now: datetime | None = None) -> LastLook:
 
     That none was taken for too long is a critical finding; raises ConfigurationError alone.
     """
-    settings = conf.load()
+    return _last_look(conf.load(), now or datetime.now(UTC))
+
+
+def _last_look(settings: conf.Settings, now: datetime) -> LastLook:
     return last_looks.read(
         Catalog(),
         settings.project,
         expression=settings.schedule["status"],
         max_age=settings.alerts["max_age"],
-        now=now or datetime.now(UTC),
+        now=now,
         zone=_zone(),
     )
+
+
+def overview(*, now: datetime | None = None) -> Overview:
+    """Return what the page of the admin shows; no destination is touched for it.
+
+    A catalog that cannot be read is told in the overview; raises ConfigurationError alone.
+    """
+    settings, moment = conf.load(), now or datetime.now(UTC)
+    promises = overviews.Promises(
+        project=settings.project,
+        rpo=settings.rpo,
+        rto=settings.rto,
+        max_age=settings.alerts["max_age"],
+        destinations=[*settings.destinations],
+        schedule=settings.schedule,
+        contacts=settings.contacts,
+        review=settings.policy_review,
+    )
+    return overviews.gather(
+        promises,
+        look=_last_look(settings, moment),
+        state_dir=settings.state_dir,
+        lines=_checklist_lines(settings),
+        now=moment,
+        zone=_zone(),
+    )
+
+
+def objectives() -> Objectives:
+    """Return how much data may be lost, and how long a restore may take."""
+    settings = conf.load()
+    return Objectives(rpo=settings.rpo, rto=settings.rto)
+
+
+def mark_checklist(*, action: checklists.Action, line: str = "", by: str) -> bool:
+    """Tick off a line of the disaster checklist, take that back, or begin a fresh one.
+
+    `by` says who. Returns False where it is so already, as when two people tick off one line.
+    Raises UsageError for a line that is not in the checklist, CatalogError where the catalog cannot
+    be written to.
+    """
+    settings = conf.load()
+    with needed():
+        entries = catalog_reading.checklist_entries(settings.project)
+    now = checklists.checklist(_checklist_lines(settings), entries)
+    if not now.needs(action, line):
+        if action != "began" and line not in now.texts:
+            raise UsageError(
+                _("The checklist has no line like this: %(line)s"),
+                hint=_("CHECKLIST has been changed since. Load the page again."),
+                line=line,
+            )
+        return False
+    entry = checklists.Entry(action=action, line=line, at=datetime.now(UTC), by=by)
+    Catalog().note_checklist(settings.project, entry)
+    return True
+
+
+def note_drill(*, drill_id: str, notes: str) -> None:
+    """Keep what was found and done after a drill; raises CatalogError where that cannot be."""
+    Catalog().note_drill(drill_id, notes)
+
+
+def _checklist_lines(settings: conf.Settings) -> Sequence[str]:
+    return drill_report.DISASTER if settings.checklist is None else settings.checklist
 
 
 def is_monitor(token: str) -> bool:
@@ -449,6 +564,11 @@ def is_monitor(token: str) -> bool:
     """
     path = conf.load().monitoring_token_file
     return path is not None and hmac.compare_digest(token.encode(), read_secret(path))
+
+
+def alert_channels() -> list[str]:
+    """Return the names of the channels of ALERTS: without any, nobody is told of anything."""
+    return [channel.name for channel in channels_of(conf.load().alerts)]
 
 
 def test_alert() -> list[Delivery]:

@@ -12,7 +12,8 @@ import functools
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +28,8 @@ from django.utils.connection import ConnectionDoesNotExist
 from mipyme_backup.errors import BackupError, CatalogError, SourceError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import Message, _
-from mipyme_backup.models import Backup, Copy, Drill, Look, Restore
+from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill, Look, Restore
+from mipyme_backup.policy.checklist import Entry
 from mipyme_backup.policy.retention import Run
 from mipyme_backup.policy.status_facts import (
     BackupFacts,
@@ -48,7 +50,12 @@ logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OTHERS: tuple[type[Restore] | type[Drill] | type[Look], ...] = (Restore, Drill, Look)
+OTHERS: tuple[type[Restore] | type[Drill] | type[Look] | type[ChecklistEntry], ...] = (
+    Restore,
+    Drill,
+    Look,
+    ChecklistEntry,
+)
 """What stands for itself, and is no cache of what the destinations hold."""
 
 UNAVAILABLE = (Error, ConnectionDoesNotExist, SourceError)
@@ -63,7 +70,7 @@ class History:
 
     backups: Sequence[Backup] = ()
     copies: Sequence[Copy] = ()
-    others: Sequence[Restore | Drill | Look] = ()
+    others: Sequence[Restore | Drill | Look | ChecklistEntry] = ()
 
 
 def _optional(method: Callable[P, None]) -> Callable[P, None]:
@@ -104,6 +111,25 @@ def _reading(nothing: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable[
         return guarded
 
     return decorate
+
+
+@contextmanager
+def needed() -> Iterator[None]:
+    """Raise CatalogError where the catalog, which the block uses, is away or older than the code.
+
+    Within a transaction, that goes on as if nothing had been asked.
+    """
+    try:
+        _check_exists("default")
+        inside = connections["default"].in_atomic_block
+        with transaction.atomic() if inside else nullcontext():
+            yield
+    except UNAVAILABLE as error:
+        raise CatalogError(
+            _("The catalog cannot be read: %(reason)s"),
+            hint=_("Look at the database, and run manage.py migrate."),
+            reason=str(error).partition("\n")[0],
+        ) from error
 
 
 def _check_exists(using: str) -> None:
@@ -260,7 +286,7 @@ class Catalog:
         0 where there is none, or the catalog cannot be read.
         """
         made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
-        committed = Backup.objects.filter(_ours(project), whole=True, status__in=made).exclude(
+        committed = Backup.objects.filter(ours(project), whole=True, status__in=made).exclude(
             kind=Backup.Kind.SAFETY
         )
         return int(committed.aggregate(newest=Max("sequence"))["newest"] or 0)
@@ -281,7 +307,7 @@ class Catalog:
 
         A backup that is being made counts. Nothing where the catalog cannot be read.
         """
-        runs = Backup.objects.filter(_ours(project), whole=True, slot__isnull=False)
+        runs = Backup.objects.filter(ours(project), whole=True, slot__isnull=False)
         status = Backup.Status
         good = runs.filter(status__in=(status.RUNNING, status.COMPLETE, status.PARTIAL))
         newest = good.order_by().values_list("kind").annotate(newest=Max("slot"))
@@ -357,16 +383,19 @@ class Catalog:
 
         Raises CatalogError where the catalog cannot be read.
         """
-        try:
-            _check_exists("default")
+        with needed():
             look = Look.objects.filter(project=project).first()
-        except UNAVAILABLE as error:
-            raise CatalogError(
-                _("The catalog cannot be read: %(reason)s"),
-                hint=_("Look at the database, and run manage.py migrate."),
-                reason=str(error).partition("\n")[0],
-            ) from error
         return look.document if look else None
+
+    def note_checklist(self, project: str, entry: Entry) -> None:
+        """Keep what was done to the checklist; raises CatalogError where that cannot be."""
+        with needed():
+            ChecklistEntry.objects.create(project=project, **dataclasses.asdict(entry))
+
+    def note_drill(self, drill_id: str, notes: str) -> None:
+        """Keep what was done about a drill's problems; raises CatalogError where that cannot be."""
+        with needed():
+            Drill.objects.filter(drill_id=drill_id).update(notes=notes)
 
     @_reading(History)
     def history(self) -> History:
@@ -416,7 +445,7 @@ class Catalog:
     @_reading(lambda: None)
     def known(self, project: str, now: datetime) -> Known | None:
         """Return what a prune of `project` goes by; None where the catalog cannot be read."""
-        runs = Backup.objects.filter(_ours(project), started_at__lte=now)
+        runs = Backup.objects.filter(ours(project), started_at__lte=now)
         newest = runs.order_by("-started_at", "-pk")
         run = newest.values("name", "status").first()
         there = Copy.objects.filter(
@@ -443,6 +472,13 @@ class Catalog:
             status=Copy.Status.PRUNED, error=str(reason)
         )
 
+    @_reading(bool)
+    def was_pruned(self, backup_id: str) -> bool:
+        """Say whether a backup was pruned, and is whole nowhere else; False where nobody knows."""
+        copies = Copy.objects.filter(backup__backup_id=backup_id)
+        others = copies.exclude(status__in=(Copy.Status.PRUNED, Copy.Status.FAILED))
+        return copies.filter(status=Copy.Status.PRUNED).exists() and not others.exists()
+
     @_optional
     def pin(self, backup_id: str, pinned: bool) -> None:
         Backup.objects.filter(backup_id=backup_id).update(pinned=pinned)
@@ -451,7 +487,7 @@ class Catalog:
     def recorded(self, project: str, limit: int) -> list[BackupFacts] | None:
         """Return the newest backups that count, with their copies; None where that cannot be."""
         made = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
-        backups = Backup.objects.filter(_ours(project), status__in=made, whole=True)
+        backups = Backup.objects.filter(ours(project), status__in=made, whole=True)
         newest = backups.exclude(kind=Backup.Kind.SAFETY).order_by("-sequence", "-started_at")
         return [_facts(backup) for backup in newest.prefetch_related("copies")[:limit]]
 
@@ -461,7 +497,7 @@ class Catalog:
 
         None where there is none, or where the catalog cannot be read.
         """
-        runs = Backup.objects.filter(_ours(project), whole=True).exclude(kind=Backup.Kind.SAFETY)
+        runs = Backup.objects.filter(ours(project), whole=True).exclude(kind=Backup.Kind.SAFETY)
         chosen = runs.filter if running else runs.exclude
         run = chosen(status=Backup.Status.RUNNING).order_by("-started_at").first()
         if run is None:
@@ -499,7 +535,7 @@ class Catalog:
         return [row for row in rows if not _is_pruned(row)]
 
 
-def _ours(project: str) -> Q:
+def ours(project: str) -> Q:
     """Those of a project, not of others in the same place; a failed run has no manifest."""
     return Q(manifest__project=project) | Q(manifest={})
 

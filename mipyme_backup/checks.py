@@ -61,7 +61,10 @@ def check_settings(
 def check_deployment(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """W001: backups are not encrypted. W002: a backup would fail on this machine."""
+    """W001: backups are not encrypted. W002: a backup would fail on this machine.
+
+    W003: nobody is told of what is wrong.
+    """
     try:
         settings = conf.load()
     except ConfigurationError:
@@ -77,6 +80,14 @@ def check_deployment(
         )
     from mipyme_backup import api  # as above
 
+    if not api.alert_channels():
+        found.append(
+            checks.Warning(
+                "Nobody is told when the backups are not as they should be.",
+                hint="Set ADMINS, or recipients or webhooks in ALERTS of MIPYME_BACKUP.",
+                id="mipyme_backup.W003",
+            )
+        )
     try:
         api.preflight()
     except BackupError as error:

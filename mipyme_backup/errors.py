@@ -150,7 +150,13 @@ class DamagedError(BackupError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a run ended, in words: an interruption has none of its own."""
+    """Return why a run ended, in words that may go anywhere.
+
+    An interruption has none of its own, and what a foreign error says may hold a secret.
+    """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return _("The run was interrupted.")
-    return str(error) or type(error).__name__
+    if isinstance(error, BackupError):
+        return str(error)
+    kind = type(error).__name__
+    return f"{kind}: {error.strerror}" if isinstance(error, OSError) and error.strerror else kind

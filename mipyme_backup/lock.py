@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -17,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from mipyme_backup.errors import LockedError, PreflightError
 from mipyme_backup.messages import Message, _
@@ -56,7 +56,7 @@ def project_lock(
 
 @contextlib.contextmanager
 def _file_lock(path: Path, operation: str, *, wait: bool) -> Iterator[None]:
-    with os.fdopen(_open(path), "r+") as file:
+    with os.fdopen(_open(path), "r+b", buffering=0) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,7 +111,7 @@ def _locked(holder: str) -> LockedError:
     )
 
 
-def _holder(file: IO[str]) -> str:
+def _holder(file: io.FileIO) -> str:
     file.seek(0)
     with contextlib.suppress(ValueError, KeyError, TypeError):
         held = json.loads(file.read())
@@ -125,8 +125,9 @@ def _holder(file: IO[str]) -> str:
     return "-"
 
 
-def _write(file: IO[str], text: str) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+def _write(file: io.FileIO, text: str) -> None:
+    """Note who holds the lock, for people; a full disk keeps nobody from holding it."""
+    with contextlib.suppress(OSError):
+        file.seek(0)
+        file.truncate()
+        file.write(text.encode())

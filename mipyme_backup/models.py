@@ -163,3 +163,37 @@ class Look(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project}: {self.at}"
+
+
+class BackupHealth(Look):
+    """The page of the admin that shows how the backups are, with permissions of its own."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("backup health")
+        verbose_name_plural = _("backup health")
+        default_permissions = ("view", "change")
+
+
+class ChecklistEntry(models.Model):
+    """What somebody did to the disaster checklist; the entries since the last beginning count."""
+
+    class Action(models.TextChoices):
+        BEGAN = "began", _("began a fresh checklist")
+        TICKED = "ticked", _("ticked off")
+        CLEARED = "cleared", _("took back")
+
+    project = models.CharField(_("project"), max_length=255)
+    action = models.CharField(_("action"), max_length=16, choices=Action)
+    line = models.TextField(_("line of the checklist"), blank=True)
+    at = models.DateTimeField(_("when"))
+    by = models.CharField(_("who"), max_length=255)
+
+    class Meta:
+        verbose_name = _("checklist entry")
+        verbose_name_plural = _("checklist entries")
+        ordering = ("-pk",)
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.at}: {self.by}"

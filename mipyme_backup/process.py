@@ -202,8 +202,9 @@ def run(
     pass_fds: Sequence[int] = (),
     stdin: Reader | None = None,
     timeout: float | None = 60,
+    errors: str = "replace",
 ) -> str:
-    """Run a short command to its end and return its stdout as text.
+    """Run a short command to its end and return its stdout as text; `errors` are of decoding it.
 
     Raises ProcessError when it fails or writes nothing for `timeout` seconds, PreflightError
     when it is not installed.
@@ -215,7 +216,7 @@ def run(
             output += data
     finally:
         child.close()
-    return output.decode(errors="replace")
+    return output.decode(errors=errors)
 
 
 @contextlib.contextmanager

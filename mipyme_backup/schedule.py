@@ -47,12 +47,23 @@ LONGEST_PAUSE = timedelta(hours=4)
 
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
-    """What became of the newest slot of a job that was tried: `failed` in a row, the last `at`."""
+    """What became of the newest slot of a job that was tried: `failed` in a row, the last `at`.
+
+    `before` are those that failed for earlier slots since one was done. `error` is why the last
+    one failed, empty where it was killed.
+    """
 
     slot: datetime
     done: bool
     failed: int = 0
     at: datetime | None = None
+    before: int = 0
+    error: str = ""
+
+    @property
+    def in_a_row(self) -> int:
+        """How many failed since one was done, whichever their slots; one that runs counts."""
+        return self.failed + self.before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +127,7 @@ def due(
         elif slot > tried.slot:
             is_due = True
         else:
-            is_due = not tried.done and now >= retry_at(tried)
+            is_due = not tried.done and (now >= retry_at(tried) or _is_ahead(tried, now))
         if is_due:
             found.append(Due(job=job, slot=slot))
     return found
@@ -141,6 +152,11 @@ def retry_at(tried: Attempts) -> datetime:
     if tried.at is None or not tried.failed:
         return tried.slot
     return tried.at + min(EVERY * (1 << min(tried.failed - 1, 10)), LONGEST_PAUSE) - EARLY
+
+
+def _is_ahead(tried: Attempts, now: datetime) -> bool:
+    """Say whether the clock has been set back since."""
+    return tried.at is not None and tried.at > now
 
 
 def _last_slots(

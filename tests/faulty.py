@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,6 +82,20 @@ class FarAway(LocalDestination):
         if len(kind.puts) == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         super().put(name, file)
+
+
+class OtherClock(LocalDestination):
+    """A local folder that counts as remote, and whose clock is `days` ahead of this host's."""
+
+    remote = True
+
+    def __init__(self, *, location: str | Path, days: float) -> None:
+        super().__init__(location=location)
+        self._ahead = timedelta(days=days)
+
+    def probe(self) -> None:
+        super().probe()
+        self.skew = self._ahead
 
 
 class BusyDisk(LocalDestination):

@@ -53,9 +53,12 @@ def _set_up(job: Job) -> ErrorLog:
     log = ErrorLog()
     overrides.apply(job)
     import django
+    from django.db import connections
     from django.test.utils import setup_test_environment
 
+    overrides.check(job, connections.settings)
     django.setup()
+    overrides.check(job, connections.settings)
     setup_test_environment(debug=False)
     return log
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mipyme_backup.drills.job import Database, Job
@@ -13,18 +18,64 @@ from mipyme_backup.drills.job import Database, Job
 UNREACHABLE = {"ENGINE": "django.db.backends.dummy"}
 FILES = "django.core.files.storage.FileSystemStorage"
 MEMORY = "memory://"
+RESULTS = "cache+memory://"
+CELERY = {
+    "CELERY_BROKER_URL": MEMORY,
+    "CELERY_BROKER_READ_URL": MEMORY,
+    "CELERY_BROKER_WRITE_URL": MEMORY,
+    "CELERY_RESULT_BACKEND": RESULTS,
+}
+"""As settings, and as variables of the environment: of those Celery makes more."""
 
 
 def apply(job: Job) -> None:
-    """Change the settings module in place, so that whoever imports it sees the same.
+    """Import the settings module, changed in place before anybody sees what it holds.
 
-    Its own name stays ``DJANGO_SETTINGS_MODULE``: defaults are derived from that.
+    The package that it lies in may read the settings already while it is imported itself: a
+    Celery app that is made there does. Its own name stays ``DJANGO_SETTINGS_MODULE``: defaults
+    are derived from that.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = job.settings
-    os.environ["CELERY_BROKER_URL"] = MEMORY
-    module = importlib.import_module(job.settings)
-    for name, value in overrides(vars(module), job).items():
-        setattr(module, name, value)
+    os.environ.update(CELERY)
+    sys.meta_path.insert(0, _Changing(job))
+    importlib.import_module(job.settings)
+
+
+class _Changing(MetaPathFinder):
+    """Finds the settings module alone, once, and changes it at the end of its own code."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._job.settings:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def changed(module: ModuleType) -> None:
+                execute(module)
+                for name, value in overrides(vars(module), self._job).items():
+                    setattr(module, name, value)
+
+            spec.loader.exec_module = changed  # type: ignore[method-assign]
+        return spec
+
+
+def check(job: Job, databases: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise RuntimeError unless `databases`, those that Django will use, are the drill's own."""
+    for alias, entry in databases.items():
+        wanted = job.databases.get(alias)
+        values = UNREACHABLE if wanted is None else wanted.values
+        if any(entry.get(name) != value for name, value in values.items()):
+            raise RuntimeError(
+                f"the project has set the database {alias!r} to another one than the drill's,"
+                " so nothing was tried"
+            )
 
 
 def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
@@ -53,8 +104,11 @@ def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
             alias: {"BACKEND": "django.tasks.backends.dummy.DummyBackend"}
             for alias in {"default": None, **settings.get("TASKS", {})}
         },
-        "CELERY_BROKER_URL": MEMORY,
-        "CELERY_RESULT_BACKEND": "cache+memory://",
+        "CHANNEL_LAYERS": {
+            alias: {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+            for alias in settings.get("CHANNEL_LAYERS", {})
+        },
+        **CELERY,
     }
 
 

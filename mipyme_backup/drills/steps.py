@@ -36,9 +36,13 @@ def steps(job: Job, log: ErrorLog) -> Iterator[tuple[str, Check]]:
 
 
 def assertion(path: str) -> Iterator[str]:
-    """Yield why the project's own assertion `path` does not hold; it raises, or returns False."""
-    if import_string(path)() is False:
-        yield _("it returned False")
+    """Yield why the project's own assertion `path` does not hold: it raises, or returns a value.
+
+    None and True are no such value. A generator and a coroutine are: nothing in them was run yet.
+    """
+    returned = import_string(path)()
+    if returned is not None and returned is not True:
+        yield _("it returned %(value)s, and neither nothing nor True") % {"value": repr(returned)}
 
 
 def take(name: str, check: Check) -> Step:

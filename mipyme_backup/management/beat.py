@@ -26,14 +26,16 @@ def install() -> bool:
     from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
     # Quarters of an hour are the same ones in every zone.
-    schedule, _made = CrontabSchedule.objects.get_or_create(
-        minute=BEAT_MINUTES,
-        hour="*",
-        day_of_week="*",
-        day_of_month="*",
-        month_of_year="*",
-        timezone=settings.TIME_ZONE,
-    )
+    moments = {
+        "minute": BEAT_MINUTES,
+        "hour": "*",
+        "day_of_week": "*",
+        "day_of_month": "*",
+        "month_of_year": "*",
+        "timezone": settings.TIME_ZONE,
+    }
+    there = CrontabSchedule.objects.filter(**moments).order_by("pk")  # there may be several
+    schedule = there.first() or CrontabSchedule.objects.create(**moments)
     wanted = {
         "task": RUN_DUE_TASK,
         "crontab": schedule,

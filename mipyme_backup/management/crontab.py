@@ -17,6 +17,8 @@ from mipyme_backup.messages import _
 from mipyme_backup.schedule import BEAT_MINUTES
 
 NO_CRONTAB = "no crontab for"
+AS_IT_IS = "surrogateescape"
+"""How bytes that are no UTF-8 are read and written: other people's lines stay what they are."""
 
 
 def line() -> str:
@@ -35,10 +37,10 @@ def line() -> str:
 
 
 def is_installed() -> bool:
-    """Say whether the line is there; False where there is no cron."""
+    """Say whether the line is there; False where there is no cron, or none for this user."""
     try:
         return any(_is_ours(text) for text in _read())
-    except PreflightError:
+    except (PreflightError, ProcessError):
         return False
 
 
@@ -78,13 +80,14 @@ def _read() -> list[str]:
             ),
         )
     try:
-        return process.run(["crontab", "-l"]).splitlines()
+        table = process.run(["crontab", "-l"], errors=AS_IT_IS)
     except ProcessError as error:
         if NO_CRONTAB in str(error):
             return []
         raise
+    return table.removesuffix("\n").split("\n") if table else []
 
 
 def _write(lines: list[str]) -> None:
     content = "".join(f"{text}\n" for text in lines)
-    process.run(["crontab", "-"], stdin=io.BytesIO(content.encode()))
+    process.run(["crontab", "-"], stdin=io.BytesIO(content.encode(errors=AS_IT_IS)))

@@ -99,15 +99,12 @@ def _look(project: Project, name: str, looks: dict[str, Look], destination: Dest
     )
     looks[name] = Look(facts=facts, holdings=held)  # it counts, should the rest not come to an end
     try:
+        # First: a disk that takes nothing more is to be known for a full one.
+        facts = replace(facts, free=destination.free_space(), total=destination.total_space())
+        looks[name] = Look(facts=facts, holdings=held)
         destination.probe()
-        facts = replace(
-            facts,
-            writable=True,
-            may_delete=destination.may_delete,
-            skew=destination.skew,
-            free=destination.free_space(),
-            total=destination.total_space(),
-        )
+        may_delete, skew = destination.may_delete, destination.skew
+        facts = replace(facts, writable=True, may_delete=may_delete, skew=skew)
     except BackupError as error:
         facts = replace(facts, writable=False, error=error.message, hint=error.hint)
     looks[name] = Look(facts=facts, holdings=held)

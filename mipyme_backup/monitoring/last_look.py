@@ -13,6 +13,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring.status import Status, told_facts, told_finding
 from mipyme_backup.policy.finding import Finding, Level, age_text
 from mipyme_backup.policy.status import level_of
+from mipyme_backup.policy.status_backups import CLOCK_SKEW
 from mipyme_backup.schedule import slots_between
 
 VERSION = 1
@@ -80,7 +81,11 @@ def read(
         return _nothing("never_looked", Message(text), _look_now())
     at = datetime.fromisoformat(document["facts"]["at"])
     found = [_to_finding(entry) for entry in document["findings"]]
-    if _is_stale(at, now, expression, max_age, zone):
+    if at > now + CLOCK_SKEW:
+        text = _("The last look at the backups is dated %(ahead)s ahead of now.")
+        hint = Message(_("Set the clock of this machine, and keep it right with NTP."))
+        found.insert(0, _unknown("not_looked", Message(text, {"ahead": age_text(at - now)}), hint))
+    elif _is_stale(at, now, expression, max_age, zone):
         text = _("Nobody has looked at the backups for %(age)s.")
         found.insert(0, _unknown("not_looked", Message(text, {"age": age_text(now - at)})))
     return LastLook(at=at, findings=found, facts=document["facts"])

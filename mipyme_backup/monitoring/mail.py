@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
@@ -23,13 +24,17 @@ SECONDS = 30
 
 
 class Mail:
-    """Sends to the `recipients`, through the mail backend of the project."""
+    """Sends to the `recipients`, through the mail backend of the project.
 
-    key = "mail"
+    What others were told before them counts for nothing: of those, one may have been misspelt.
+    """
+
     name = "e-mail"
 
     def __init__(self, recipients: Sequence[str]) -> None:
         self._recipients = list(recipients)
+        who = "\n".join(sorted(recipients))
+        self.key = f"mail-{hashlib.sha256(who.encode()).hexdigest()[:32]}"
 
     def send(self, notice: Notice) -> None:
         """Send `notice`; raises AlertError where nothing was sent, or what the backend raises."""

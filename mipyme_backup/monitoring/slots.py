@@ -1,4 +1,4 @@
-"""Which slots of the schedule have passed without a backup."""
+"""What the schedule has left undone: slots without a backup, jobs that go on failing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 
 from mipyme_backup.operations.project import Project
-from mipyme_backup.policy.status_facts import MissedSlot
+from mipyme_backup.operations.scheduled import WHO_TELLS, attempts
+from mipyme_backup.policy.status_facts import FailingJob, MissedSlot
 from mipyme_backup.schedule import BACKUPS, slots_between
 
 GRACE = timedelta(hours=1)
@@ -14,6 +15,20 @@ GRACE = timedelta(hours=1)
 
 LOOKED_BACK = timedelta(days=35)
 """Any month has a slot in it; older ones would make the look longer, and say nothing more."""
+
+FAILURES = 2
+"""What fails once is tried again a quarter of an hour later, and is told only then."""
+
+TOLD_OTHERWISE = BACKUPS | {WHO_TELLS}
+"""How runs of backups ended is in the catalog; a look that fails tells so itself."""
+
+
+def failing_jobs(project: Project, schedule: Mapping[str, str | None]) -> Iterator[FailingJob]:
+    """Yield the jobs of the `schedule` whose newest slot was tried on this host, in vain."""
+    for job, tried in attempts(project.state_dir).items():
+        is_ours = schedule.get(job) is not None and job not in TOLD_OTHERWISE
+        if is_ours and not tried.done and tried.in_a_row >= FAILURES:
+            yield FailingJob(job=job, failed=tried.in_a_row, reason=tried.error)
 
 
 def missed_slots(

@@ -10,7 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from mipyme_backup.monitoring.facts import gather
-from mipyme_backup.monitoring.slots import missed_slots
+from mipyme_backup.monitoring.slots import failing_jobs, missed_slots
 from mipyme_backup.operations.project import Project
 from mipyme_backup.policy.status import Finding, Level, findings, level_of
 from mipyme_backup.policy.status_facts import (
@@ -125,7 +125,11 @@ def take(
     facts = gather(project, seconds=seconds)
     at = now or datetime.now(UTC)
     zone = timezone.get_default_timezone()
-    facts = replace(facts, missed=[*missed_slots(project, schedule, at, zone)])
+    facts = replace(
+        facts,
+        missed=[*missed_slots(project, schedule, at, zone)],
+        failing=[*failing_jobs(project, schedule)],
+    )
     return Status(
         project=project.name, host=host, at=at, facts=facts, findings=findings(policy, facts, at)
     )

@@ -178,7 +178,8 @@ def _differences(made: Throwaway) -> Iterable[str]:
 
 
 def _finish(project: Project, request: Request, watch: _Watch) -> DrillResult:
-    result = keep(project, watch.result(), request.report)
-    project.catalog.record_drill(result)
+    found = watch.result()
+    project.catalog.record_drill(found)
+    result = keep(project, found, request.report)
     signals.drill_finished.send_robust(sender=run, result=result)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mipyme_backup.operations.drill import DrillResult
 
 LANGUAGES = ("en", "es")
+KEPT = 100
+"""How many reports stay, the newest: of monthly drills those of eight years."""
+
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
 
 STEPS = {
@@ -71,7 +74,10 @@ class Asked:
 
 
 def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
-    """Write both files into ``STATE_DIR/drills``, private; return the result that names them."""
+    """Write both files into ``STATE_DIR/drills``, private; return the result that names them.
+
+    Of the reports there the oldest go, so that `KEPT` are left.
+    """
     folder = project.state_dir / "drills"
     make_folder(folder)
     name = f"drill_{result.started_at:%Y%m%dT%H%M%SZ}_{result.id}"
@@ -87,8 +93,17 @@ def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
         temporary.unlink(missing_ok=True)
         write_file(temporary, text.encode())
         temporary.rename(path)
+    _remove_oldest(folder, name)
     sync_folder(folder)
     return named
+
+
+def _remove_oldest(folder: Path, made: str) -> None:
+    """Remove all but the newest reports; the one just `made` stays, whatever the clock says."""
+    names = {path.stem for path in folder.glob("drill_*") if path.suffix in {".json", ".html"}}
+    for name in sorted(names - {made}, reverse=True)[KEPT - 1 :]:
+        for ending in (".json", ".html"):
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
 
 
 def render(project: str, result: DrillResult, asked: Asked) -> str:
@@ -106,6 +121,7 @@ def step_title(name: str) -> Message:
 
 def _page(project: str, result: DrillResult, asked: Asked) -> str:
     checklist = map(gettext, DISASTER) if asked.checklist is None else asked.checklist
+    steps, verified = evidence([step.to_dict() for step in result.steps])
     context = {
         "language": asked.language,
         "project": project,
@@ -113,8 +129,8 @@ def _page(project: str, result: DrillResult, asked: Asked) -> str:
         "drill": result,
         "started": _moment(result.started_at),
         "finished": _moment(result.finished_at),
-        "steps": [_row(step) for step in result.steps],
-        "verified": _verified(result),
+        "steps": steps,
+        "verified": verified,
         "checklist": [*checklist],
     }
     engine = Engine(
@@ -125,19 +141,24 @@ def _page(project: str, result: DrillResult, asked: Asked) -> str:
     return engine.get_template("drill_report.html").render(Context(context))
 
 
-def _row(step: Step) -> dict[str, Any]:
+def evidence(
+    steps: Sequence[Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the `steps`, as `Step.to_dict` has them, with titles, and the policy's questions."""
+    return [_row(step) for step in steps], _verified(steps)
+
+
+def _row(step: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": step.name,
-        "title": translated(step_title(step.name)),
-        "ok": step.ok,
-        "seconds": step.seconds,
-        "problems": [said(problem) for problem in step.problems],
+        **step,
+        "title": translated(step_title(step["name"])),
+        "problems": [said(problem) for problem in step["problems"]],
     }
 
 
-def _verified(result: DrillResult) -> list[dict[str, Any]]:
+def _verified(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the policy's questions with the steps' answers, None where no step was taken."""
-    answers = {step.name: step.ok for step in result.steps}
+    answers = {step["name"]: step["ok"] for step in steps}
     return [
         {"question": gettext(question), "ok": answers.get(name)}
         for name, question in QUESTIONS.items()

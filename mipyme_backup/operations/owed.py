@@ -26,9 +26,12 @@ logger = logging.getLogger("mipyme_backup")
 def complete_owed(project: Project, away: Collection[str], progress: Progress) -> None:
     """Complete what earlier runs noted as lacking; leaves out the destinations `away`.
 
-    Whatever fails is a warning, and tried again by the next run.
+    Whatever fails is a warning, and tried again by the next run. Nothing is owed any more to a
+    destination that the settings lack, nor of a backup that was pruned where it was.
     """
     for note in [*run_notes(project)]:
+        for name in {*note.destinations} - project.destinations.keys():
+            note.settled(name)
         names = [n for n in note.destinations if n in project.destinations and n not in away]
         if not note.committing or not names:
             continue
@@ -37,6 +40,9 @@ def complete_owed(project: Project, away: Collection[str], progress: Progress) -
         except ObjectMissingError:
             if not note.committed:  # else the disk that holds it may be away
                 note.nothing_committed()  # the next run removes what is left of it
+            elif project.catalog.was_pruned(note.backup_id):
+                for name in note.destinations:  # what lies there, later backups may need
+                    note.settled(name)
             continue
         except BackupError as error:
             text = _("The copies of %(name)s cannot be completed now: %(reason)s")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from mipyme_backup.catalog import Known
-from mipyme_backup.errors import BackupError, DestinationError, PreflightError
+from mipyme_backup.errors import BackupError, CatalogError, DestinationError, PreflightError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination
 from mipyme_backup.operations.deleting import Deleting
@@ -17,10 +17,14 @@ from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.survey import copies_on, lacking, newest_whole, pinned_on
+from mipyme_backup.policy.finding import age_text
 from mipyme_backup.policy.retention import Decision, held_back, plan
 from mipyme_backup.translation import translated
 
 Action = Literal["keep", "delete", "locked", "failed"]
+
+MOST_AHEAD = timedelta(days=1)
+"""How far this host's clock may be ahead: retention counts whole days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +210,25 @@ def _stopped(project: Project, known: Known) -> BackupError | None:
             " max_shrink in ALERTS to 1 for one prune."
         )
         return BackupError(text, hint=hint, reason=reason)
+    return _clock_is_ahead(project)
+
+
+def _clock_is_ahead(project: Project) -> BackupError | None:
+    """Return why nothing may be called old: the last look saw a clock far behind this host's."""
+    try:
+        look = project.catalog.last_look(project.name)
+    except CatalogError:
+        return None
+    destinations = look["facts"]["destinations"] if look else {}
+    for name, facts in destinations.items():
+        behind = timedelta(seconds=-(facts.get("clock_ahead_seconds") or 0))
+        if behind > MOST_AHEAD:
+            return BackupError(
+                _("Nothing is pruned: the clock of %(name)s is %(time)s behind this host's."),
+                hint=_("Set both by NTP, look again with backup_status, then prune."),
+                name=name,
+                time=age_text(behind),
+            )
     return None
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 from mipyme_backup import manifest as manifests
 from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption.passphrase import derive_key
-from mipyme_backup.errors import BackupError, DamagedError, KeyMissingError
+from mipyme_backup.errors import BackupError, DamagedError, DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
@@ -108,12 +108,22 @@ def read_manifest(project: Project, destination: str, name: str) -> Found:
 def check_stored(
     destination: Destination, artifact: StoredArtifact, on_bytes: OnBytes | None = None
 ) -> Iterator[str]:
-    """Read every stored byte of `artifact`; yield a sentence for each volume that is not right."""
+    """Read every stored byte of `artifact`; yield a sentence for each volume that is not right.
+
+    Raises DestinationError where the destination goes away: that says nothing of its bytes.
+    """
     for path, volume in artifact.volume_paths():
         try:
             check_volume(destination, path, volume, on_bytes)
         except BackupError as error:
+            if is_away(error):
+                raise
             yield str(error)
+
+
+def is_away(error: BackupError) -> bool:
+    """Say whether a read failed for a reason that may pass, and that is none of what was read."""
+    return isinstance(error, DestinationError) and not error.permanent
 
 
 def open_artifact(

@@ -6,12 +6,16 @@ would take. A pack is shared by many backups, and read once in that time, howeve
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import math
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from mipyme_backup.errors import KeyMissingError, NoBackupError
+from mipyme_backup.errors import DestinationError, KeyMissingError, NoBackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import verify
@@ -20,7 +24,9 @@ from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.verify import Verified
+from mipyme_backup.private_files import make_folder, write_file
 
+logger = logging.getLogger("mipyme_backup")
 NIGHTS = 7
 """A week: short enough that of two copies one is still good when the other is found bad."""
 
@@ -29,16 +35,29 @@ def run(project: Project, night: datetime, progress: Progress) -> list[Verified]
     """Verify tonight's share of the stored bytes of each destination, then the newest's content.
 
     `night` is the slot. Returns what was found of each copy that was read, or that needs a pack
-    which was found damaged; nothing where there is no backup yet.
+    which was found damaged; nothing where there is no backup yet. Raises DestinationError, in the
+    end, where a destination went away before its share was read.
     """
     by_destination = listings(project, [*project.destinations])
-    read_at = project.catalog.verified_at()
-    results = []
+    read_at, noted = project.catalog.verified_at(), noted_days(project)
+    owed = {name: owed_days(noted.get(name), night) for name in by_destination}
+    results: list[Verified] = []
+    failure: DestinationError | None = None
     for name, items in by_destination.items():
-        found = _share(project, name, items, read_at, night, progress)
+        found: list[Verified] = []
+        days, last = owed[name], owed[name][-1]
+        try:
+            found.extend(_share(project, name, items, read_at, days, progress))
+        except DestinationError as error:
+            logger.warning("What is on %s was not verified in full: %s", name, error)
+            failure, last = error, days[0] - 1
         project.catalog.verified(found, "stored")
+        note_day(project, name, last)
         results += found
-    return results + _newest_content(project, by_destination, night, progress)
+    results += _newest_content(project, by_destination, owed, progress)
+    if failure is not None:
+        raise failure
+    return results
 
 
 def _share(
@@ -46,20 +65,19 @@ def _share(
     name: str,
     items: Sequence[Found],
     read_at: Mapping[tuple[str, str], datetime],
-    night: datetime,
+    days: Sequence[int],
     progress: Progress,
-) -> list[Verified]:
+) -> Iterator[Verified]:
     manifests = [item.manifest for item in items if item.manifest is not None]
     packs = {pack.path: pack for manifest in manifests for pack in manifest.packs}
-    tonight = {path: pack for path, pack in packs.items() if is_read(path, night)}
+    tonight = {path: pack for path, pack in packs.items() if is_read(path, days)}
     progress.step(
         Message(_("Verifying packs on %(destination)s"), {"destination": name}),
         sum(pack.stored_size for pack in tonight.values()),
     )
     read = verify.pack_problems(project, name, tonight, progress)
     damaged = {**_found_before(project, name, packs.keys() - tonight.keys()), **read}
-    results = []
-    chosen = {m.id for m in chosen_copies(manifests, name, read_at, datetime.now(UTC))}
+    chosen = {m.id for m in chosen_copies(manifests, name, read_at, days)}
     for manifest in manifests:
         problems = [text for pack in manifest.packs for text in damaged.get(pack.path, ())]
         if manifest.id in chosen:
@@ -72,15 +90,12 @@ def _share(
             )
             problems += verify.own_problems(project, name, manifest, progress)
         if problems or manifest.id in chosen:
-            results.append(
-                Verified(
-                    id=manifest.id,
-                    name=manifest.name,
-                    destination=name,
-                    problems=tuple(problems),
-                )
+            yield Verified(
+                id=manifest.id,
+                name=manifest.name,
+                destination=name,
+                problems=tuple(problems),
             )
-    return results
 
 
 def _found_before(project: Project, name: str, resting: Collection[str]) -> dict[str, list[str]]:
@@ -92,26 +107,61 @@ def _found_before(project: Project, name: str, resting: Collection[str]) -> dict
     }
 
 
-def is_read(path: str, night: datetime) -> bool:
-    """Say whether the pack is one of those of this night: each comes once in `NIGHTS`."""
-    return (zlib.crc32(path.encode()) + night.astimezone(UTC).toordinal()) % NIGHTS == 0
+def owed_days(last: int | None, night: datetime) -> Sequence[int]:
+    """Return the days whose shares are to be read: those since the `last` one that was, or one.
+
+    So a night that was left out, or a schedule that is weekly, leaves nothing unread.
+    """
+    day = night.astimezone(UTC).toordinal()
+    since = day - 1 if last is None else min(max(last, day - NIGHTS), day - 1)
+    return range(since + 1, day + 1)
+
+
+def is_read(path: str, days: Iterable[int]) -> bool:
+    """Say whether the pack is in the share of one of the days: each comes once in `NIGHTS`."""
+    return any((zlib.crc32(path.encode()) + day) % NIGHTS == 0 for day in days)
 
 
 def chosen_copies(
     manifests: Sequence[Manifest],
     destination: str,
     read_at: Mapping[tuple[str, str], datetime],
-    now: datetime,
+    days: Sequence[int],
 ) -> list[Manifest]:
     """Return the copies to read tonight, the newest first, so many that all have their turn.
 
     What was read in the last `NIGHTS` less one is not due; half a day of grace keeps a night
     that began a little early from passing it over.
     """
-    limit = now - timedelta(days=NIGHTS - 1) + timedelta(hours=12)
+    limit = datetime.now(UTC) - timedelta(days=NIGHTS - 1) + timedelta(hours=12)
     waiting = [m for m in manifests if read_at.get((m.id, destination), limit) <= limit]
     newest_first = sorted(waiting, key=lambda manifest: manifest.sequence, reverse=True)
-    return newest_first[: max(1, math.ceil(len(manifests) / (NIGHTS - 1)))]
+    return newest_first[: max(1, math.ceil(len(manifests) * len(days) / (NIGHTS - 1)))]
+
+
+def noted_days(project: Project) -> Mapping[str, int]:
+    """Return the last day whose share was read on each destination, as an ordinal."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        noted = json.loads(_file(project).read_text())
+        return {name: int(day) for name, day in noted.items()}
+    return {}
+
+
+def note_day(project: Project, destination: str, day: int) -> None:
+    """Note the last day whose share was read; what cannot be noted is no fault of the backups."""
+    file = _file(project)
+    temporary = file.with_suffix(".new")
+    try:
+        make_folder(file.parent)
+        temporary.unlink(missing_ok=True)
+        write_file(temporary, json.dumps({**noted_days(project), destination: day}).encode())
+        temporary.rename(file)
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", file, error.strerror)
+
+
+def _file(project: Project) -> Path:
+    return project.state_dir / "verified_days.json"
 
 
 def _own_size(manifest: Manifest) -> int:
@@ -121,7 +171,7 @@ def _own_size(manifest: Manifest) -> int:
 def _newest_content(
     project: Project,
     by_destination: Mapping[str, Sequence[Found]],
-    night: datetime,
+    owed: Mapping[str, Sequence[int]],
     progress: Progress,
 ) -> list[Verified]:
     """Verify the newest backup the whole way down, on this machine if it has a destination.
@@ -129,9 +179,9 @@ def _newest_content(
     Where there is none, all of it has to be fetched: then it is done once in `NIGHTS`.
     """
     near = [name for name in by_destination if not project.destinations[name].remote]
-    if not near and night.astimezone(UTC).toordinal() % NIGHTS:
+    name = next(iter([*near, *by_destination]))
+    if not near and all(day % NIGHTS for day in owed[name]):
         return []
-    name = next(iter([*near, *by_destination]), None)
     try:
         return verify.run(
             project, latest=True, destination=name, level="content", progress=progress

@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mipyme_backup import schedule
-from mipyme_backup.errors import BackupError, SlotDoneError, reason_of
+from mipyme_backup.errors import BackupError, PreflightError, SlotDoneError, reason_of
+from mipyme_backup.messages import _
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
-from mipyme_backup.schedule import Attempts, Due
+from mipyme_backup.schedule import EVERY, Attempts, Due
 from mipyme_backup.translation import translated
 
 FOLDER = "schedule"
+WHO_TELLS = "status"
+"""The job that is done even where nothing can be noted: a full disk is what it should tell of."""
+
 logger = logging.getLogger("mipyme_backup")
 Ending = Literal["done", "already_done", "busy", "failed"]
 
@@ -76,10 +80,12 @@ def attempts(state_dir: Path) -> dict[str, Attempts]:
 
 
 def coming(
-    state_dir: Path, expressions: Mapping[str, str | None], now: datetime, zone: tzinfo
+    known: Mapping[str, Attempts],
+    expressions: Mapping[str, str | None],
+    now: datetime,
+    zone: tzinfo,
 ) -> list[Coming]:
     """Return each job with what became of its last slot, and its next one; `now` is aware."""
-    known = attempts(state_dir)
     return [
         Coming(
             job=job,
@@ -97,46 +103,85 @@ def what_is_due(
     """Return what is due, and note the present slot of each job that is new and waits.
 
     `now` is aware; a slot of a record that lies ahead of it says nothing, since the clock has
-    been set back since.
+    been set back since. A job whose slot cannot be noted is due: `run_once` says what is wrong.
     """
     known = {job: one for job, one in attempts(state_dir).items() if one.slot <= now}
+    unnoted = []
     for job, seen in schedule.first_seen(expressions, known, now, zone).items():
-        with _claim(state_dir, job) as claimed:
-            if claimed:
-                _write(state_dir, job, seen)
-                known[job] = seen
-    return schedule.due(expressions, known, now, zone)
+        try:
+            with _claim(state_dir, job) as claimed:
+                if claimed:
+                    _write(state_dir, job, seen)
+                    known[job] = seen
+        except PreflightError:
+            unnoted.append(Due(job=job, slot=seen.slot))
+    found = schedule.due(expressions, known, now, zone) + unnoted
+    return sorted(found, key=lambda due: schedule.JOBS.index(due.job))
 
 
 def run_once(state_dir: Path, due: Due, work: Callable[[datetime], object]) -> Outcome:
     """Do the work of a slot, unless it is done already or somebody is at it.
 
     `work` is called with the slot; an error of it is the outcome's, be it a BackupError or not.
+    Where the record cannot be kept that is the outcome's error, and nothing is done but to look
+    and tell: once a slot, by whoever is woken in its first quarter of an hour.
     """
-    with _claim(state_dir, due.job) as claimed:
-        if not claimed:
-            return _outcome(due, "busy")
-        now = datetime.now(UTC)
-        tried = _read(state_dir, due.job)
-        again = tried is not None and tried.slot == due.slot
-        if tried is not None and (tried.done if again else due.slot < tried.slot <= now):
-            return _outcome(due, "already_done")
-        begun = Attempts(
-            slot=due.slot, done=False, failed=(tried.failed if tried and again else 0) + 1, at=now
-        )
-        _write(state_dir, due.job, begun)
-        try:
-            work(due.slot)
-        except SlotDoneError:
-            _write(state_dir, due.job, replace(begun, done=True, failed=0))
-            return _outcome(due, "already_done")
-        except BackupError as error:
-            return _outcome(due, "failed", error)
-        except Exception as error:  # one job that breaks must not keep the others from their turn
-            logger.exception("The job %s broke.", due.job)
-            return _outcome(due, "failed", BackupError("%(reason)s", reason=reason_of(error)))
-        _write(state_dir, due.job, replace(begun, done=True, failed=0))
-        return _outcome(due, "done")
+    try:
+        with _claim(state_dir, due.job) as claimed:
+            if not claimed:
+                return _outcome(due, "busy")
+            begun = _begin(state_dir, due)
+            if begun is None:
+                return _outcome(due, "already_done")
+            outcome = _done(due, work)
+            _end(state_dir, begun, outcome)
+            return outcome
+    except PreflightError as error:
+        if due.job == WHO_TELLS and datetime.now(UTC) - due.slot < EVERY:
+            logger.warning("%s", error)
+            return _done(due, work)
+        return _outcome(due, "failed", error)
+
+
+def _begin(state_dir: Path, due: Due) -> Attempts | None:
+    """Note that the slot is tried; None where it is done, or a later one was tried already."""
+    now = datetime.now(UTC)
+    tried = _read(state_dir, due.job)
+    again = tried is not None and tried.slot == due.slot
+    if tried is not None and (tried.done if again else due.slot < tried.slot <= now):
+        return None
+    begun = Attempts(slot=due.slot, done=False, failed=1, at=now)
+    if tried is not None and again:
+        begun = replace(tried, failed=tried.failed + 1, at=now)
+    elif tried is not None:
+        begun = replace(begun, before=tried.in_a_row, error=tried.error)
+    _write(state_dir, due.job, begun)
+    return begun
+
+
+def _end(state_dir: Path, begun: Attempts, outcome: Outcome) -> None:
+    """Note how the slot ended; what cannot be noted is tried again, and is done no less."""
+    ended = replace(begun, done=True, failed=0, before=0, error="")
+    if outcome.error is not None:
+        ended = replace(begun, error=str(outcome.error).partition("\n")[0])
+    try:
+        _write(state_dir, outcome.job, ended)
+    except PreflightError as error:
+        logger.warning("%s", error)
+
+
+def _done(due: Due, work: Callable[[datetime], object]) -> Outcome:
+    try:
+        work(due.slot)
+    except SlotDoneError:
+        return _outcome(due, "already_done")
+    except BackupError as error:
+        return _outcome(due, "failed", error)
+    except Exception as error:  # one job that breaks must not keep the others from their turn
+        logger.exception("The job %s broke.", due.job)
+        broken = BackupError("%(reason)s", reason=reason_of(error))
+        return _outcome(due, "failed", broken)
+    return _outcome(due, "done")
 
 
 def _outcome(due: Due, ending: Ending, error: BackupError | None = None) -> Outcome:
@@ -146,9 +191,10 @@ def _outcome(due: Due, ending: Ending, error: BackupError | None = None) -> Outc
 @contextlib.contextmanager
 def _claim(state_dir: Path, job: str) -> Iterator[bool]:
     """Hold the job's lock; yields False where another process holds it."""
-    make_folder(state_dir / FOLDER)
     file = state_dir / FOLDER / f"{job}.lock"
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with _kept(state_dir):
+        make_folder(state_dir / FOLDER)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,6 +206,19 @@ def _claim(state_dir: Path, job: str) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _kept(state_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PreflightError(
+            _("The record of the schedule in %(folder)s cannot be kept: %(reason)s"),
+            hint=_("STATE_DIR needs some room, and must be ours to write."),
+            folder=state_dir / FOLDER,
+            reason=error.strerror or error,
+        ) from error
+
+
 def _read(state_dir: Path, job: str) -> Attempts | None:
     """Return the record of a job; None where there is none that can be read."""
     try:
@@ -169,10 +228,10 @@ def _read(state_dir: Path, job: str) -> Attempts | None:
             done=bool(record["done"]),
             failed=int(record["failed"]),
             at=_moment(record["at"]) if record["at"] else None,
+            before=int(record.get("before", 0)),
+            error=str(record.get("error", "")),
         )
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None  # as if it had never been tried: better twice than not at all
 
 
@@ -189,10 +248,13 @@ def _write(state_dir: Path, job: str, tried: Attempts) -> None:
         "done": tried.done,
         "failed": tried.failed,
         "at": tried.at.isoformat() if tried.at else None,
+        "before": tried.before,
+        "error": tried.error,
     }
     file = state_dir / FOLDER / f"{job}.json"
     new = file.with_suffix(".new")  # no .tmp, which every run sweeps away
-    new.unlink(missing_ok=True)
-    write_file(new, json.dumps(record).encode())
-    os.replace(new, file)
-    sync_folder(file.parent)
+    with _kept(state_dir):
+        new.unlink(missing_ok=True)
+        write_file(new, json.dumps(record).encode())
+        os.replace(new, file)
+        sync_folder(file.parent)

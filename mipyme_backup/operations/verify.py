@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from mipyme_backup.errors import (
     BackupError,
+    DestinationError,
     KeyMissingError,
     NoBackupError,
     PreflightError,
@@ -20,7 +21,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose, listings
 from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found, check_stored, open_artifact
+from mipyme_backup.operations.reading import Found, check_stored, is_away, open_artifact
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.database import PREFIX
@@ -34,8 +35,8 @@ Level = Literal["stored", "content"]
 class Verified:
     """What was found of one backup on one destination; no problems means that it is good.
 
-    `away` says that the destination could not even be listed; then there is no `id`. Where its
-    content is `unreadable` here, for want of a key or a tool, nothing is known of it.
+    `away` says that the destination could not be listed, or went away; then there is no `id`.
+    Where its content is `unreadable` here, for want of a key or a tool, nothing is known of it.
     """
 
     id: str
@@ -71,12 +72,23 @@ def run(
     """
     names = [check_destination(project, destination)] if destination else [*project.destinations]
     by_destination = listings(project, names)
-    away = [_away(name) for name in names if name not in by_destination]
+    text = _("The destination %(name)s cannot be listed.")
+    away = [
+        _away(name, str(Message(text, {"name": name})))
+        for name in names
+        if name not in by_destination
+    ]
     found = [item for items in by_destination.values() for item in items]
     wanted = _wanted(project, found, identifiers, latest, destination)
     if not wanted and not away:
         raise NoBackupError(_("There is no backup to verify."), hint=_("backup makes one."))
-    results = [_verify(project, item, level, progress) for item in wanted]
+    results: list[Verified] = []
+    for name in names:
+        there = (item for item in wanted if item.destination == name)
+        try:
+            results.extend(_verify(project, item, level, progress) for item in there)
+        except DestinationError as error:
+            away.append(_away(name, str(error)))
     project.catalog.verified(results, level)
     if not any(result.problems and not result.unreadable for result in results):
         for result in results:
@@ -85,9 +97,8 @@ def run(
     return results + away
 
 
-def _away(destination: str) -> Verified:
-    text = Message(_("The destination %(name)s cannot be listed."), {"name": destination})
-    return Verified(id="", name="", destination=destination, problems=(str(text),), away=True)
+def _away(destination: str, problem: str) -> Verified:
+    return Verified(id="", name="", destination=destination, problems=(problem,), away=True)
 
 
 def _wanted(
@@ -175,7 +186,8 @@ def pack_problems(
 def _content_problems(project: Project, found: Found, manifest: Manifest) -> list[str]:
     """Decrypt, decompress and parse everything.
 
-    Raises KeyMissingError or PreflightError where that cannot be done here.
+    Raises KeyMissingError or PreflightError where that cannot be done here, DestinationError
+    where the destination goes away.
     """
     problems = []
     destination = project.destinations[found.destination]
@@ -199,5 +211,7 @@ def _content_problems(project: Project, found: Found, manifest: Manifest) -> lis
             except (KeyMissingError, PreflightError):
                 raise  # says nothing of the backup
             except BackupError as error:
+                if is_away(error):
+                    raise
                 problems.append(f"{artifact.name}: {error}")
     return problems

@@ -18,6 +18,19 @@ DIGEST_SLACK = timedelta(minutes=30)
 """Looks come hourly, give or take seconds: without it each digest would be an hour later."""
 
 UNREACHABLE = "destination_unreachable"
+NO_CATALOG = "no_catalog"
+TOLD_BY_THE_CATALOG = (
+    "copy_",
+    "drill_",
+    "last_run_",
+    "newest_damaged",
+    "newest_hidden",
+    "rto_at_risk",
+    "run_endless",
+    "slot_missed",
+    "verify_overdue",
+)
+"""How the ids of findings begin that nobody can make, or take back, without the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +91,9 @@ def decide(
 
     `digest` is a key of DIGESTS, or None for none. A finding of level ``ok`` is no problem. A
     problem is told when it is new, or worse than told; one that became less bad is noted only. The
-    problems of a destination that cannot be reached have not ended: nobody can see them. Without
-    `sees_all` that goes for all problems, and there is nothing to make a digest of.
+    problems of a destination that cannot be reached have not ended, nor those that a catalog tells
+    of which cannot be read: nobody can see them. Without `sees_all` that goes for all problems, and
+    there is nothing to make a digest of.
     """
     problems = {finding.id: finding for finding in found if finding.level != "ok"}
     raised = [item for item in problems.values() if _is_news(known.findings.get(item.id), item)]
@@ -129,6 +143,8 @@ def _rank(level: Level) -> int:
 
 
 def _is_hidden(name: str, problems: Mapping[str, Finding]) -> bool:
+    if NO_CATALOG in problems and name.startswith(TOLD_BY_THE_CATALOG):
+        return True
     _rule, colon, destination = name.partition(":")
     return bool(colon) and f"{UNREACHABLE}:{destination}" in problems
 

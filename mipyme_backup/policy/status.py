@@ -30,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     status_runs.missed,
     status_runs.last_run,
     status_runs.endless_run,
+    status_runs.failing,
     status_destinations.full,
     status_destinations.skewed,
     status_backups.small,

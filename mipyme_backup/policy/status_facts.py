@@ -129,6 +129,15 @@ class MissedSlot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailingJob:
+    """A job of the schedule that failed so many times in a row, the last time for this reason."""
+
+    job: str
+    failed: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RestoreFacts:
     """A restore of databases and media: when it ended, and how long it took."""
 
@@ -166,6 +175,7 @@ class Facts:
     opens: bool = True
     highest_known: int = 0
     missed: Sequence[MissedSlot] = ()
+    failing: Sequence[FailingJob] = ()
     key_expires: datetime | None = None
     last_restore: RestoreFacts | None = None
     last_drill: DrillFacts | None = None

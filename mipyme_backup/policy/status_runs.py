@@ -1,4 +1,4 @@
-"""The rules about the runs of backups: did they come, and how did they end?"""
+"""The rules about what runs: did the backups come, how did they end, and do the other jobs?"""
 
 from __future__ import annotations
 
@@ -67,4 +67,17 @@ def endless_run(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding
                 {"name": run.name, "age": age_text(now - run.started_at)},
             ),
             hint=Message(_("Look whether its process is alive; the next run tidies up after it.")),
+        )
+
+
+def failing(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for job in facts.failing:
+        yield Finding(
+            id=f"job_failing:{job.job}",
+            level="warning",
+            message=Message(
+                _("The scheduled job %(job)s failed %(count)d times in a row: %(reason)s"),
+                {"job": job.job, "count": job.failed, "reason": job.reason or "-"},
+            ),
+            hint=Message(_("Mend what it says; the schedule tries again within four hours.")),
         )

@@ -150,6 +150,12 @@ def test_install_beat(workdir: Path) -> None:
         project.more_settings = 'INSTALLED_APPS += ["django_celery_beat"]\n'
         project.write()
         project.manage("migrate")
+        for _number in range(2):  # the model has no rule against it
+            project.execute(
+                "INSERT INTO django_celery_beat_crontabschedule"
+                " (minute, hour, day_of_week, day_of_month, month_of_year, timezone)"
+                " VALUES ('*/15', '*', '*', '*', '*', 'Europe/Madrid')"
+            )
 
         first = project.json("schedule_backups", "install-beat")
         again = project.json("schedule_backups", "install-beat")

@@ -126,6 +126,16 @@ class TestMail:
 
         assert mails.recipients == [["one@example.org", "two@example.org"]]
 
+    def test_recipients_that_are_others_than_before_are_told_what_is_wrong(
+        self, backups: Path, settings: Any, mails: MailServer
+    ) -> None:
+        """The address was misspelt: who reads the right one knows nothing yet."""
+        for recipients in (["amn@example.org"], ["ann@example.org"], ["ann@example.org"]):
+            alerts(settings, recipients=recipients)
+            api.watch()
+
+        assert [mail["To"] for mail in mails.mails] == ["amn@example.org", "ann@example.org"]
+
     def test_server_email_comes_before_the_default(
         self, backups: Path, settings: Any, mails: MailServer
     ) -> None:
@@ -312,7 +322,8 @@ class TestAtLeastOnce:
     ) -> None:
         alerts(settings)
         api.watch()
-        (backups / ".state" / "alerts" / "mail.json").write_text("{")
+        (record,) = (backups / ".state" / "alerts").glob("mail-*.json")
+        record.write_text("{")
 
         api.watch()
         api.watch()
@@ -347,6 +358,23 @@ def test_schedule_looks_and_tells(backups: Path, settings: Any, mails: MailServe
 
     assert (first.ending, second.ending) == ("done", "done")
     assert subjects(mails) == ["[tests] Backups: critical - 1 problem"]
+
+
+def test_scheduled_look_that_could_not_be_told_has_failed(
+    backups: Path, settings: Any, mails: MailServer, hooks: HTTPSServer
+) -> None:
+    alerts(settings, webhooks=[hooks.url(f"/{TOKEN}")])
+    hooks.status = 500
+
+    outcome = api.run_job(job="status", slot=datetime.now(UTC))
+    hooks.status = 200
+    again = api.run_job(job="status", slot=datetime.now(UTC))
+
+    assert (outcome.ending, again.ending) == ("failed", "done")
+    assert str(outcome.error) == (
+        "An alert to webhook 127.0.0.1 has not arrived: 127.0.0.1 answers 500."
+    )
+    assert len(mails.mails) == 1 and len(hooks.requests) == 2
 
 
 class TestDigest:
@@ -562,6 +590,20 @@ class TestHeartbeat:
         ]
         assert "complete" in hooks.requests[1].body.decode()
         assert "passphrase" in hooks.requests[3].body.decode()
+
+    def test_what_a_foreign_error_says_stays_here(
+        self, backups: Path, settings: Any, hooks: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alerts(settings, heartbeat_url=hooks.url("/uuid"))
+
+        def broken(**_options: Any) -> Any:
+            raise RuntimeError(f"https://user:{TOKEN}@inside.example.org")
+
+        monkeypatch.setattr(api, "backup", broken)
+
+        api.run_job(job="daily", slot=datetime(2026, 7, 1, tzinfo=UTC))
+
+        assert hooks.requests[-1].body.decode() == "daily: RuntimeError"
 
     def test_text_is_cut(self, backups: Path, settings: Any, hooks: HTTPSServer) -> None:
         alerts(settings, heartbeat_url=hooks.url())

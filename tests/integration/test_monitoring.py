@@ -192,6 +192,21 @@ class TestHealth:
         assert ("not_looked" in _ids(answer)) is stale
         assert answer.status_code == (503 if stale else 200)
 
+    def test_look_that_a_clock_ahead_has_dated(
+        self, monitor: Client, moved: time_machine.Traveller
+    ) -> None:
+        """It would be young for as long as the clock was ahead, whoever looks, or does not."""
+        api.backup()
+        api.status()
+        moved.shift(-timedelta(minutes=4))
+        assert monitor.get("/backups/health").status_code == 200
+
+        moved.shift(-timedelta(days=30))
+        answer = monitor.get("/backups/health")
+
+        assert answer.status_code == 503
+        assert "not_looked" in _ids(answer)
+
     def test_look_of_long_ago_where_nothing_is_scheduled(
         self, monitor: Client, settings: Any, moved: time_machine.Traveller
     ) -> None:

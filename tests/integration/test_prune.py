@@ -108,6 +108,28 @@ class TestWhatGoes:
         listed = [row.row["name"] for row in api.backups()]
         assert listed == [history.name(days) for days in (1, 2, 3)]
 
+    @pytest.mark.parametrize("comes_back", [True, False])
+    def test_packs_that_a_destination_still_lacked_when_their_backup_went(
+        self, comes_back: bool, history: History
+    ) -> None:
+        """It was down for longer than backups are kept; then it is back, or in no setting more."""
+        near, options = history.places, {"location": history.folder.with_name("far")}
+        far = {"BACKEND": FAR, "OPTIONS": options, "RETRY_FOR": 0}
+        down = {**far, "OPTIONS": {**options, "down": True}}
+        history.configure(DESTINATIONS={**near, "far": down})
+        history.take(90, 80, 3, 2, 1)
+        api.prune()
+
+        history.configure(DESTINATIONS={**near, "far": far} if comes_back else near)
+        history.take(0)
+        api.prune()
+        history.wait(73)
+        api.prune()
+
+        assert history.held() == {3, 2, 1, 0}
+        assert history.packs() == history.needed_packs(3, 2, 1, 0)
+        assert not [*(history.state / "runs").iterdir()]
+
     def test_each_destination_has_its_own_retention(self, history: History) -> None:
         root = history.folder.parent
         history.configure(
@@ -369,6 +391,24 @@ class TestWhatStopsIt:
         assert "has not ended" in error_of(planned)
         assert "was killed" in error_of(result)
         assert history.tree() == before
+
+    @pytest.mark.parametrize(("days", "stops"), [(-60, True), (-0.9, False), (60, False)])
+    def test_clock_that_another_one_says_is_ahead(
+        self, days: float, stops: bool, history: History
+    ) -> None:
+        """All that a host holds is old once its clock has jumped: then the others' are asked."""
+        other = history.folder.with_name("other")
+        options = {"location": other, "days": days}
+        place = {"BACKEND": "tests.faulty.OtherClock", "OPTIONS": options}
+        history.configure(DESTINATIONS={**history.places, "other": place}, RETENTION={"daily": 30})
+        history.take(90, 80, 3, 2, 1)
+        api.status()
+
+        result = api.prune()
+
+        left = {90, 80, 3, 2, 1} if stops else {3, 2, 1}
+        assert history.held() == history.held(other) == left
+        assert ("the clock of other is 60 d behind" in error_of(result)) is stops
 
     def test_catalog_that_cannot_be_read(self, history: History) -> None:
         history.begin(90, 80, 3, 2, 1)

@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, schedule
 from mipyme_backup.errors import SlotDoneError, UsageError
-from mipyme_backup.models import Backup, Drill
+from mipyme_backup.models import Backup, Drill, Look
 from mipyme_backup.operations import scheduled
 
 MADRID = ZoneInfo("Europe/Madrid")
@@ -38,6 +38,12 @@ def run_due(at: datetime) -> dict[str, str]:
     """Return how each job that was due at the moment ended."""
     with time_machine.travel(at):
         return {outcome.job: outcome.ending for outcome in api.run_due()}
+
+
+def findings_at(moment: datetime) -> dict[str, str]:
+    """Return what a look at the moment finds, by id."""
+    with time_machine.travel(moment):
+        return {finding.id: str(finding.message) for finding in api.status().findings}
 
 
 def kinds() -> Counter[str]:
@@ -158,6 +164,53 @@ class TestRunDue:
 
         assert at_night == {"status": "failed", "daily": "done"}
 
+    def test_prune_that_goes_on_failing_is_told(self, backups: Path) -> None:
+        run_due(MORNING)
+        shutil.rmtree(backups / "monthly")
+        five = datetime(2026, 7, 16, 5, 0, tzinfo=MADRID)
+        run_due(five - timedelta(hours=3))
+
+        first, told_of_one = run_due(five)["prune"], findings_at(five)
+        second, told_of_two = run_due(five + QUARTER)["prune"], findings_at(five + QUARTER)
+        api.backups(sync=True)
+        third = run_due(five + 3 * QUARTER)["prune"]
+        told_in_the_end = findings_at(five + 3 * QUARTER)
+
+        assert (first, second, third) == ("failed", "failed", "done")
+        assert "job_failing:prune" not in {**told_of_one, **told_in_the_end}
+        text = "prune failed 2 times in a row: Nothing is pruned there"
+        assert text in told_of_two["job_failing:prune"]
+
+    def test_prune_that_has_nothing_to_go_by_is_no_failure_of_its_own(self, backups: Path) -> None:
+        run_due(MORNING)
+        backups.parent.joinpath("passphrase").rename(backups.parent / "away")
+        run_due(datetime(2026, 7, 16, 2, 0, tzinfo=MADRID))
+        backups.parent.joinpath("away").rename(backups.parent / "passphrase")
+
+        assert run_due(datetime(2026, 7, 16, 5, 0, tzinfo=MADRID))["prune"] == "done"
+
+    def test_next_slot_ends_no_failure(self, backups: Path) -> None:
+        for days in range(3):
+            with time_machine.travel(MORNING + timedelta(days=days)):
+                due = schedule.Due(job="drill", slot=MORNING + timedelta(days=days))
+                scheduled.run_once(backups / ".state", due, lambda _slot: 1 / 0)
+
+        told = findings_at(MORNING + timedelta(days=2))
+
+        assert "drill failed 3 times in a row" in told["job_failing:drill"]
+
+    def test_job_that_was_turned_off_fails_no_more(self, backups: Path, settings: Any) -> None:
+        run_due(MORNING)
+        for number in range(3):
+            with time_machine.travel(MORNING + number * timedelta(hours=5)):
+                due = schedule.Due(job="prune", slot=MORNING)
+                scheduled.run_once(backups / ".state", due, lambda _slot: 1 / 0)
+        failing = findings_at(MORNING + timedelta(hours=12))
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "SCHEDULE": {"prune": None}}
+
+        assert "3 times in a row: ZeroDivisionError" in failing["job_failing:prune"]
+        assert "job_failing:prune" not in findings_at(MORNING + timedelta(hours=12))
+
     def test_clock_that_was_set_back(self, backups: Path) -> None:
         run_due(MORNING + timedelta(days=400))
 
@@ -170,6 +223,43 @@ class TestRunDue:
         (backups / ".state" / "schedule" / "daily.json").write_bytes(content)
 
         assert run_due(MORNING + QUARTER) == {"daily": "already_done"}
+
+    def test_who_tells_looks_once_a_slot_where_nothing_can_be_noted(self, backups: Path) -> None:
+        run_due(MORNING)
+        Look.objects.all().delete()
+        records = backups / ".state" / "schedule"
+        shutil.rmtree(records)
+        records.touch()
+        noon = datetime(2026, 7, 15, 12, 0, tzinfo=MADRID)
+
+        at_noon = run_due(noon)
+        seen = Look.objects.get().at
+        later = run_due(noon + QUARTER)
+        seen_later = Look.objects.get().at
+        at_one = run_due(noon + timedelta(hours=1))
+
+        assert at_noon.pop("status") == at_one["status"] == "done"
+        assert set(at_noon.values()) == set(later.values()) == {"failed"}
+        assert seen == seen_later < Look.objects.get().at
+
+    def test_what_keeps_a_job_from_its_turn_is_said(self, backups: Path) -> None:
+        (backups / ".state" / "schedule" / "daily.lock" / "in the way").mkdir(parents=True)
+
+        with time_machine.travel(MORNING):
+            outcomes = {outcome.job: outcome for outcome in api.run_due()}
+
+        assert outcomes["monthly"].ending == "done"
+        assert outcomes["daily"].ending == "failed"
+        assert "schedule cannot be kept: Is a directory" in str(outcomes["daily"].error)
+        assert kinds() == {"monthly": 1}
+
+    def test_end_that_cannot_be_noted_is_an_end_all_the_same(self, backups: Path) -> None:
+        due = schedule.Due(job="daily", slot=datetime(2026, 7, 15, 2, tzinfo=MADRID))
+
+        def in_the_way(_slot: datetime) -> None:
+            (backups / ".state" / "schedule" / "daily.new").mkdir()
+
+        assert scheduled.run_once(backups / ".state", due, in_the_way).ending == "done"
 
     def test_unknown_job(self, backups: Path) -> None:
         with pytest.raises(UsageError, match="no job hourly"):
@@ -243,12 +333,35 @@ class TestCommand:
         assert table.read_text() == f"{other}\n"
         assert "no such line" in again
 
+    @pytest.mark.parametrize("other", ["0 1 * * * /opt/año/x # a\u2028b", "# a\x0bb\x85c"])
+    def test_lines_of_others_stay_byte_for_byte(
+        self, other: str, backups: Path, monkeypatch: Any
+    ) -> None:
+        table = _stand_in(backups.parent / "bin", monkeypatch)
+        before = other.encode() + b"\n# a\xf1o, in Latin-1\n"
+        table.write_bytes(before)
+
+        _output("schedule_backups", "install-cron")
+        _output("schedule_backups", "remove-cron")
+
+        assert table.read_bytes() == before
+
     def test_first_line_of_a_crontab(self, backups: Path, monkeypatch: Any) -> None:
         table = _stand_in(backups.parent / "bin", monkeypatch)
 
         _output("schedule_backups", "install-cron")
 
         assert len(table.read_text().splitlines()) == 1
+
+    def test_user_who_may_have_no_crontab(self, backups: Path, monkeypatch: Any) -> None:
+        table = _stand_in(backups.parent / "bin", monkeypatch)
+        table.with_name("crontab").write_text("#!/bin/sh\necho not allowed >&2; exit 1\n")
+
+        shown = _output("schedule_backups")
+
+        assert "install-cron" in shown
+        with pytest.raises(CommandError, match="not allowed"):
+            call_command("schedule_backups", "install-cron")
 
     def test_no_cron(self, backups: Path, monkeypatch: Any) -> None:
         (backups.parent / "nothing").mkdir()

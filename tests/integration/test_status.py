@@ -21,6 +21,7 @@ from django.db import connection
 from mipyme_backup import api
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import BackupError
+from mipyme_backup.operations import drill_report
 from tests.faulty import FailingOnce
 from tests.integration.conftest import LOCAL
 from tests.keyrings import keyring, public_half
@@ -326,8 +327,11 @@ class TestFindings:
                 "OPTIONS": {"location": full, "verb": "check", "call": 1},
             },
         )
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "ALERTS": {"min_free_disk": 1}}
 
-        assert look()["destination_unwritable:full"] == "warning"
+        seen = look()
+
+        assert seen["destination_unwritable:full"] == seen["disk_low:full"] == "warning"
 
     def test_key_that_is_not_at_hand(self, backups: Path, settings: Any, workdir: Path) -> None:
         api.backup()
@@ -668,6 +672,35 @@ def test_drill_that_failed_is_told_and_one_that_passed_predicts(
     assert passed.passed and "drill_failed" not in {finding.id for finding in after.findings}
     assert after.facts.last_drill is not None and after.facts.last_drill.passed
     assert after.to_dict()["facts"]["last_drill"]["passed"] is True
+
+
+def test_reports_of_drills_do_not_grow_for_ever(backups: Path) -> None:
+    api.backup()
+    drills = backups / ".state" / "drills"
+    drills.mkdir()
+    for number in range(drill_report.KEPT + 5):
+        for ending in ("json", "html"):
+            (drills / f"drill_20{number:06d}T040000Z_{number:016x}.{ending}").touch()
+    (drills / "drills_signed_in_2024.pdf").touch()
+
+    made = api.drill()
+
+    left = sorted(path.name for path in drills.glob("drill_*"))
+    assert len(left) == 2 * drill_report.KEPT
+    assert {path.name for path in made.reports} <= {*left}
+    assert left[0].startswith("drill_20000006T")
+    assert (drills / "drills_signed_in_2024.pdf").exists()
+
+
+def test_drill_is_on_record_even_where_its_report_cannot_be_kept(backups: Path) -> None:
+    api.backup()
+    (backups / ".state" / "drills").touch()
+
+    with pytest.raises(OSError):
+        api.drill()
+
+    last = api.status().facts.last_drill
+    assert last is not None and last.passed
 
 
 def refuse() -> bool:

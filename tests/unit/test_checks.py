@@ -160,12 +160,34 @@ def test_a_machine_that_cannot_back_up_is_a_warning_of_deployment_only(
         }
     }
 
+    settings.ADMINS = [("Ana", "ana@example.org")]
+
     (found,) = check_deployment()
 
     assert check_settings() == []
     assert found.id == "mipyme_backup.W002"
     assert found.level == checks.WARNING
     assert str(tmp_path / "missing") in found.msg
+
+
+@pytest.mark.parametrize(
+    ("admins", "alerts", "warned"),
+    [
+        ([], {}, True),
+        ([("Ana", "ana@example.org")], {}, False),
+        ([("Ana", "ana@example.org")], {"recipients": []}, True),
+        ([], {"recipients": ["ana@example.org"]}, False),
+        ([], {"webhooks": ["https://example.org/hook"]}, False),
+        ([], {"heartbeat_url": "https://example.org/ping"}, True),
+    ],
+)
+def test_alerts_that_nobody_gets_are_a_warning_of_deployment_only(
+    admins: list[Any], alerts: dict[str, Any], warned: bool, settings: Any
+) -> None:
+    settings.ADMINS, settings.MIPYME_BACKUP = admins, {"ALERTS": alerts}
+
+    assert ("mipyme_backup.W003" in ids(check_deployment())) is warned
+    assert "mipyme_backup.W003" not in ids(checks.run_checks())
 
 
 def test_malformed_settings_are_told_once(settings: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import mipyme_backup
 from mipyme_backup import errors
-from mipyme_backup.errors import BackupError
+from mipyme_backup.errors import BackupError, reason_of
 from mipyme_backup.messages import Message
 
 PACKAGE = Path(mipyme_backup.__file__).parent
@@ -54,6 +54,19 @@ def test_an_error_survives_the_way_between_processes(kind: type[BackupError]) ->
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is kind
         assert (str(twin), str(twin.hint), twin.permanent) == ("one", "Do two.", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BackupError("The disk %(name)s is full", name="a"), "The disk a is full"),
+        (KeyboardInterrupt(), "The run was interrupted."),
+        (OSError(28, "No space left on device", "/srv/secret"), "OSError: No space left on device"),
+        (RuntimeError("https://user:password@host"), "RuntimeError"),
+    ],
+)
+def test_reason_says_nothing_that_a_foreign_error_does(error: BaseException, reason: str) -> None:
+    assert reason_of(error) == reason
 
 
 def test_every_kind_has_a_code_of_its_own() -> None:

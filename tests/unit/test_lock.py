@@ -52,6 +52,18 @@ def take(state_dir: Path, *, wait: bool = False, locks: list[ServerLock] | None 
         pass
 
 
+def test_a_full_disk_keeps_nobody_from_the_lock(state_dir: Path) -> None:
+    """Only who holds it is noted there; a restore, or a prune, may be what makes room."""
+    state_dir.mkdir(parents=True)
+    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)){HOLDER}"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", full, str(state_dir)], input=b"", capture_output=True
+    )
+
+    assert ended.stdout == b"held\nreleased\n", ended.stderr.decode()
+
+
 def test_a_second_process_is_refused_and_told_who_holds_it(
     state_dir: Path, holder: subprocess.Popen[bytes]
 ) -> None:

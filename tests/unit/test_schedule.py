@@ -118,6 +118,13 @@ class TestDue:
 
         assert pauses == [14, 29, 59, 119, 239, 239, 239, 239]  # a minute early
 
+    def test_failure_that_a_clock_ahead_noted_keeps_nobody_waiting(self) -> None:
+        attempts = {job: Attempts(slot=NOON, done=True) for job in self.EXPRESSIONS}
+        ahead = NOON + timedelta(days=400)
+        attempts["daily"] = Attempts(slot=self.SLOT, done=False, failed=1, at=ahead)
+
+        assert self.due(attempts) == [Due(job="daily", slot=self.SLOT)]
+
     @given(
         st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)),
         st.sampled_from(ZONES),

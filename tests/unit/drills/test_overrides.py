@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+from celery import Celery
+
 from mipyme_backup.drills.job import Database, Job
-from mipyme_backup.drills.overrides import UNREACHABLE, overrides
+from mipyme_backup.drills.overrides import UNREACHABLE, apply, check, overrides
 
 FILES = "django.core.files.storage.FileSystemStorage"
 LIVE: dict[str, Any] = {
@@ -26,6 +34,7 @@ LIVE: dict[str, Any] = {
     },
     "MEDIA_ROOT": "/srv/media",
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+    "CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}},
 }
 DRILLED = Database(
     values={"NAME": "shop__drill_1"}, options={"connect_timeout": 5}, without_options=["pool"]
@@ -98,5 +107,62 @@ def test_caches_mail_queues_and_sessions_are_nobody_elses() -> None:
     assert changed["CACHES"].keys() == {"default", "pages"}
     assert changed["EMAIL_BACKEND"].endswith("locmem.EmailBackend")
     assert changed["SESSION_ENGINE"] == "django.contrib.sessions.backends.db"
-    assert changed["CELERY_BROKER_URL"] == "memory://"
+    layers = changed["CHANNEL_LAYERS"]
+    assert layers == {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     assert overrides({}, job())["SESSION_ENGINE"].endswith("signed_cookies")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package with a settings module, on the path of this process for a test."""
+    folder = tmp_path / "drilled_shop"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "settings.py").write_text(
+        "\n".join(f"{name} = {value!r}" for name, value in LIVE.items()) + "\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == folder.name]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("end", ["broker_read_url", "broker_write_url", "result_backend"])
+@pytest.mark.parametrize("place", ["settings", "environment"])
+def test_celery_reaches_no_live_broker(end: str, place: str, shop: Path) -> None:
+    name, url = f"CELERY_{end.upper()}", "redis://live.example.com/0"
+    if place == "environment":
+        os.environ[name] = url
+    else:
+        with (shop / "settings.py").open("a") as file:
+            file.write(f"{name} = {url!r}\n")
+
+    apply(job(settings="drilled_shop.settings"))
+    app = Celery("shop")
+    app.config_from_object("drilled_shop.settings", namespace="CELERY")
+
+    assert "memory://" in getattr(app.conf, end)
+
+
+def test_who_reads_the_settings_first_sees_those_of_the_drill(shop: Path) -> None:
+    early = "from drilled_shop import settings\n\nSEEN = settings.DATABASES, settings.MEDIA_ROOT\n"
+    (shop / "__init__.py").write_text(early)
+    finders = [*sys.meta_path]
+
+    apply(job(settings="drilled_shop.settings"))
+
+    databases, media = importlib.import_module("drilled_shop").SEEN
+    assert databases["default"]["NAME"] == "shop__drill_1" and media == "/state/media"
+    assert databases["reports"] == UNREACHABLE
+    assert sys.meta_path == finders
+
+
+def test_any_database_but_those_of_the_drill_is_refused() -> None:
+    drilled = overrides(LIVE, job())["DATABASES"]
+    check(job(), drilled)
+
+    for alias in ("default", "reports", "another"):
+        live = LIVE["DATABASES"].get(alias, LIVE["DATABASES"]["default"])
+        with pytest.raises(RuntimeError, match=f"the database '{alias}'"):
+            check(job(), {**drilled, alias: live})

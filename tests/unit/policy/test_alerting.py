@@ -96,6 +96,17 @@ class TestDecide:
         assert (raised(while_away), cleared(while_away)) == ([away.id], ["disk_low:local"])
         assert sorted(cleared(back)) == ["copy_missing:offsite", away.id]
 
+    def test_problem_that_the_catalog_alone_tells_of_has_not_ended_without_it(self) -> None:
+        told = ["last_run_failed", "slot_missed:daily", "copy_damaged:local", "drill_failed"]
+        known = after(*map(finding, told), finding("disk_low:local"))
+        away = finding("no_catalog")
+
+        while_away = look(known, away)
+        back = look(while_away.record)
+
+        assert (raised(while_away), cleared(while_away)) == (["no_catalog"], ["disk_low:local"])
+        assert sorted(cleared(back)) == sorted([*told, "no_catalog"])
+
     def test_nothing_ends_in_a_look_that_failed(self) -> None:
         known = after(finding("a"))
 

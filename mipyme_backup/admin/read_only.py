@@ -1,0 +1,48 @@
+"""What the pages of the catalog share: nobody adds, changes or deletes its rows by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from mipyme_backup.admin.addresses import address
+from mipyme_backup.models import Backup
+
+STYLES = {"all": ("mipyme_backup/admin.css",)}
+
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Any]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+
+class ReadOnlyAdmin(_ModelAdmin):
+    """Rows to be looked at; `catalog` alone writes them."""
+
+    actions = None
+    list_per_page = 50
+    show_full_result_count = False
+
+    class Media:
+        css = STYLES
+
+    def link_to_backup(self, backup_id: str, name: str) -> SafeString:
+        """Return the name of a backup, as a link where the catalog and this admin have it."""
+        found = Backup.objects.filter(backup_id=backup_id).values_list("pk", flat=True).first()
+        url = address("backup", found, self.admin_site.name) if found is not None else None
+        return format_html('<a href="{}">{}</a>', url, name) if url else format_html("{}", name)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False

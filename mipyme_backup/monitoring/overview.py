@@ -1,0 +1,360 @@
+"""All that the page of the admin shows: from the last look, the catalog and the settings.
+
+Nothing is looked at for it, so a destination that is away or slow is nothing to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+from mipyme_backup import catalog_reading
+from mipyme_backup.catalog import needed
+from mipyme_backup.catalog_reading import MADE, PastDrill, Run, RunDetails
+from mipyme_backup.errors import CatalogError
+from mipyme_backup.messages import Message
+from mipyme_backup.monitoring.contents import SavedContent, saved_contents
+from mipyme_backup.monitoring.last_look import LastLook
+from mipyme_backup.monitoring.timeline import Calendar, Point, calendars, last_of_each_day, trend
+from mipyme_backup.operations import scheduled
+from mipyme_backup.operations.scheduled import Coming
+from mipyme_backup.policy.checklist import Checklist, Entry
+from mipyme_backup.policy.checklist import checklist as checklist_of
+from mipyme_backup.policy.finding import LEVELS, Level
+from mipyme_backup.schedule import BACKUPS, JOBS, Attempts
+
+DAYS = 90
+NEWEST = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Age:
+    """How old the newest good backup is, against what may be lost; None of none.
+
+    `rpo` is the promise, `grace` how long a run takes, `most` the age that alerts.
+    """
+
+    name: str
+    finished_at: datetime
+    age: timedelta
+    rpo: timedelta
+    grace: timedelta
+    most: timedelta
+
+    @property
+    def level(self) -> Level:
+        if self.age > self.most:
+            return "critical"
+        return "ok" if self.age <= self.rpo + self.grace else "warning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """How long a restore takes, measured by the last drill and predicted, against the RTO."""
+
+    rto: timedelta
+    drill: PastDrill | None
+    predicted: timedelta | None
+    overdue: bool
+
+    @property
+    def measured(self) -> timedelta | None:
+        return timedelta(seconds=self.drill.seconds) if self.drill else None
+
+    @property
+    def level(self) -> Level:
+        known = [time for time in (self.measured, self.predicted) if time is not None]
+        failed = self.drill is not None and not self.drill.passed
+        return (
+            "warning" if failed or self.overdue or max(known, default=self.rto) > self.rto else "ok"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A destination as the last look saw it; `seen` is False where it was not looked at.
+
+    `free` and `total` are in bytes, None where they mean nothing.
+    """
+
+    name: str
+    configured: bool
+    seen: bool = False
+    where: str = ""
+    remote: bool = False
+    reachable: bool = False
+    writable: bool | None = None
+    error: str = ""
+    free: int | None = None
+    total: int | None = None
+    backups: int | None = None
+    low: bool = False
+
+    @property
+    def share_free(self) -> float | None:
+        return self.free / self.total if self.free is not None and self.total else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyCell:
+    """The copy of a backup on a destination; `status` is empty where there never was one."""
+
+    destination: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiesRow:
+    """One of the newest backups, with a cell for each of the places."""
+
+    run: RunDetails
+    cells: Sequence[CopyCell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promises:
+    """What the settings ask for. None stands for the policy's own contacts and checklist."""
+
+    project: str
+    rpo: timedelta
+    rto: timedelta
+    max_age: timedelta
+    destinations: Sequence[str]
+    schedule: Mapping[str, str | None]
+    contacts: Sequence[Mapping[str, str]] | None
+    review: date | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What the catalog knows: the `runs` of the last days, and the last drill.
+
+    `newest` are the last that made a backup, `daily` the last of each day that counts, both the
+    newest first; `good` is the newest that counts and has a good copy, with its manifest.
+    """
+
+    runs: Sequence[Run] = ()
+    newest: Sequence[RunDetails] = ()
+    daily: Sequence[RunDetails] = ()
+    good: RunDetails | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    drill: PastDrill | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """The page. `unreadable` says why the catalog could not be read, None where it could."""
+
+    now: datetime
+    promises: Promises
+    look: LastLook
+    past: Past
+    unreadable: Message | None
+    age: Age | None
+    recovery: Recovery
+    coming: Sequence[Coming]
+    coming_known: bool
+    calendars: Sequence[Calendar]
+    trend: Sequence[Point]
+    places: Sequence[Place]
+    copies: Sequence[CopiesRow]
+    saved: Sequence[SavedContent]
+    checklist: Checklist
+
+    @property
+    def level(self) -> Level:
+        """The worst of what the look found and of what the clock says since."""
+        age: Level = self.age.level if self.age else "critical"
+        return max(self.look.level, age, key=LEVELS.index)
+
+    @property
+    def newer_than_look(self) -> bool:
+        """Whether a backup has ended since the look, whose findings may be out of date."""
+        return bool(self.age and self.look.at and self.age.finished_at > self.look.at)
+
+
+def gather(
+    promises: Promises,
+    *,
+    look: LastLook,
+    state_dir: Path,
+    lines: Sequence[str],
+    now: datetime,
+    zone: tzinfo,
+) -> Overview:
+    """Read the catalog, and what `STATE_DIR` tells of the schedule; `lines` are the checklist's.
+
+    A web server may be kept from both: the overview tells so.
+    """
+    past, entries, unreadable = Past(), list[Entry](), None
+    try:
+        with needed():
+            past = _past(promises.project, now - timedelta(days=DAYS), zone)
+            entries = catalog_reading.checklist_entries(promises.project)
+    except CatalogError as error:
+        unreadable = error.message
+    known: Mapping[str, Attempts] | None = None
+    with contextlib.suppress(OSError):
+        known = scheduled.attempts(state_dir)
+    return overview(
+        promises,
+        look=look,
+        past=past,
+        unreadable=unreadable,
+        coming=scheduled.coming(known or {}, promises.schedule, now, zone),
+        coming_known=known is not None,
+        checklist=checklist_of(lines, entries),
+        now=now,
+        zone=zone,
+    )
+
+
+def _past(project: str, since: datetime, zone: tzinfo) -> Past:
+    """Read the catalog."""
+    runs = catalog_reading.runs_since(project, since)
+    newest = [run.pk for run in runs if run.status in MADE][:NEWEST]
+    daily = [run.pk for run in last_of_each_day(runs, zone)]
+    counting = sorted(
+        (run for run in runs if run.counts), key=lambda run: (run.sequence, run.at), reverse=True
+    )
+    candidates = [run.pk for run in counting[:NEWEST]]
+    known = catalog_reading.details_of({*newest, *daily, *candidates})
+    good = next((known[pk] for pk in candidates if pk in known and known[pk].good), None)
+    if good is None and (pk := catalog_reading.newest_good(project)) is not None:
+        good = catalog_reading.details_of([pk]).get(pk)
+    return Past(
+        runs=runs,
+        newest=[known[pk] for pk in newest if pk in known],
+        daily=[known[pk] for pk in daily if pk in known],
+        good=good,
+        manifest=catalog_reading.manifest_of(good.pk) if good else {},
+        drill=catalog_reading.last_drill(),
+    )
+
+
+def overview(
+    promises: Promises,
+    *,
+    look: LastLook,
+    past: Past,
+    unreadable: Message | None,
+    coming: Sequence[Coming],
+    coming_known: bool,
+    checklist: Checklist,
+    now: datetime,
+    zone: tzinfo,
+) -> Overview:
+    """Put together what the page shows; `coming_known` says whether the last runs are known."""
+    copies = _copies(promises.destinations, past.newest)
+    kinds = [kind for kind in JOBS if kind in BACKUPS and promises.schedule.get(kind)]
+    return Overview(
+        now=now,
+        promises=promises,
+        look=look,
+        past=past,
+        unreadable=unreadable,
+        age=_age(promises, look, past, now),
+        recovery=_recovery(promises, look, past),
+        coming=sorted(
+            coming, key=lambda job: (job.next_slot is None, job.next_slot or now, job.job)
+        ),
+        coming_known=coming_known,
+        calendars=calendars(
+            past.runs, kinds, today=now.astimezone(zone).date(), days=DAYS, zone=zone
+        ),
+        trend=trend(past.daily),
+        places=_places(promises, look, copies),
+        copies=copies,
+        saved=saved_contents(past.manifest),
+        checklist=checklist,
+    )
+
+
+def _age(promises: Promises, look: LastLook, past: Past, now: datetime) -> Age | None:
+    """Return the age of the newest good backup.
+
+    The look saw the destinations themselves, so of what had ended by then it knows best; one that
+    failed saw none.
+    """
+    seen, good = look.facts.get("newest_good"), past.good
+    ended = good.finished_at if good is not None else None
+    saw = look.at if look.facts.get("destinations") else None
+    if good is not None and ended is not None and (saw is None or ended > saw):
+        return _age_of(promises, good.name, ended, now, good.seconds or 0)
+    if not seen:
+        return None
+    finished = datetime.fromisoformat(seen["finished_at"])
+    took = good.seconds if good is not None and good.backup_id == seen["id"] else 0
+    return _age_of(promises, seen["name"], finished, now, took or 0)
+
+
+def _age_of(
+    promises: Promises, name: str, finished_at: datetime, now: datetime, seconds: float
+) -> Age:
+    return Age(
+        name=name,
+        finished_at=finished_at,
+        age=max(now - finished_at, timedelta()),
+        rpo=promises.rpo,
+        grace=timedelta(seconds=seconds),
+        most=promises.max_age,
+    )
+
+
+def _recovery(promises: Promises, look: LastLook, past: Past) -> Recovery:
+    seconds = look.facts.get("predicted_restore_seconds")
+    return Recovery(
+        rto=promises.rto,
+        drill=past.drill,
+        predicted=None if seconds is None else timedelta(seconds=seconds),
+        overdue=any(finding.id == "drill_overdue" for finding in look.findings),
+    )
+
+
+def _copies(destinations: Sequence[str], newest: Sequence[RunDetails]) -> list[CopiesRow]:
+    """Return a row for each of the newest backups, with those destinations first that are set."""
+    names = dict.fromkeys([*destinations, *(name for run in newest for name in run.copies)])
+    return [
+        CopiesRow(run=run, cells=[_cell(name, run.copies.get(name)) for name in names])
+        for run in newest
+    ]
+
+
+def _cell(destination: str, copy: tuple[str, str] | None) -> CopyCell:
+    status, error = copy or ("", "")
+    return CopyCell(destination=destination, status=status, error=error)
+
+
+def _places(promises: Promises, look: LastLook, copies: Iterable[CopiesRow]) -> list[Place]:
+    seen: Mapping[str, Mapping[str, Any]] = look.facts.get("destinations", {})
+    held = [cell.destination for row in copies for cell in row.cells]
+    names = dict.fromkeys([*promises.destinations, *held])
+    found = {finding.id for finding in look.findings}
+    return [
+        _place(name, name in promises.destinations, seen.get(name), f"disk_low:{name}" in found)
+        for name in names
+    ]
+
+
+def _place(name: str, configured: bool, seen: Mapping[str, Any] | None, low: bool) -> Place:
+    if seen is None:
+        return Place(name=name, configured=configured)
+    return Place(
+        name=name,
+        configured=configured,
+        seen=True,
+        where=seen["place"],
+        remote=seen["remote"],
+        reachable=seen["reachable"],
+        writable=seen["writable"],
+        error=seen["error"] or "",
+        free=seen["free_bytes"],
+        total=seen["total_bytes"],
+        backups=seen["backups"] if seen["reachable"] else None,
+        low=low,
+    )
