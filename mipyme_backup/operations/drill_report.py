@@ -13,7 +13,6 @@ from django.template import Context, Engine
 from django.utils import timezone
 from django.utils.translation import gettext, override
 
-from mipyme_backup.drills.job import Step
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
