@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 
 from mipyme_backup.drills.job import Database, Job
 from mipyme_backup.drills.overrides import UNREACHABLE, apply, check, overrides
@@ -123,6 +123,10 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    # An app that is made becomes the current one, or the default, for the whole process.
+    state: Any = _state
+    monkeypatch.setattr(state, "default_app", state.default_app)
+    monkeypatch.setattr(state._tls, "current_app", state._tls.current_app)
     yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == folder.name]:
         del sys.modules[name]
