@@ -5,7 +5,6 @@ Nothing is looked at for it, so a destination that is away or slow is nothing to
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
@@ -199,7 +198,7 @@ def gather(
     except CatalogError as error:
         unreadable = error.message
     known: Mapping[str, Attempts] | None = None
-    with contextlib.suppress(OSError):
+    if scheduled.can_be_read(state_dir):
         known = scheduled.attempts(state_dir)
     return overview(
         promises,

@@ -79,6 +79,17 @@ def attempts(state_dir: Path) -> dict[str, Attempts]:
     return {job: tried for job, tried in read.items() if tried is not None}
 
 
+def can_be_read(state_dir: Path) -> bool:
+    """Say whether this process may know what became of the jobs; that none ran yet, it may."""
+    try:
+        os.close(os.open(state_dir / FOLDER, os.O_RDONLY | os.O_DIRECTORY))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def coming(
     known: Mapping[str, Attempts],
     expressions: Mapping[str, str | None],

@@ -20,6 +20,7 @@ from tests.e2e.project import REPOSITORY, Project, sqlite_project
 
 SECONDS = 90
 VISIBILITY = 3
+LARGE = 400 * 2**20
 
 APP = """\
 import os, sys
@@ -104,7 +105,7 @@ def test_what_never_passes_is_not_tried_again(shop: Project) -> None:
 def test_worker_that_is_killed(shop: Project) -> None:
     """Its message comes back; what it left is tidied up; there is one backup, and it is good."""
     slot = "2026-07-15T02:00:00+02:00"
-    (shop.media / "large").write_bytes(os.urandom(64 * 2**20))  # it takes a while
+    (shop.media / "large").write_bytes(os.urandom(LARGE))  # it takes a while
 
     with _celery(shop, "worker", "--concurrency", "1") as worker:
         _send(shop, f"run_job.delay(job='daily', slot={slot!r})")
@@ -127,7 +128,7 @@ def test_worker_that_is_killed(shop: Project) -> None:
 def test_worker_that_sleeps_longer_than_its_message(shop: Project) -> None:
     """Stopped in the middle, while another one is sent the same slot, and woken."""
     slot = "2026-07-15T02:00:00+02:00"
-    (shop.media / "large").write_bytes(os.urandom(64 * 2**20))
+    (shop.media / "large").write_bytes(os.urandom(LARGE))
     one_at_a_time = ("--concurrency", "1", "--prefetch-multiplier", "1")  # takes no second message
 
     with _celery(shop, "worker", *one_at_a_time) as worker:
@@ -257,4 +258,4 @@ def _wait(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.2)
+        time.sleep(0.02)
