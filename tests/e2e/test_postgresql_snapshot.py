@@ -503,7 +503,7 @@ def test_a_client_of_another_version_is_refused_with_both_versions(
         with pytest.raises(PreflightError) as caught:
             preflight("default", settings_dict, bin_dir=workdir)
     assert str(postgresql_server.major) in str(caught.value)
-    assert f"11.22 in {workdir}" in str(caught.value)
+    assert f"11.22 ({workdir})" in str(caught.value)
     assert f"postgresql-client-{postgresql_server.major}" in str(caught.value.hint)
 
 
