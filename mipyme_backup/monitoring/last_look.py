@@ -68,8 +68,8 @@ def read(
 ) -> LastLook:
     """Return the last look at `project`.
 
-    It is too old where more than a slot of `expression` in `zone` has passed since; without an
-    expression, where it is older than `max_age`.
+    It is too old where a slot of `expression` in `zone` has come since, longer than GRACE ago;
+    without an expression, where it is older than `max_age`.
     """
     try:
         document = catalog.last_look(project)
