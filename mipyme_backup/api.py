@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings as django_settings
 
-from mipyme_backup import catalog_reading, conf
-from mipyme_backup.catalog import Catalog, needed
+from mipyme_backup import conf
+from mipyme_backup.catalog import Catalog, needed, reading
 from mipyme_backup.encryption.passphrase import read_secret
 from mipyme_backup.errors import (
     AlertError,
@@ -533,7 +533,7 @@ def mark_checklist(*, action: checklists.Action, line: str = "", by: str) -> boo
     """
     settings = conf.load()
     with needed():
-        entries = catalog_reading.checklist_entries(settings.project)
+        entries = reading.checklist_entries(settings.project)
     now = checklists.checklist(_checklist_lines(settings), entries)
     if not now.needs(action, line):
         if action != "began" and line not in now.texts:

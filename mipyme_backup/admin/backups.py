@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from mipyme_backup.admin import marks
 from mipyme_backup.admin.read_only import ReadOnlyAdmin
 from mipyme_backup.catalog import needed
-from mipyme_backup.catalog_reading import manifest_before
+from mipyme_backup.catalog.reading import manifest_before
 from mipyme_backup.errors import CatalogError
 from mipyme_backup.models import Backup, Copy
 from mipyme_backup.monitoring.contents import (

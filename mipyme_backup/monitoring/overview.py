@@ -11,9 +11,9 @@ from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup import catalog_reading
-from mipyme_backup.catalog import needed
-from mipyme_backup.catalog_reading import MADE, PastDrill, Run, RunDetails
+from mipyme_backup.catalog import needed, reading
+from mipyme_backup.catalog.reading import PastDrill, Run, RunDetails
+from mipyme_backup.catalog.selection import MADE
 from mipyme_backup.errors import CatalogError
 from mipyme_backup.messages import Message
 from mipyme_backup.monitoring.contents import SavedContent, saved_contents
@@ -194,7 +194,7 @@ def gather(
     try:
         with needed():
             past = _past(promises.project, now - timedelta(days=DAYS), zone)
-            entries = catalog_reading.checklist_entries(promises.project)
+            entries = reading.checklist_entries(promises.project)
     except CatalogError as error:
         unreadable = error.message
     known: Mapping[str, Attempts] | None = None
@@ -215,24 +215,24 @@ def gather(
 
 def _past(project: str, since: datetime, zone: tzinfo) -> Past:
     """Read the catalog."""
-    runs = catalog_reading.runs_since(project, since)
+    runs = reading.runs_since(project, since)
     newest = [run.pk for run in runs if run.status in MADE][:NEWEST]
     daily = [run.pk for run in last_of_each_day(runs, zone)]
     counting = sorted(
         (run for run in runs if run.counts), key=lambda run: (run.sequence, run.at), reverse=True
     )
     candidates = [run.pk for run in counting[:NEWEST]]
-    known = catalog_reading.details_of({*newest, *daily, *candidates})
+    known = reading.details_of({*newest, *daily, *candidates})
     good = next((known[pk] for pk in candidates if pk in known and known[pk].good), None)
-    if good is None and (pk := catalog_reading.newest_good(project)) is not None:
-        good = catalog_reading.details_of([pk]).get(pk)
+    if good is None and (pk := reading.newest_good(project)) is not None:
+        good = reading.details_of([pk]).get(pk)
     return Past(
         runs=runs,
         newest=[known[pk] for pk in newest if pk in known],
         daily=[known[pk] for pk in daily if pk in known],
         good=good,
-        manifest=catalog_reading.manifest_of(good.pk) if good else {},
-        drill=catalog_reading.last_drill(),
+        manifest=reading.manifest_of(good.pk) if good else {},
+        drill=reading.last_drill(),
     )
 
 

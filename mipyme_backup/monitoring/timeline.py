@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 
-from mipyme_backup.catalog_reading import Run, RunDetails
+from mipyme_backup.catalog.reading import Run, RunDetails
 
 OUTCOMES = ("none", "failed", "running", "partial", "complete")
 """What may become of a day, in the order in which the better one counts."""

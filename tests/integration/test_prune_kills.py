@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from mipyme_backup import api
+from mipyme_backup import api, catalog
 from mipyme_backup.models import Backup, Copy
 from tests import services
 from tests.faulty import Dying, FailingOnce
@@ -26,7 +26,12 @@ from tests.unit.sources.forks import killed_at_line
 __all__ = ["history"]
 DYING = "tests.faulty.Dying"
 FAILING = "tests.faulty.FailingOnce"
-LINES = ("operations/deleting.py", "operations/leftovers.py", "destinations/local.py", "catalog.py")
+LINES = (
+    "operations/deleting.py",
+    "operations/leftovers.py",
+    "destinations/local.py",
+    *map(str, Path(catalog.__file__).parent.glob("*.py")),
+)
 SAMPLE = 8
 KEPT = {70, 10, 1}
 Reset = Callable[[], None]

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mipyme_backup.catalog_reading import Run, RunDetails
+from mipyme_backup.catalog.reading import Run, RunDetails
 from mipyme_backup.monitoring.timeline import Calendar, calendars, last_of_each_day, trend
 
 MADRID = ZoneInfo("Europe/Madrid")

@@ -13,12 +13,10 @@ from typing import Any, cast
 from django.db.models import Exists, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
-from mipyme_backup.catalog import ours
+from mipyme_backup.catalog.selection import MADE, ours
 from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill
 from mipyme_backup.policy.checklist import Action, Entry
 from mipyme_backup.policy.status_facts import DrillFacts
-
-MADE = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
 
 
 @dataclass(frozen=True, slots=True)

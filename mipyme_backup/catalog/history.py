@@ -1,0 +1,87 @@
+"""The history that a restore keeps: out of the database that it replaces, into the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Model
+from django.db.models.base import ModelState
+
+from mipyme_backup.catalog.guards import Guarded, optional, otherwise
+from mipyme_backup.catalog.selection import has_table
+from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill, Look, Restore
+
+OTHERS: tuple[type[Restore] | type[Drill] | type[Look] | type[ChecklistEntry], ...] = (
+    Restore,
+    Drill,
+    Look,
+    ChecklistEntry,
+)
+"""What stands for itself, and is no cache of what the destinations hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Rows of the catalog, out of a database that is about to be replaced.
+
+    `others` are those of `OTHERS`, in its order, of the tables that were there.
+    """
+
+    backups: Sequence[Backup] = ()
+    copies: Sequence[Copy] = ()
+    others: Sequence[Restore | Drill | Look | ChecklistEntry] = ()
+
+
+class Handover(Guarded):
+    """The rows, taken along."""
+
+    @otherwise(History)
+    def history(self) -> History:
+        """Return what the live catalog knows of the past; empty where it cannot be read."""
+        return History(
+            backups=[*Backup.objects.all()],
+            copies=[*Copy.objects.select_related("backup")],
+            others=[
+                row
+                for model in OTHERS
+                if has_table(model, "default")
+                for row in model._default_manager.all()
+            ],
+        )
+
+    @optional
+    def add_history(self, history: History, using: str = "default") -> None:
+        """Put the history into the database `using`, whose catalog is empty."""
+        with transaction.atomic(using=using):
+            _add_rows(Backup, history.backups, using)
+            for model in OTHERS:
+                if has_table(model, using):
+                    rows = [row for row in history.others if isinstance(row, model)]
+                    _add_rows(model, rows, using)
+            _add_copies(history.copies, using)
+
+
+def _add_rows(model: type[Model], rows: Iterable[Model], using: str) -> None:
+    model._default_manager.using(using).bulk_create(map(_unsaved, rows), batch_size=500)
+
+
+def _add_copies(copies: Iterable[Copy], using: str) -> None:
+    """Add what is known of each copy, so that a failed or damaged one is not forgotten."""
+    backups = dict(Backup.objects.using(using).values_list("backup_id", "pk"))
+    rows = []
+    for known in copies:
+        row = _unsaved(known)
+        row.backup_id = backups[known.backup.backup_id]
+        rows.append(row)
+    Copy.objects.using(using).bulk_create(rows, batch_size=500)
+
+
+def _unsaved(row: Any) -> Any:
+    fresh = copy(row)
+    fresh.pk = None
+    fresh._state = ModelState()
+    return fresh

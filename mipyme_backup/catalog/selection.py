@@ -1,0 +1,21 @@
+"""Which rows a question is about."""
+
+from __future__ import annotations
+
+from django.db import connections
+from django.db.models import Model, Q
+
+from mipyme_backup.models import Backup
+
+MADE = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
+"""The statuses of a run that made a backup."""
+
+
+def ours(project: str) -> Q:
+    """Those of a project, not of others in the same place; a failed run has no manifest."""
+    return Q(manifest__project=project) | Q(manifest={})
+
+
+def has_table(model: type[Model], using: str) -> bool:
+    """Say whether the table is there: backups, and databases before `migrate`, may be older."""
+    return model._meta.db_table in connections[using].introspection.table_names()
