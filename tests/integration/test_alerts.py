@@ -599,7 +599,7 @@ class TestHeartbeat:
         def broken(**_options: Any) -> Any:
             raise RuntimeError(f"https://user:{TOKEN}@inside.example.org")
 
-        monkeypatch.setattr(api, "backup", broken)
+        monkeypatch.setattr("mipyme_backup.api.scheduling.backup", broken)
 
         api.run_job(job="daily", slot=datetime(2026, 7, 1, tzinfo=UTC))
 

@@ -210,7 +210,8 @@ def test_no_destination_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "scandir", _forbidden)
-        patched.setattr("mipyme_backup.api.build_project", _forbidden)
+        for module in ("showing", "watching"):
+            patched.setattr(f"mipyme_backup.api.{module}.build_project", _forbidden)
         assert api.overview().level == "ok"
 
 

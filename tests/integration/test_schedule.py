@@ -158,7 +158,7 @@ class TestRunDue:
         self, backups: Path, monkeypatch: Any
     ) -> None:
         run_due(MORNING)
-        monkeypatch.setattr(api, "watch", lambda: 1 / 0)
+        monkeypatch.setattr("mipyme_backup.api.scheduling.watch", lambda: 1 / 0)
 
         at_night = run_due(datetime(2026, 7, 16, 2, 0, tzinfo=MADRID))
 

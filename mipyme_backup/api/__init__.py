@@ -1,0 +1,108 @@
+"""The public Python API: what the commands, tasks and pages call, and what other code may.
+
+Every function is keyword-only, reads the settings, builds the parts, calls an operation, and
+returns a frozen result whose ``to_dict()`` is what ``--json`` prints. All errors are
+`mipyme_backup.errors.BackupError`.
+"""
+
+from __future__ import annotations
+
+from mipyme_backup.api.given import Silent
+from mipyme_backup.api.keeping import (
+    KINDS,
+    LABEL_LENGTH,
+    Listed,
+    backup,
+    backups,
+    complete,
+    guards_migrations,
+    pin,
+    preflight,
+    prune,
+    verify,
+)
+from mipyme_backup.api.restoring import drill, note_drill, restore, undo_restore
+from mipyme_backup.api.scheduling import coming, due, run_due, run_job
+from mipyme_backup.api.showing import (
+    Objectives,
+    last_look,
+    mark_checklist,
+    objectives,
+    overview,
+    recovery_sheet,
+)
+from mipyme_backup.api.watching import (
+    STATUS_SECONDS,
+    alert_channels,
+    heartbeat,
+    is_monitor,
+    status,
+    test_alert,
+    watch,
+)
+from mipyme_backup.monitoring.delivery import Delivery
+from mipyme_backup.monitoring.last_look import LastLook
+from mipyme_backup.monitoring.notifications import Watched
+from mipyme_backup.monitoring.overview import Overview
+from mipyme_backup.monitoring.status import Status
+from mipyme_backup.operations.backup import BackupResult
+from mipyme_backup.operations.drill import DrillResult
+from mipyme_backup.operations.pins import PinResult
+from mipyme_backup.operations.prune import PruneResult
+from mipyme_backup.operations.restore import RestoreResult
+from mipyme_backup.operations.scheduled import Coming, Outcome
+from mipyme_backup.operations.verify import Verified
+from mipyme_backup.parts import build_project, check_parts
+from mipyme_backup.schedule import Due
+
+__all__ = [
+    "KINDS",
+    "LABEL_LENGTH",
+    "STATUS_SECONDS",
+    "BackupResult",
+    "Coming",
+    "Delivery",
+    "DrillResult",
+    "Due",
+    "LastLook",
+    "Listed",
+    "Objectives",
+    "Outcome",
+    "Overview",
+    "PinResult",
+    "PruneResult",
+    "RestoreResult",
+    "Silent",
+    "Status",
+    "Verified",
+    "Watched",
+    "alert_channels",
+    "backup",
+    "backups",
+    "build_project",
+    "check_parts",
+    "coming",
+    "complete",
+    "drill",
+    "due",
+    "guards_migrations",
+    "heartbeat",
+    "is_monitor",
+    "last_look",
+    "mark_checklist",
+    "note_drill",
+    "objectives",
+    "overview",
+    "pin",
+    "preflight",
+    "prune",
+    "recovery_sheet",
+    "restore",
+    "run_due",
+    "run_job",
+    "status",
+    "test_alert",
+    "undo_restore",
+    "verify",
+    "watch",
+]

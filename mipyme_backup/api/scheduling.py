@@ -1,0 +1,124 @@
+"""The schedule: what is due, what comes, and the work of each job."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from mipyme_backup import conf
+from mipyme_backup.api.given import Silent, zone
+from mipyme_backup.api.keeping import backup, prune
+from mipyme_backup.api.restoring import drill
+from mipyme_backup.api.watching import heartbeat, watch
+from mipyme_backup.errors import (
+    AlertError,
+    DestinationError,
+    KeyMissingError,
+    SlotDoneError,
+    UsageError,
+    reason_of,
+)
+from mipyme_backup.messages import _
+from mipyme_backup.operations import rolling, scheduled
+from mipyme_backup.operations.backup import BackupResult
+from mipyme_backup.operations.project import Progress
+from mipyme_backup.operations.scheduled import Coming, Outcome
+from mipyme_backup.parts import build_project
+from mipyme_backup.schedule import JOBS, Due
+from mipyme_backup.translation import in_project_language, said, translated
+
+
+def due(*, now: datetime | None = None) -> list[Due]:
+    """Return what the schedule has to be done now; `now` is aware, the present without it."""
+    settings = conf.load()
+    return scheduled.what_is_due(
+        settings.state_dir, settings.schedule, now or datetime.now(UTC), zone()
+    )
+
+
+def coming(*, now: datetime | None = None) -> list[Coming]:
+    """Return each job of the schedule with what became of its last slot, and its next one."""
+    settings = conf.load()
+    known = scheduled.attempts(settings.state_dir)
+    return scheduled.coming(known, settings.schedule, now or datetime.now(UTC), zone())
+
+
+def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Outcome:
+    """Do the work of a slot once, however often it is asked for; see `schedule.JOBS`.
+
+    A backup waits for the lock. An error is the outcome's; raises UsageError for an unknown job
+    and a naive slot.
+    """
+    if job not in JOBS or slot.tzinfo is None:
+        raise UsageError(
+            _("There is no job %(job)s with the slot %(slot)s."),
+            hint=_("Jobs: %(known)s. A slot is a moment with its time zone."),
+            job=job,
+            slot=slot,
+            known=", ".join(JOBS),
+        )
+    work = _works(progress or Silent())[job]
+    with in_project_language():
+        return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
+
+
+def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:
+    """Do what is due, once, one after the other; yields each outcome when it is there."""
+    for one in due():
+        yield run_job(job=one.job, slot=one.slot, progress=progress)
+
+
+def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
+    """Return what is done for the slot of each job."""
+    return {
+        "daily": lambda slot: _scheduled_backup("daily", slot, progress),
+        "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
+        "verify": lambda slot: rolling.run(build_project(), slot, progress),
+        "prune": lambda slot: _scheduled_prune(progress),
+        "status": lambda slot: _scheduled_look(),
+        "drill": lambda slot: _scheduled_drill(progress),
+    }
+
+
+def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupResult:
+    """Take the backup of a slot, with the heartbeat told of its start and its end."""
+    heartbeat("start", kind)
+    try:
+        result = backup(kind=kind, slot=slot, wait=True, progress=progress)
+    except SlotDoneError as error:
+        heartbeat("success", translated(error.message))
+        raise
+    except BaseException as error:
+        heartbeat("fail", f"{kind}: {said(reason_of(error))}")
+        raise
+    heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
+    return result
+
+
+def _scheduled_look() -> None:
+    """Look and tell; raises AlertError where a channel could not be told."""
+    for delivery in watch().deliveries:
+        if delivery.failed:
+            raise AlertError(
+                _("An alert to %(channel)s has not arrived: %(reason)s"),
+                hint=_("Send one by hand: manage.py backup_status --test-alert"),
+                channel=delivery.channel,
+                reason=delivery.error,
+            )
+
+
+def _scheduled_prune(progress: Progress) -> None:
+    """Prune; raises what kept a destination from it.
+
+    Where nothing may be pruned anywhere, another finding of `status` is to blame.
+    """
+    for pruned in prune(wait=True, progress=progress).destinations:
+        if isinstance(pruned.error, DestinationError):
+            raise pruned.error
+
+
+def _scheduled_drill(progress: Progress) -> None:
+    """Drill where this host can open its backups; what it finds is kept, and `status` tells."""
+    with contextlib.suppress(KeyMissingError):
+        drill(wait=True, progress=progress)
