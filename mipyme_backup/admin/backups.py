@@ -6,12 +6,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from mipyme_backup.admin import marks
-from mipyme_backup.admin.read_only import ReadOnlyAdmin
+from mipyme_backup.admin.contents import contents_rows
+from mipyme_backup.admin.read_only import ReadOnlyAdmin, RunAdmin
 from mipyme_backup.catalog import needed
 from mipyme_backup.catalog.reading import manifest_before
 from mipyme_backup.errors import CatalogError
@@ -29,7 +30,7 @@ MOST_ROWS = 500
 
 
 @admin.register(Backup)
-class BackupAdmin(ReadOnlyAdmin):
+class BackupAdmin(RunAdmin):
     """Each run, with what it saved, where its copies are, and what changed since the one before."""
 
     list_display = ("name", "state", "held", "began", "stored")
@@ -62,16 +63,8 @@ class BackupAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Backup]:
         return Backup.objects.defer("manifest").prefetch_related("copies")
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        backup = self.get_object(request, object_id)
-        known = _page_of(backup) if backup and self.has_view_permission(request, backup) else {}
-        return super().change_view(request, object_id, form_url, {**known, **(extra_context or {})})
+    def page_of(self, row: Backup) -> dict[str, Any]:
+        return _page_of(row)
 
     @admin.display(description=_("status"), ordering="status")
     def state(self, backup: Backup) -> SafeString:
@@ -85,22 +78,9 @@ class BackupAdmin(ReadOnlyAdmin):
     def kept(self, backup: Backup) -> str:
         return marks.yes_or_no(backup.pinned)
 
-    @admin.display(description=_("started"), ordering="started_at")
-    def began(self, backup: Backup) -> str:
-        return marks.moment(backup.started_at)
-
-    @admin.display(description=_("finished"))
-    def ended(self, backup: Backup) -> str:
-        return marks.moment(backup.finished_at)
-
     @admin.display(description=_("stands for"))
     def stands_for(self, backup: Backup) -> str:
         return marks.moment(backup.slot)
-
-    @admin.display(description=_("duration"))
-    def took(self, backup: Backup) -> str:
-        ended = backup.finished_at
-        return marks.duration((ended - backup.started_at).total_seconds() if ended else None)
 
     @admin.display(description=_("size"), ordering="raw_size")
     def data(self, backup: Backup) -> str:
@@ -177,19 +157,7 @@ def _page_of(backup: Backup) -> dict[str, Any]:
     manifest = backup.manifest
     contents, packs = saved_contents(manifest), packs_of(manifest)
     return {
-        "contents": [
-            {
-                "source": content.source,
-                "engine": content.engine,
-                "tables": marks.count(content.tables),
-                "rows": marks.count(content.rows),
-                "files": marks.count(content.files),
-                "raw": marks.size(content.raw_size),
-                "stored": marks.size(content.stored_size),
-                "left_out": content.left_out,
-            }
-            for content in contents
-        ],
+        "contents": contents_rows(contents),
         "copies": [
             {
                 "destination": copy.destination,

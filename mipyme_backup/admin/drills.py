@@ -6,20 +6,20 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from mipyme_backup import api
 from mipyme_backup.admin import marks
-from mipyme_backup.admin.read_only import ReadOnlyAdmin
+from mipyme_backup.admin.read_only import RunAdmin
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.models import Drill
 from mipyme_backup.operations import drill_report
 
 
 @admin.register(Drill)
-class DrillAdmin(ReadOnlyAdmin):
+class DrillAdmin(RunAdmin):
     """Whoever may change a drill writes its notes, and nothing else."""
 
     list_display = ("drill_id", "result", "began", "took", "noted", "backup_name")
@@ -49,16 +49,8 @@ class DrillAdmin(ReadOnlyAdmin):
     ) -> None:
         api.note_drill(drill_id=obj.drill_id, notes=obj.notes)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        drill = self.get_object(request, object_id)
-        known = _report(drill) if drill and self.has_view_permission(request, drill) else {}
-        return super().change_view(request, object_id, form_url, {**known, **(extra_context or {})})
+    def page_of(self, row: Drill) -> dict[str, Any]:
+        return _report(row)
 
     @admin.display(description=_("result"), ordering="passed")
     def result(self, drill: Drill) -> SafeString:
@@ -81,17 +73,9 @@ class DrillAdmin(ReadOnlyAdmin):
             return marks.mark(marks.GOOD, _("within %(rto)s") % {"rto": marks.duration(rto)})
         return marks.mark(marks.DOUBTFUL, _("longer than %(rto)s") % {"rto": marks.duration(rto)})
 
-    @admin.display(description=_("started"), ordering="started_at")
-    def began(self, drill: Drill) -> str:
-        return marks.moment(drill.started_at)
-
-    @admin.display(description=_("finished"))
-    def ended(self, drill: Drill) -> str:
-        return marks.moment(drill.finished_at)
-
     @admin.display(description=_("duration"), ordering="seconds")
-    def took(self, drill: Drill) -> str:
-        return marks.duration(drill.seconds)
+    def took(self, run: Drill) -> str:
+        return marks.duration(run.seconds)
 
     @admin.display(description=_("notes"))
     def noted(self, drill: Drill) -> str:

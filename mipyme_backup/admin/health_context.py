@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +10,11 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext as _
 
 from mipyme_backup.admin import charts, marks
-from mipyme_backup.models import Backup, Copy
-from mipyme_backup.monitoring.overview import Age, CopiesRow, Overview, Place, Recovery
-from mipyme_backup.monitoring.timeline import OUTCOMES, Calendar, Day, Point
+from mipyme_backup.admin.contents import contents_rows
+from mipyme_backup.admin.health_charts import calendar_context, kind_word, trend_context
+from mipyme_backup.models import Copy
+from mipyme_backup.monitoring.overview import Age, Overview, Recovery
+from mipyme_backup.monitoring.places import CopiesRow, Place
 from mipyme_backup.operations.drill_report import DISASTER
 from mipyme_backup.policy.finding import Level, age_text
 from mipyme_backup.schedule import JOB_TEXTS
@@ -46,13 +48,12 @@ def context_of(overview: Overview, address: Address) -> dict[str, Any]:
         "coming": _coming(overview),
         "coming_known": overview.coming_known,
         "days": len(overview.calendars[0].days) if overview.calendars else 0,
-        **_calendars(overview.calendars),
-        "trends": _trends(overview.trend),
-        "trend_rows": [_point(point) for point in reversed(overview.trend)],
+        **calendar_context(overview.calendars),
+        **trend_context(overview.trend),
         "places": [_place(place) for place in overview.places],
         "copies": [_copies(row, address) for row in overview.copies],
         "saved_name": overview.past.good.name if overview.past.good else None,
-        "saved": [_saved(content) for content in overview.saved],
+        "saved": contents_rows(overview.saved),
         "checklist": _checklist(overview),
         "contacts": overview.promises.contacts,
         "default_contacts": _default_contacts(),
@@ -160,103 +161,6 @@ def _coming(overview: Overview) -> list[dict[str, Any]]:
     return rows
 
 
-def _calendars(calendars: Sequence[Calendar]) -> dict[str, Any]:
-    words = {
-        "complete": _("complete"),
-        "partial": _("partial"),
-        "failed": _("failed"),
-        "running": _("running"),
-        "none": _("none"),
-    }
-    said: dict[tuple[str, int], str] = {}
-
-    def word(day: Day) -> str:
-        key = (day.outcome, day.runs)
-        if key not in said:
-            runs = ngettext("%(count)d run", "%(count)d runs", day.runs) % {"count": day.runs}
-            said[key] = words[day.outcome] + (f" ({runs})" if day.runs > 1 else "")
-        return said[key]
-
-    return {
-        "calendars": [_calendar(calendar, words, word) for calendar in calendars],
-        # Today first.
-        "calendar_rows": [
-            {"day": days[0].day, "outcomes": [*map(word, days)]}
-            for days in zip(*(reversed(calendar.days) for calendar in calendars), strict=True)
-        ],
-        "legend": [(charts.sample(outcome), words[outcome]) for outcome in reversed(OUTCOMES)],
-    }
-
-
-def _calendar(
-    calendar: Calendar, words: Mapping[str, str], word: Callable[[Day], str]
-) -> dict[str, Any]:
-    counts = ", ".join(f"{words[name]}: {count}" for name, count in calendar.counts.items())
-    kind = _kind(calendar.kind)
-    return {
-        "kind": kind,
-        "counts": counts,
-        "chart": charts.calendar(calendar, label=f"{kind}: {counts}", word=word),
-    }
-
-
-def _kind(kind: str) -> str:
-    return str(dict(Backup.Kind.choices).get(kind, kind))
-
-
-def _trends(points: Sequence[Point]) -> list[dict[str, Any]]:
-    if not points:
-        return []
-    moments = [point.at.timestamp() for point in points]
-    largest, longest = max(p.raw_size for p in points), max(p.seconds for p in points)
-    highest_stored = max(p.stored_size for p in points)
-    raw = charts.Series(name=_("data"), values=[p.raw_size for p in points], style="second")
-    stored = charts.Series(name=_("as stored"), values=[p.stored_size for p in points])
-    took = charts.Series(name=_("duration"), values=[p.seconds for p in points])
-    span = {"first": points[0].at, "last": points[-1].at}
-    return [
-        {
-            **span,
-            "title": _("Size"),
-            "highest": marks.size(max(largest, highest_stored)),
-            "lowest": marks.size(0),
-            "lines": [stored, raw],
-            "chart": charts.trend(
-                moments,
-                [stored, raw],
-                label=_("Size by day: the last is %(last)s as stored, of %(raw)s of data")
-                % {
-                    "last": marks.size(points[-1].stored_size),
-                    "raw": marks.size(points[-1].raw_size),
-                },
-            ),
-        },
-        {
-            **span,
-            "title": _("Duration"),
-            "highest": marks.duration(longest),
-            "lowest": marks.duration(0),
-            "lines": [took],
-            "chart": charts.trend(
-                moments,
-                [took],
-                label=_("Duration by day: the last took %(last)s")
-                % {"last": marks.duration(points[-1].seconds)},
-            ),
-        },
-    ]
-
-
-def _point(point: Point) -> dict[str, Any]:
-    return {
-        "at": marks.moment(point.at),
-        "name": point.name,
-        "raw": marks.size(point.raw_size),
-        "stored": marks.size(point.stored_size),
-        "seconds": marks.duration(point.seconds),
-    }
-
-
 def _place(place: Place) -> dict[str, Any]:
     share = place.share_free
     tone = marks.DOUBTFUL if place.low else marks.GOOD
@@ -292,7 +196,7 @@ def _copies(row: CopiesRow, address: Address) -> dict[str, Any]:
     return {
         "name": row.run.name,
         "url": address("backup", row.run.pk),
-        "kind": _kind(row.run.kind),
+        "kind": kind_word(row.run.kind),
         "at": marks.moment(row.run.started_at),
         "size": marks.size(row.run.stored_size),
         "cells": [
@@ -304,19 +208,6 @@ def _copies(row: CopiesRow, address: Address) -> dict[str, Any]:
             }
             for cell in row.cells
         ],
-    }
-
-
-def _saved(content: Any) -> dict[str, Any]:
-    return {
-        "source": content.source,
-        "engine": content.engine,
-        "tables": marks.count(content.tables),
-        "rows": marks.count(content.rows),
-        "files": marks.count(content.files),
-        "raw": marks.size(content.raw_size),
-        "stored": marks.size(content.stored_size),
-        "left_out": content.left_out,
     }
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
+from mipyme_backup.admin import marks
 from mipyme_backup.admin.addresses import address
-from mipyme_backup.models import Backup
+from mipyme_backup.models import Backup, Drill, Restore
 
 STYLES = {"all": ("mipyme_backup/admin.css",)}
 
@@ -38,6 +40,16 @@ class ReadOnlyAdmin(_ModelAdmin):
         url = address("backup", found, self.admin_site.name) if found is not None else None
         return format_html('<a href="{}">{}</a>', url, name) if url else format_html("{}", name)
 
+    def page_of(self, row: Any) -> dict[str, Any]:
+        """Return what the page of a row shows beside its fields."""
+        return {}
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        shown = {**self.page_of(context["original"]), **context}
+        return super().render_change_form(request, shown, *args, **kwargs)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -46,3 +58,20 @@ class ReadOnlyAdmin(_ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+class RunAdmin(ReadOnlyAdmin):
+    """Rows of what began, and ended unless it goes on: backups, restores, drills."""
+
+    @admin.display(description=_("started"), ordering="started_at")
+    def began(self, run: Backup | Restore | Drill) -> str:
+        return marks.moment(run.started_at)
+
+    @admin.display(description=_("finished"))
+    def ended(self, run: Backup | Restore | Drill) -> str:
+        return marks.moment(run.finished_at)
+
+    @admin.display(description=_("duration"))
+    def took(self, run: Backup | Restore | Drill) -> str:
+        ended = run.finished_at
+        return marks.duration((ended - run.started_at).total_seconds() if ended else None)

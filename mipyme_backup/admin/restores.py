@@ -7,12 +7,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from mipyme_backup.admin import marks
-from mipyme_backup.admin.read_only import ReadOnlyAdmin
+from mipyme_backup.admin.read_only import RunAdmin
 from mipyme_backup.models import Restore
 
 
 @admin.register(Restore)
-class RestoreAdmin(ReadOnlyAdmin):
+class RestoreAdmin(RunAdmin):
     list_display = ("restore_id", "state", "began", "took", "downtime", "backup_name")
     list_filter = ("status", "started_at")
     search_fields = ("restore_id", "backup_name", "backup_id", "safety_backup", "error")
@@ -30,19 +30,6 @@ class RestoreAdmin(ReadOnlyAdmin):
     @admin.display(description=_("status"), ordering="status")
     def state(self, restore: Restore) -> SafeString:
         return marks.status(restore.status, restore.get_status_display())
-
-    @admin.display(description=_("started"), ordering="started_at")
-    def began(self, restore: Restore) -> str:
-        return marks.moment(restore.started_at)
-
-    @admin.display(description=_("finished"))
-    def ended(self, restore: Restore) -> str:
-        return marks.moment(restore.finished_at)
-
-    @admin.display(description=_("duration"))
-    def took(self, restore: Restore) -> str:
-        ended = restore.finished_at
-        return marks.duration((ended - restore.started_at).total_seconds() if ended else None)
 
     @admin.display(description=_("downtime"), ordering="downtime_seconds")
     def downtime(self, restore: Restore) -> str:

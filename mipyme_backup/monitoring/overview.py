@@ -5,7 +5,7 @@ Nothing is looked at for it, so a destination that is away or slow is nothing to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -18,6 +18,7 @@ from mipyme_backup.errors import CatalogError
 from mipyme_backup.messages import Message
 from mipyme_backup.monitoring.contents import SavedContent, saved_contents
 from mipyme_backup.monitoring.last_look import LastLook
+from mipyme_backup.monitoring.places import CopiesRow, Place, copies_of, places_of
 from mipyme_backup.monitoring.timeline import Calendar, Point, calendars, last_of_each_day, trend
 from mipyme_backup.operations import scheduled
 from mipyme_backup.operations.scheduled import Coming
@@ -71,48 +72,6 @@ class Recovery:
         return (
             "warning" if failed or self.overdue or max(known, default=self.rto) > self.rto else "ok"
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A destination as the last look saw it; `seen` is False where it was not looked at.
-
-    `free` and `total` are in bytes, None where they mean nothing.
-    """
-
-    name: str
-    configured: bool
-    seen: bool = False
-    where: str = ""
-    remote: bool = False
-    reachable: bool = False
-    writable: bool | None = None
-    error: str = ""
-    free: int | None = None
-    total: int | None = None
-    backups: int | None = None
-    low: bool = False
-
-    @property
-    def share_free(self) -> float | None:
-        return self.free / self.total if self.free is not None and self.total else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopyCell:
-    """The copy of a backup on a destination; `status` is empty where there never was one."""
-
-    destination: str
-    status: str
-    error: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopiesRow:
-    """One of the newest backups, with a cell for each of the places."""
-
-    run: RunDetails
-    cells: Sequence[CopyCell]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +208,7 @@ def overview(
     zone: tzinfo,
 ) -> Overview:
     """Put together what the page shows; `coming_known` says whether the last runs are known."""
-    copies = _copies(promises.destinations, past.newest)
+    copies = copies_of(promises.destinations, past.newest)
     kinds = [kind for kind in JOBS if kind in BACKUPS and promises.schedule.get(kind)]
     return Overview(
         now=now,
@@ -267,7 +226,7 @@ def overview(
             past.runs, kinds, today=now.astimezone(zone).date(), days=DAYS, zone=zone
         ),
         trend=trend(past.daily),
-        places=_places(promises, look, copies),
+        places=places_of(promises.destinations, look, copies),
         copies=copies,
         saved=saved_contents(past.manifest),
         checklist=checklist,
@@ -312,48 +271,4 @@ def _recovery(promises: Promises, look: LastLook, past: Past) -> Recovery:
         drill=past.drill,
         predicted=None if seconds is None else timedelta(seconds=seconds),
         overdue=any(finding.id == "drill_overdue" for finding in look.findings),
-    )
-
-
-def _copies(destinations: Sequence[str], newest: Sequence[RunDetails]) -> list[CopiesRow]:
-    """Return a row for each of the newest backups, with those destinations first that are set."""
-    names = dict.fromkeys([*destinations, *(name for run in newest for name in run.copies)])
-    return [
-        CopiesRow(run=run, cells=[_cell(name, run.copies.get(name)) for name in names])
-        for run in newest
-    ]
-
-
-def _cell(destination: str, copy: tuple[str, str] | None) -> CopyCell:
-    status, error = copy or ("", "")
-    return CopyCell(destination=destination, status=status, error=error)
-
-
-def _places(promises: Promises, look: LastLook, copies: Iterable[CopiesRow]) -> list[Place]:
-    seen: Mapping[str, Mapping[str, Any]] = look.facts.get("destinations", {})
-    held = [cell.destination for row in copies for cell in row.cells]
-    names = dict.fromkeys([*promises.destinations, *held])
-    found = {finding.id for finding in look.findings}
-    return [
-        _place(name, name in promises.destinations, seen.get(name), f"disk_low:{name}" in found)
-        for name in names
-    ]
-
-
-def _place(name: str, configured: bool, seen: Mapping[str, Any] | None, low: bool) -> Place:
-    if seen is None:
-        return Place(name=name, configured=configured)
-    return Place(
-        name=name,
-        configured=configured,
-        seen=True,
-        where=seen["place"],
-        remote=seen["remote"],
-        reachable=seen["reachable"],
-        writable=seen["writable"],
-        error=seen["error"] or "",
-        free=seen["free_bytes"],
-        total=seen["total_bytes"],
-        backups=seen["backups"] if seen["reachable"] else None,
-        low=low,
     )
