@@ -116,6 +116,7 @@ class Settings:
     policy_review: date | None
     migrate_guard: bool
     monitoring_token_file: Path | None
+    admin_restore: bool
 
 
 def load() -> Settings:
@@ -156,6 +157,7 @@ def load() -> Settings:
         policy_review=parsed["POLICY_REVIEW"],
         migrate_guard=bool(parsed["MIGRATE_GUARD"]),
         monitoring_token_file=parsed["MONITORING_TOKEN_FILE"],
+        admin_restore=bool(parsed["ADMIN_RESTORE"]),
     )
 
 

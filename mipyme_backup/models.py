@@ -197,3 +197,58 @@ class ChecklistEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at}: {self.by}"
+
+
+class Task(models.Model):
+    """What somebody asked for in the admin, how far a worker is with it, and how it ended.
+
+    Nothing is ever taken away from it: it is the record of who did what, and why.
+    """
+
+    class Verb(models.TextChoices):
+        BACKUP = "backup", _("back up")
+        COMPLETE = "complete", _("complete copies")
+        VERIFY = "verify", _("verify")
+        DRILL = "drill", _("restore drill")
+        PIN = "pin", _("pin")
+        UNPIN = "unpin", _("take the pin away")
+        PLAN = "plan", _("plan a restore")
+        RESTORE = "restore", _("restore")
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        COMPLETE = "complete", _("complete")
+        PARTIAL = "partial", _("partial")
+        FAILED = "failed", _("failed")
+        ABANDONED = "abandoned", _("abandoned")
+
+    task_id = models.CharField(_("identifier"), max_length=32, unique=True)
+    verb = models.CharField(_("task"), max_length=16, choices=Verb)
+    status = models.CharField(_("status"), max_length=16, choices=Status)
+    backup_id = models.CharField(_("backup"), max_length=32, blank=True)
+    backup_name = models.CharField(_("name of the backup"), max_length=255, blank=True)
+    options = models.JSONField(_("options"), default=dict)
+    asked_by = models.CharField(_("asked by"), max_length=255)
+    asked_at = models.DateTimeField(_("asked"))
+    reason = models.TextField(_("reason"), blank=True)
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    seen_at = models.DateTimeField(_("last sign of life"), null=True, blank=True)
+    step = models.TextField(_("step"), blank=True)
+    step_at = models.DateTimeField(_("step began"), null=True, blank=True)
+    done_bytes = models.PositiveBigIntegerField(_("bytes done"), default=0)
+    total_bytes = models.PositiveBigIntegerField(_("bytes in all"), null=True, blank=True)
+    result = models.JSONField(_("result"), default=dict)
+    error = models.TextField(_("error"), blank=True)
+    hint = models.TextField(_("what to do"), blank=True)
+
+    class Meta:
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
+        ordering = ("-pk",)
+        default_permissions = ("view",)
+        indexes = (models.Index(fields=["status"], name="mipyme_backup_task_status"),)
+
+    def __str__(self) -> str:
+        return f"{self.get_verb_display()}, {self.asked_at:%Y-%m-%d %H:%M}"

@@ -17,6 +17,7 @@ from celery.utils.log import get_task_logger
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError, SlotDoneError
 from mipyme_backup.operations.verify import Level
+from mipyme_backup.queue import RUN_TASK
 from mipyme_backup.schedule import EVERY, RUN_DUE_TASK
 from mipyme_backup.translation import in_project_language, translated
 
@@ -75,6 +76,12 @@ def run_job(self: Task[Any, Any], *, job: str, slot: str) -> dict[str, Any]:
         logger.error("%s of %s failed: %s", job, slot, outcome.error)
     with in_project_language():
         return outcome.to_dict()
+
+
+@shared_task(name=RUN_TASK, **OPTIONS)
+def run_task(self: Task[Any, Any], *, task_id: str) -> dict[str, Any]:
+    """Do what was asked for in the admin, once; how it ended stands in the task's row."""
+    return _tried(self, lambda: {"status": api.run_task(task_id=task_id)})
 
 
 @shared_task(name="mipyme_backup.backup", **OPTIONS)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
 
-from mipyme_backup.admin import marks
+from mipyme_backup.admin import asking, marks
 from mipyme_backup.admin.contents import contents_rows
 from mipyme_backup.admin.read_only import ReadOnlyAdmin, RunAdmin
 from mipyme_backup.catalog import needed
@@ -24,6 +29,12 @@ from mipyme_backup.monitoring.contents import (
     rows_of,
     saved_contents,
 )
+
+VERBS = ("verify", "drill", "pin", "unpin", "plan")
+"""What may be asked for a whole backup; ``complete`` is asked for a copy."""
+
+RESENT = (Copy.Status.FAILED, Copy.Status.MISSING, Copy.Status.DAMAGED, Copy.Status.PENDING)
+"""The copies that can be sent again from a good one."""
 
 MOST_ROWS = 500
 """How many volumes, packs or tables a page shows; the manifest has them all."""
@@ -63,8 +74,38 @@ class BackupAdmin(RunAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Backup]:
         return Backup.objects.defer("manifest").prefetch_related("copies")
 
-    def page_of(self, row: Backup) -> dict[str, Any]:
-        return _page_of(row)
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.ask_view)
+        return [
+            path("<int:pk>/ask/", view, name="mipyme_backup_backup_ask"),
+            *super().get_urls(),
+        ]
+
+    @method_decorator([csrf_protect, require_POST])
+    def ask_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Ask a worker for what concerns one backup, or one of its copies."""
+        name = request.POST.get("complete", "")
+        verb = "complete" if name else request.POST.get("verb", "")
+        if verb not in (*VERBS, "complete") or not self.has_view_permission(request):
+            raise PermissionDenied
+        backup = self.get_object(request, str(pk))
+        if backup is None:
+            raise Http404
+        if name and not backup.copies.filter(destination=name).exists():
+            raise Http404
+        return asking.ask(
+            request,
+            self.admin_site,
+            verb,
+            back=reverse(
+                "admin:mipyme_backup_backup_change", args=[pk], current_app=self.admin_site.name
+            ),
+            backup=asking.Named(id=backup.backup_id, name=backup.name),
+            options={"destination": name} if name else {},
+        )
+
+    def page_of(self, request: HttpRequest, row: Backup) -> dict[str, Any]:
+        return {**_page_of(row), "verbs": _verbs(row, request)}
 
     @admin.display(description=_("status"), ordering="status")
     def state(self, backup: Backup) -> SafeString:
@@ -153,6 +194,14 @@ class CopyAdmin(ReadOnlyAdmin):
         return copy.error or marks.NOTHING
 
 
+def _verbs(backup: Backup, request: HttpRequest) -> frozenset[str]:
+    """Return what may be asked for this backup: nothing of one that was not made, or is gone."""
+    there = [copy for copy in backup.copies.all() if copy.status != Copy.Status.PRUNED]
+    if not backup.manifest or not there:
+        return frozenset()
+    return asking.verbs_of(request) - {"pin" if backup.pinned else "unpin"}
+
+
 def _page_of(backup: Backup) -> dict[str, Any]:
     manifest = backup.manifest
     contents, packs = saved_contents(manifest), packs_of(manifest)
@@ -164,6 +213,7 @@ def _page_of(backup: Backup) -> dict[str, Any]:
                 "mark": marks.status(copy.status, copy.get_status_display()),
                 "verified": marks.moment(copy.verified_at),
                 "error": copy.error,
+                "resent": copy.status in RESENT,
             }
             for copy in backup.copies.all()
         ],

@@ -22,13 +22,13 @@ from mipyme_backup.operations import drill_report
 class DrillAdmin(RunAdmin):
     """Whoever may change a drill writes its notes, and nothing else."""
 
-    list_display = ("drill_id", "result", "began", "took", "noted", "backup_name")
+    list_display = ("drill_id", "result", "began", "measured", "noted", "backup_name")
     list_filter = ("passed", "started_at")
     search_fields = ("drill_id", "backup_name", "backup_id", "destination", "notes")
     date_hierarchy = "started_at"
     fieldsets = (
         (None, {"fields": ("result", "of", "destination")}),
-        (_("When"), {"fields": ("began", "ended", "took", "against_rto")}),
+        (_("When"), {"fields": ("began", "ended", "measured", "against_rto")}),
         (_("Notes"), {"fields": ("notes",)}),
     )
     readonly_fields = (
@@ -37,7 +37,7 @@ class DrillAdmin(RunAdmin):
         "destination",
         "began",
         "ended",
-        "took",
+        "measured",
         "against_rto",
     )
 
@@ -49,7 +49,7 @@ class DrillAdmin(RunAdmin):
     ) -> None:
         api.note_drill(drill_id=obj.drill_id, notes=obj.notes)
 
-    def page_of(self, row: Drill) -> dict[str, Any]:
+    def page_of(self, request: HttpRequest, row: Drill) -> dict[str, Any]:
         return _report(row)
 
     @admin.display(description=_("result"), ordering="passed")
@@ -74,7 +74,7 @@ class DrillAdmin(RunAdmin):
         return marks.mark(marks.DOUBTFUL, _("longer than %(rto)s") % {"rto": marks.duration(rto)})
 
     @admin.display(description=_("duration"), ordering="seconds")
-    def took(self, run: Drill) -> str:
+    def measured(self, run: Drill) -> str:
         return marks.duration(run.seconds)
 
     @admin.display(description=_("notes"))

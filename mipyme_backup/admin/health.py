@@ -15,15 +15,20 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
 from mipyme_backup import api
+from mipyme_backup.admin import asking, by_hand
 from mipyme_backup.admin.addresses import address
 from mipyme_backup.admin.health_context import context_of
-from mipyme_backup.admin.read_only import ReadOnlyAdmin
+from mipyme_backup.admin.read_only import STYLES, ReadOnlyAdmin
+from mipyme_backup.admin.task_context import context_of as task_context_of
+from mipyme_backup.admin.tasks import SCRIPT, sees_tasks
 from mipyme_backup.errors import BackupError
 from mipyme_backup.models import BackupHealth
 from mipyme_backup.policy.checklist import Action
 from mipyme_backup.translation import translated
 
 ACTIONS: tuple[Action, ...] = ("ticked", "cleared", "began")
+VERBS = ("backup", "verify", "drill")
+"""What the page has buttons for."""
 
 
 @admin.register(BackupHealth)
@@ -31,6 +36,10 @@ class BackupHealthAdmin(ReadOnlyAdmin):
     """One page in place of a list of rows. Who may change it ticks off the checklist."""
 
     template = "admin/mipyme_backup/health.html"
+
+    class Media:
+        css = STYLES
+        js = (SCRIPT,)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return admin.ModelAdmin.has_change_permission(self, request, obj)
@@ -41,6 +50,7 @@ class BackupHealthAdmin(ReadOnlyAdmin):
         return [
             path("", view(self.changelist_view), name=f"{name}_changelist"),
             path("checklist/", view(self.checklist_view), name=f"{name}_checklist"),
+            path("ask/", view(self.ask_view), name=f"{name}_ask"),
         ]
 
     @method_decorator(require_safe)
@@ -57,6 +67,7 @@ class BackupHealthAdmin(ReadOnlyAdmin):
             "media": self.media,
             "may_change": self.has_change_permission(request),
             **self._shown(request),
+            **self._buttons(request),
             **(extra_context or {}),
         }
         return TemplateResponse(request, self.template, context)
@@ -70,10 +81,31 @@ class BackupHealthAdmin(ReadOnlyAdmin):
             if action in request.POST:
                 self._mark(request, action, request.POST[action])
                 break
-        page = reverse(
+        return HttpResponseRedirect(f"{self._page()}#checklist")
+
+    @method_decorator([csrf_protect, require_POST])
+    def ask_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask a worker for a backup, a verification or a drill of the newest one."""
+        verb = request.POST.get("verb", "")
+        if verb not in VERBS:
+            raise PermissionDenied
+        label = request.POST.get("label", "").strip()
+        options = {"label": label} if verb == "backup" and label else {}
+        return asking.ask(request, self.admin_site, verb, back=self._page(), options=options)
+
+    def _page(self) -> str:
+        return reverse(
             "admin:mipyme_backup_backuphealth_changelist", current_app=self.admin_site.name
         )
-        return HttpResponseRedirect(f"{page}#checklist")
+
+    def _buttons(self, request: HttpRequest) -> dict[str, Any]:
+        verbs = [verb for verb in VERBS if asking.may(request, verb)]
+        return {
+            "verbs": verbs,
+            "takes_tasks": api.takes_tasks(),
+            "commands": [by_hand.command(verb) for verb in verbs],
+            "label_length": api.LABEL_LENGTH,
+        }
 
     def _shown(self, request: HttpRequest) -> dict[str, Any]:
         def page(model: str, pk: int) -> str | None:
@@ -82,7 +114,10 @@ class BackupHealthAdmin(ReadOnlyAdmin):
             return address(model, pk, self.admin_site.name) if allowed else None
 
         try:
-            return context_of(api.overview(), page)
+            overview = api.overview()
+            tasks = overview.past.tasks if sees_tasks(request) else ()
+            shown = [task_context_of(task, request, self.admin_site.name) for task in tasks]
+            return {**context_of(overview, page), "tasks": shown}
         except BackupError as error:
             return {"failure": translated(error.message), "advice": translated(error.hint)}
 

@@ -13,7 +13,9 @@ from django.utils.translation import gettext_lazy as _
 
 from mipyme_backup.admin import marks
 from mipyme_backup.admin.addresses import address
-from mipyme_backup.models import Backup, Drill, Restore
+from mipyme_backup.models import Backup, Drill, Restore, Task
+
+Run = Backup | Restore | Drill | Task
 
 STYLES = {"all": ("mipyme_backup/admin.css",)}
 
@@ -40,14 +42,14 @@ class ReadOnlyAdmin(_ModelAdmin):
         url = address("backup", found, self.admin_site.name) if found is not None else None
         return format_html('<a href="{}">{}</a>', url, name) if url else format_html("{}", name)
 
-    def page_of(self, row: Any) -> dict[str, Any]:
+    def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what the page of a row shows beside its fields."""
         return {}
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        shown = {**self.page_of(context["original"]), **context}
+        shown = {**self.page_of(request, context["original"]), **context}
         return super().render_change_form(request, shown, *args, **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -61,17 +63,17 @@ class ReadOnlyAdmin(_ModelAdmin):
 
 
 class RunAdmin(ReadOnlyAdmin):
-    """Rows of what began, and ended unless it goes on: backups, restores, drills."""
+    """Rows of what began, and ended unless it goes on: backups, restores, drills, tasks."""
 
     @admin.display(description=_("started"), ordering="started_at")
-    def began(self, run: Backup | Restore | Drill) -> str:
+    def began(self, run: Run) -> str:
         return marks.moment(run.started_at)
 
     @admin.display(description=_("finished"))
-    def ended(self, run: Backup | Restore | Drill) -> str:
+    def ended(self, run: Run) -> str:
         return marks.moment(run.finished_at)
 
     @admin.display(description=_("duration"))
-    def took(self, run: Backup | Restore | Drill) -> str:
-        ended = run.finished_at
-        return marks.duration((ended - run.started_at).total_seconds() if ended else None)
+    def took(self, run: Run) -> str:
+        began, ended = run.started_at, run.finished_at
+        return marks.duration((ended - began).total_seconds() if began and ended else None)

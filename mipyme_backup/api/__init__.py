@@ -31,6 +31,7 @@ from mipyme_backup.api.showing import (
     overview,
     recovery_sheet,
 )
+from mipyme_backup.api.tasks import RESTORING, allows_restore, ask, run_task, takes_tasks
 from mipyme_backup.api.watching import (
     STATUS_SECONDS,
     alert_channels,
@@ -58,6 +59,7 @@ from mipyme_backup.schedule import Due
 __all__ = [
     "KINDS",
     "LABEL_LENGTH",
+    "RESTORING",
     "STATUS_SECONDS",
     "BackupResult",
     "Coming",
@@ -77,6 +79,8 @@ __all__ = [
     "Verified",
     "Watched",
     "alert_channels",
+    "allows_restore",
+    "ask",
     "backup",
     "backups",
     "build_project",
@@ -100,7 +104,9 @@ __all__ = [
     "restore",
     "run_due",
     "run_job",
+    "run_task",
     "status",
+    "takes_tasks",
     "test_alert",
     "undo_restore",
     "verify",

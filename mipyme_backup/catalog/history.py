@@ -13,14 +13,11 @@ from django.db.models.base import ModelState
 
 from mipyme_backup.catalog.guards import Guarded, optional, otherwise
 from mipyme_backup.catalog.selection import has_table
-from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill, Look, Restore
+from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill, Look, Restore, Task
 
-OTHERS: tuple[type[Restore] | type[Drill] | type[Look] | type[ChecklistEntry], ...] = (
-    Restore,
-    Drill,
-    Look,
-    ChecklistEntry,
-)
+Other = Restore | Drill | Look | ChecklistEntry | Task
+
+OTHERS: tuple[type[Other], ...] = (Restore, Drill, Look, ChecklistEntry, Task)
 """What stands for itself, and is no cache of what the destinations hold."""
 
 
@@ -33,7 +30,7 @@ class History:
 
     backups: Sequence[Backup] = ()
     copies: Sequence[Copy] = ()
-    others: Sequence[Restore | Drill | Look | ChecklistEntry] = ()
+    others: Sequence[Other] = ()
 
 
 class Handover(Guarded):

@@ -13,8 +13,8 @@ from typing import Any, cast
 from django.db.models import Exists, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
-from mipyme_backup.catalog.selection import MADE, ours
-from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill
+from mipyme_backup.catalog.selection import MADE, UNDER_WAY, ours
+from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill, Task
 from mipyme_backup.policy.checklist import Action, Entry
 from mipyme_backup.policy.status_facts import DrillFacts
 
@@ -119,6 +119,11 @@ def last_drill() -> PastDrill | None:
     drills = Drill.objects.order_by("-finished_at", "-pk")
     row = drills.values("pk", "finished_at", "passed", "backup_name", "seconds").first()
     return PastDrill(**row) if row else None
+
+
+def tasks_under_way() -> list[Task]:
+    """Return what people asked for and that waits or runs, the oldest first."""
+    return [*Task.objects.filter(status__in=UNDER_WAY).order_by("pk")]
 
 
 def checklist_entries(project: str) -> list[Entry]:

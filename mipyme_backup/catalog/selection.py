@@ -5,10 +5,13 @@ from __future__ import annotations
 from django.db import connections
 from django.db.models import Model, Q
 
-from mipyme_backup.models import Backup
+from mipyme_backup.models import Backup, Task
 
 MADE = (Backup.Status.COMPLETE, Backup.Status.PARTIAL)
 """The statuses of a run that made a backup."""
+
+UNDER_WAY = (Task.Status.QUEUED, Task.Status.RUNNING)
+"""The statuses of a task that waits for a worker, or has one."""
 
 
 def ours(project: str) -> Q:

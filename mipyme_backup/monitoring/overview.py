@@ -93,7 +93,8 @@ class Past:
     """What the catalog knows: the `runs` of the last days, and the last drill.
 
     `newest` are the last that made a backup, `daily` the last of each day that counts, both the
-    newest first; `good` is the newest that counts and has a good copy, with its manifest.
+    newest first; `good` is the newest that counts and has a good copy, with its manifest. `tasks`
+    are the rows of those that people asked for and that wait or run.
     """
 
     runs: Sequence[Run] = ()
@@ -102,6 +103,7 @@ class Past:
     good: RunDetails | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
     drill: PastDrill | None = None
+    tasks: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,7 @@ def _past(project: str, since: datetime, zone: tzinfo) -> Past:
         good=good,
         manifest=reading.manifest_of(good.pk) if good else {},
         drill=reading.last_drill(),
+        tasks=reading.tasks_under_way(),
     )
 
 

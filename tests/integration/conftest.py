@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import connection
+
+from tests.integration import asking
 
 LOCAL = "mipyme_backup.destinations.LocalDestination"
 
@@ -42,3 +45,13 @@ def backups(database: None, settings: Any, workdir: Path) -> Path:
     (workdir / "media").mkdir()
     (workdir / "media" / "picture").write_text("before")
     return workdir / "backups"
+
+
+@pytest.fixture
+def broker() -> Iterator[celery.Celery]:
+    """Celery's broker within this process; `asking.messages` empties it."""
+    before = celery.current_app._get_current_object()  # type: ignore[attr-defined]
+    with celery.Celery("tests", broker="memory://", set_as_current=True) as app:
+        asking.messages(app)
+        yield app
+    before.set_current()

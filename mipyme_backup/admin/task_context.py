@@ -1,0 +1,144 @@
+"""A task in words: how far it is, how long it will take, and where it has led."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from mipyme_backup.admin import asking, by_hand, marks
+from mipyme_backup.admin.addresses import address
+from mipyme_backup.catalog.tasks import is_silent
+from mipyme_backup.models import Backup, Drill, Restore, Task
+from mipyme_backup.translation import said
+
+EXPECTED_WITHIN = timedelta(seconds=15)
+"""How soon a worker takes a task, where one is there and has time."""
+
+PLAN_HOLDS = timedelta(hours=1)
+"""How long after a plan was made a restore may go by it."""
+
+OVER = (Task.Status.COMPLETE, Task.Status.PARTIAL, Task.Status.FAILED, Task.Status.ABANDONED)
+
+
+def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, Any]:
+    """Return what the page and its script show of a task."""
+    now = timezone.now()
+    silent = is_silent(task, now)
+    ended = task.status in OVER or silent
+    return {
+        "id": task.task_id,
+        "title": task.get_verb_display(),
+        "backup": task.backup_name,
+        "mark": _state(task, silent=silent),
+        "ended": ended,
+        "said": _said(task, silent=silent),
+        "notes": _notes(task, now, silent=silent),
+        "command": _command(task, now, silent=silent),
+        "problems": [said(line) for line in task.error.splitlines()],
+        "hint": said(task.hint) if task.hint else "",
+        "plan": [said(line) for line in task.result.get("plan", ())],
+        "links": _links(task, request, site_name),
+        "goes_on": _goes_on(task, request, site_name, now),
+        "address": asking.task_address(task.task_id, site_name),
+        "progress_address": reverse(
+            "admin:mipyme_backup_task_progress", args=[task.task_id], current_app=site_name
+        ),
+        **({} if ended or task.status == Task.Status.QUEUED else _progress(task)),
+    }
+
+
+def may_go_on(task: Task, now: datetime) -> bool:
+    """Say whether this is a plan that a restore may go by."""
+    finished = task.finished_at
+    planned = task.verb == Task.Verb.PLAN and task.status == Task.Status.COMPLETE
+    return planned and finished is not None and now - finished < PLAN_HOLDS
+
+
+def _state(task: Task, *, silent: bool) -> Any:
+    if silent:
+        return marks.status(Task.Status.ABANDONED, Task.Status.ABANDONED.label)
+    return marks.status(task.status, task.get_status_display())
+
+
+def _said(task: Task, *, silent: bool) -> str:
+    """Return the one line that a screen reader is told when it changes."""
+    if silent or task.status != Task.Status.RUNNING:
+        status = Task.Status.ABANDONED if silent else Task.Status(task.status)
+        return f"{task.get_verb_display()}: {status.label}"
+    return said(task.step) if task.step else str(Task.Status.RUNNING.label)
+
+
+def _progress(task: Task) -> dict[str, Any]:
+    done, total = task.done_bytes, task.total_bytes
+    seconds = (task.seen_at - task.step_at).total_seconds() if task.seen_at and task.step_at else 0
+    rate = done / seconds if seconds > 0 else 0
+    left = (total - done) / rate if total and rate and total > done else None
+    return {
+        "step": said(task.step) if task.step else _("Beginning"),
+        "percent": min(100, 100 * done // total) if total else None,
+        "done": marks.size(done) if done else "",
+        "total": marks.size(total) if total else "",
+        "rate": _("%(size)s a second") % {"size": marks.size(int(rate))} if rate else "",
+        "left": _("about %(time)s left") % {"time": marks.duration(round(left))} if left else "",
+    }
+
+
+def _notes(task: Task, now: datetime, *, silent: bool) -> list[str]:
+    if task.status == Task.Status.QUEUED and silent:
+        return [_("No worker took it in time. Is a Celery worker running?")]
+    if silent or task.status == Task.Status.ABANDONED:
+        return [_("The worker that had it gives no sign of life any more.")]
+    if task.status == Task.Status.QUEUED and _waits(task, now):
+        return [_("No worker has taken it yet. Is a Celery worker running?")]
+    if task.status == Task.Status.QUEUED:
+        return [_("Waiting for a worker.")]
+    return []
+
+
+def _command(task: Task, now: datetime, *, silent: bool) -> str | None:
+    """Return what to run by hand, where no worker does it."""
+    unsent = task.status == Task.Status.FAILED and task.started_at is None
+    if silent or unsent or _waits(task, now) or task.status == Task.Status.ABANDONED:
+        return by_hand.command(task.verb, task.backup_id, task.options)
+    return None
+
+
+def _waits(task: Task, now: datetime) -> bool:
+    return task.status == Task.Status.QUEUED and now - task.asked_at > EXPECTED_WITHIN
+
+
+def _links(task: Task, request: HttpRequest, site_name: str) -> list[tuple[str, str]]:
+    """Return (address, name) of what it made, as far as this user may see it."""
+    rows: list[tuple[type[Backup] | type[Drill] | type[Restore], str, str]] = [
+        (Backup, "backup_id", _("Backup")),
+        (Drill, "drill_id", _("Report of the drill")),
+        (Restore, "restore_id", _("Restore")),
+    ]
+    links = []
+    for model, key, name in rows:
+        if key not in task.result:
+            continue
+        row = model._default_manager.filter(**{key: task.result[key]}).only("pk").first()
+        found = _seen(model, row.pk, request, site_name) if row else None
+        if found:
+            links.append((found, name))
+    return links
+
+
+def _seen(model: Any, pk: int, request: HttpRequest, site_name: str) -> str | None:
+    name = model._meta.model_name
+    user: Any = request.user
+    rights = (f"mipyme_backup.{right}_{name}" for right in ("view", "change"))
+    return address(name, pk, site_name) if any(map(user.has_perm, rights)) else None
+
+
+def _goes_on(task: Task, request: HttpRequest, site_name: str, now: datetime) -> str | None:
+    """Return where the restore is asked for that this is the plan of."""
+    if not may_go_on(task, now) or "restore" not in asking.verbs_of(request):
+        return None
+    return reverse("admin:mipyme_backup_task_restore", args=[task.task_id], current_app=site_name)

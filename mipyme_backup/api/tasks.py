@@ -1,0 +1,229 @@
+"""What the admin asks for: kept, sent to a worker, and done there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+
+from mipyme_backup import conf, queue
+from mipyme_backup.api.keeping import backup, complete, pin, verify
+from mipyme_backup.api.restoring import drill, restore
+from mipyme_backup.catalog import tasks as records
+from mipyme_backup.catalog.tasks import Asked, Kept
+from mipyme_backup.errors import BackupError, LockedError, UsageError, reason_of
+from mipyme_backup.messages import Message, _
+from mipyme_backup.operations.reporting import Reporter
+
+LOCK_PAUSE = 2.0
+"""Seconds between two tries of what finds the lock held."""
+
+RESTORING = frozenset({"plan", "restore"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a task ended: `status` is one of `Task.Status`, `result` leads to what it made."""
+
+    status: str
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    hint: str = ""
+
+
+def takes_tasks() -> bool:
+    """Say whether there is a broker, so that `ask` can send a task to a worker."""
+    return queue.has_broker()
+
+
+def allows_restore() -> bool:
+    """Say whether ADMIN_RESTORE lets people restore from the admin."""
+    return conf.load().admin_restore
+
+
+def ask(
+    *,
+    verb: str,
+    by: str,
+    backup_id: str = "",
+    backup_name: str = "",
+    options: Mapping[str, Any] | None = None,
+    reason: str = "",
+) -> Kept:
+    """Keep a task, and send it to a worker once the transaction is committed.
+
+    The same one that is under way already is returned in its place. A broker that is away is
+    written into the task. Raises UsageError where restoring is not allowed, and CatalogError
+    where the task cannot be kept.
+    """
+    _check_allowed(verb)
+    asked = Asked(
+        verb=verb,
+        by=by,
+        backup_id=backup_id,
+        backup_name=backup_name,
+        options=options or {},
+        reason=reason,
+    )
+    kept = records.add(asked, datetime.now(UTC))
+    if kept.fresh:
+        transaction.on_commit(partial(_send, kept.task_id, verb))
+    return kept
+
+
+def run_task(*, task_id: str) -> str | None:
+    """Do what was asked for, once; returns the status it ended with.
+
+    None where another worker has it, or it is over. What fails is written into the task, and not
+    raised.
+    """
+    asked = records.claim(task_id, datetime.now(UTC))
+    if asked is None:
+        return None
+    ended = Ended(status="failed", error=_("The run was interrupted."))
+    try:
+        with Reporter(partial(records.keep_progress, task_id)) as progress:
+            ended = _done(asked, progress)
+    except BackupError as error:
+        ended = Ended(status="failed", error=str(error), hint=str(error.hint))
+    except BaseException as error:
+        ended = Ended(status="failed", error=reason_of(error))
+        raise
+    finally:
+        records.end(
+            task_id,
+            ended.status,
+            datetime.now(UTC),
+            result=ended.result,
+            error=ended.error,
+            hint=ended.hint,
+        )
+    return ended.status
+
+
+def _send(task_id: str, verb: str) -> None:
+    try:
+        queue.send(task_id, records.taken_within(verb))
+    except BackupError as error:
+        records.end(task_id, "failed", datetime.now(UTC), error=str(error), hint=str(error.hint))
+
+
+def _check_allowed(verb: str) -> None:
+    if verb in RESTORING and not allows_restore():
+        raise UsageError(
+            _("Restoring from the admin is switched off."),
+            hint=_("Run manage.py restore on the server, or set ADMIN_RESTORE to True."),
+        )
+
+
+def _done(asked: Asked, progress: Reporter) -> Ended:
+    """Do it. All but a restore wait for the lock: nobody expects one an hour later."""
+    _check_allowed(asked.verb)
+    work = _WORKS[asked.verb]
+    while True:
+        try:
+            return work(asked, progress)
+        except LockedError as error:
+            if asked.verb == "restore":
+                raise
+            progress.step(
+                Message(_("Waiting until that has ended: %(reason)s"), {"reason": str(error)})
+            )
+            time.sleep(LOCK_PAUSE)
+
+
+def _backup(asked: Asked, progress: Reporter) -> Ended:
+    made = backup(label=asked.options.get("label", ""), progress=progress)
+    found = {"backup_id": made.manifest.id, "backup_name": made.manifest.name}
+    return Ended(status=made.status, result=found, error=_problems(made.copies))
+
+
+def _complete(asked: Asked, progress: Reporter) -> Ended:
+    made = complete(
+        identifier=asked.backup_id,
+        destinations=[asked.options["destination"]] if "destination" in asked.options else (),
+        progress=progress,
+    )
+    return Ended(status=made.status, error=_problems(made.copies))
+
+
+def _verify(asked: Asked, progress: Reporter) -> Ended:
+    options = asked.options
+    found = verify(
+        identifiers=[asked.backup_id] if asked.backup_id else (),
+        latest=not asked.backup_id,
+        destination=options.get("destination"),
+        level=options.get("level", "stored"),
+        progress=progress,
+    )
+    bad = {one.destination: "; ".join(one.problems) for one in found if one.problems}
+    checked = {"checked": [f"{one.name} @ {one.destination}" for one in found if one.id]}
+    if not bad:
+        return Ended(status="complete", result=checked)
+    return Ended(
+        status="failed",
+        result=checked,
+        error=_lines(bad),
+        hint=_("Send that copy again from a good one: manage.py backup --complete ID"),
+    )
+
+
+def _drill(asked: Asked, progress: Reporter) -> Ended:
+    made = drill(identifier=asked.backup_id or None, progress=progress)
+    found = {"drill_id": made.id, "backup_id": made.backup_id, "backup_name": made.backup_name}
+    if made.passed:
+        return Ended(status="complete", result=found)
+    problems = [problem for step in made.steps if not step.ok for problem in step.problems]
+    return Ended(
+        status="failed",
+        result=found,
+        error="\n".join(map(str, problems)),
+        hint=_("The drill's own page has the whole report."),
+    )
+
+
+def _pin(asked: Asked, progress: Reporter) -> Ended:
+    done = pin(identifier=asked.backup_id, pinned=asked.verb == "pin")
+    return Ended(status="partial" if done.failed else "complete", error=_problems(done.copies))
+
+
+def _plan(asked: Asked, progress: Reporter) -> Ended:
+    planned = restore(identifier=asked.backup_id, plan=True)
+    return Ended(status="complete", result={"plan": [str(line) for line in planned.plan]})
+
+
+def _restore(asked: Asked, progress: Reporter) -> Ended:
+    done = restore(
+        identifier=asked.backup_id,
+        migrate=asked.options.get("migrate", False),
+        progress=progress,
+    )
+    return Ended(
+        status="complete",
+        result={"restore_id": done.id, "safety_backup": done.safety_backup},
+    )
+
+
+_WORKS: Mapping[str, Callable[[Asked, Reporter], Ended]] = {
+    "backup": _backup,
+    "complete": _complete,
+    "verify": _verify,
+    "drill": _drill,
+    "pin": _pin,
+    "unpin": _pin,
+    "plan": _plan,
+    "restore": _restore,
+}
+
+
+def _problems(copies: Mapping[str, BackupError | None]) -> str:
+    return _lines({name: str(error) for name, error in copies.items() if error})
+
+
+def _lines(problems: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}: {problem}" for name, problem in problems.items())

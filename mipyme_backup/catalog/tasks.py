@@ -1,0 +1,152 @@
+"""What was asked for in the admin: kept until a worker takes it, and then for good.
+
+A worker that dies says nothing: a task that has shown no sign of life for `SILENT_AFTER` may be
+taken again, save a restore, and gives way to the next one that is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+
+from mipyme_backup.catalog.guards import needed
+from mipyme_backup.catalog.selection import UNDER_WAY
+from mipyme_backup.errors import LockedError
+from mipyme_backup.messages import _
+from mipyme_backup.models import Task
+
+SILENT_AFTER = timedelta(minutes=2)
+TAKEN_WITHIN = timedelta(hours=1)
+RESTORE_TAKEN_WITHIN = timedelta(minutes=10)
+"""How long a task may wait for a worker. Nobody expects a restore of yesterday's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What somebody asked for; `verb` is one of `Task.Verb`, the backup may be none."""
+
+    verb: str
+    by: str
+    backup_id: str = ""
+    backup_name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A task that was kept: `pk` is its row; not `fresh` where the same one is under way."""
+
+    pk: int
+    task_id: str
+    fresh: bool
+
+
+def add(asked: Asked, now: datetime) -> Kept:
+    """Keep what was asked for, once; raises CatalogError where that cannot be."""
+    with needed(), transaction.atomic():
+        _give_up_on_silent(now)
+        same = Task.objects.filter(
+            verb=asked.verb,
+            backup_id=asked.backup_id,
+            options=dict(asked.options),
+            status__in=UNDER_WAY,
+        ).first()
+        if same is not None:
+            return Kept(pk=same.pk, task_id=same.task_id, fresh=False)
+        values = {**dataclasses.asdict(asked), "asked_by": asked.by}
+        del values["by"]
+        task = Task.objects.create(
+            task_id=secrets.token_hex(8), status=Task.Status.QUEUED, asked_at=now, **values
+        )
+        return Kept(pk=task.pk, task_id=task.task_id, fresh=True)
+
+
+def claim(task_id: str, now: datetime) -> Asked | None:
+    """Take a task, for one worker only; None where it is over, or was asked for too long ago.
+
+    Raises LockedError where another worker may have it still: it comes back once that is silent.
+    """
+    with needed(), transaction.atomic():
+        mine = Task.objects.filter(Q(status=Task.Status.QUEUED) | _may_begin_again(now))
+        taken = mine.filter(task_id=task_id).exclude(_too_old(now))
+        if not taken.update(status=Task.Status.RUNNING, started_at=now, seen_at=now):
+            running = Task.objects.filter(task_id=task_id, status=Task.Status.RUNNING)
+            if running.exclude(verb=Task.Verb.RESTORE).exists():
+                raise LockedError(_("Another worker has this task."), permanent=False)
+            return None
+        task = Task.objects.get(task_id=task_id)
+    return Asked(
+        verb=task.verb,
+        by=task.asked_by,
+        backup_id=task.backup_id,
+        backup_name=task.backup_name,
+        options=task.options,
+        reason=task.reason,
+    )
+
+
+def keep_progress(task_id: str, values: Mapping[str, Any]) -> None:
+    """Write how far it is: `step`, `step_at`, `done_bytes`, `total_bytes`, `seen_at`."""
+    with needed():
+        Task.objects.filter(task_id=task_id, status=Task.Status.RUNNING).update(**values)
+
+
+def end(
+    task_id: str,
+    status: str,
+    now: datetime,
+    *,
+    result: Mapping[str, Any] | None = None,
+    error: str = "",
+    hint: str = "",
+) -> None:
+    """Write how it ended; raises CatalogError where that cannot be."""
+    with needed():
+        Task.objects.filter(task_id=task_id).update(
+            status=status,
+            finished_at=now,
+            seen_at=now,
+            result=dict(result or {}),
+            error=error,
+            hint=hint,
+        )
+
+
+def is_silent(task: Task, now: datetime) -> bool:
+    """Say whether no worker has it any more, or none will."""
+    if task.status == Task.Status.QUEUED:
+        return now - task.asked_at > taken_within(task.verb)
+    return task.status == Task.Status.RUNNING and now - (task.seen_at or now) > SILENT_AFTER
+
+
+def taken_within(verb: str) -> timedelta:
+    """Return how long a task may wait for a worker."""
+    return RESTORE_TAKEN_WITHIN if verb == Task.Verb.RESTORE else TAKEN_WITHIN
+
+
+def _give_up_on_silent(now: datetime) -> None:
+    silent = Q(status=Task.Status.RUNNING, seen_at__lt=now - SILENT_AFTER)
+    Task.objects.filter(silent | _too_old(now)).update(
+        status=Task.Status.ABANDONED, finished_at=now
+    )
+
+
+def _may_begin_again(now: datetime) -> Q:
+    """A message comes back when its worker was killed; a restore is never begun by itself."""
+    silent = Q(status=Task.Status.RUNNING, seen_at__lt=now - SILENT_AFTER)
+    return silent & ~Q(verb=Task.Verb.RESTORE)
+
+
+def _too_old(now: datetime) -> Q:
+    restore = Q(verb=Task.Verb.RESTORE)
+    return Q(status=Task.Status.QUEUED) & (
+        Q(asked_at__lt=now - TAKEN_WITHIN) | (restore & Q(asked_at__lt=now - RESTORE_TAKEN_WITHIN))
+    )
