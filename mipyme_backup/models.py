@@ -7,6 +7,8 @@ It can be rebuilt from the destinations at any time; its rows are left out of ev
 from __future__ import annotations
 
 from django.db import models
+from django.utils.text import capfirst
+from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 
 
@@ -251,4 +253,4 @@ class Task(models.Model):
         indexes = (models.Index(fields=["status"], name="mipyme_backup_task_status"),)
 
     def __str__(self) -> str:
-        return f"{self.get_verb_display()}, {self.asked_at:%Y-%m-%d %H:%M}"
+        return f"{capfirst(self.get_verb_display())}, {localtime(self.asked_at):%Y-%m-%d %H:%M}"

@@ -199,7 +199,10 @@ def _verbs(backup: Backup, request: HttpRequest) -> frozenset[str]:
     there = [copy for copy in backup.copies.all() if copy.status != Copy.Status.PRUNED]
     if not backup.manifest or not there:
         return frozenset()
-    return asking.verbs_of(request) - {"pin" if backup.pinned else "unpin"}
+    senseless = {"pin" if backup.pinned else "unpin"}
+    if all(copy.status not in RESENT for copy in there):
+        senseless.add("complete")
+    return asking.verbs_of(request) - senseless
 
 
 def _page_of(backup: Backup) -> dict[str, Any]:

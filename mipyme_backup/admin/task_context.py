@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from mipyme_backup.admin import asking, by_hand, marks
@@ -32,11 +33,12 @@ def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, An
     ended = task.status in OVER or silent
     return {
         "id": task.task_id,
-        "title": task.get_verb_display(),
+        "title": capfirst(task.get_verb_display()),
         "backup": task.backup_name,
         "mark": _state(task, silent=silent),
         "ended": ended,
         "said": _said(task, silent=silent),
+        "times": _times(task),
         "notes": _notes(task, now, silent=silent),
         "command": _command(task, now, silent=silent),
         "problems": [said(line) for line in task.error.splitlines()],
@@ -69,7 +71,7 @@ def _said(task: Task, *, silent: bool) -> str:
     """Return the one line that a screen reader is told when it changes."""
     if silent or task.status != Task.Status.RUNNING:
         status = Task.Status.ABANDONED if silent else Task.Status(task.status)
-        return f"{task.get_verb_display()}: {status.label}"
+        return f"{capfirst(task.get_verb_display())}: {status.label}"
     return said(task.step) if task.step else str(Task.Status.RUNNING.label)
 
 
@@ -84,8 +86,25 @@ def _progress(task: Task) -> dict[str, Any]:
         "done": marks.size(done) if done else "",
         "total": marks.size(total) if total else "",
         "rate": _("%(size)s a second") % {"size": marks.size(int(rate))} if rate else "",
-        "left": _("about %(time)s left") % {"time": marks.duration(round(left))} if left else "",
+        "left": _("about %(time)s left") % {"time": _about(left)} if left else "",
     }
+
+
+def _about(seconds: float) -> str:
+    return f"{round(seconds)} s" if seconds < 60 else marks.duration(seconds)
+
+
+def _times(task: Task) -> list[tuple[str, str]]:
+    """Return (name, value) of when it was and how long it took."""
+    began, ended = task.started_at, task.finished_at
+    times = [(_("Asked"), marks.moment(task.asked_at))]
+    if began:
+        times.append((_("Started"), marks.moment(began)))
+    if ended:
+        times.append((_("Finished"), marks.moment(ended)))
+    if began and ended:
+        times.append((_("Duration"), marks.duration((ended - began).total_seconds())))
+    return times
 
 
 def _notes(task: Task, now: datetime, *, silent: bool) -> list[str]:

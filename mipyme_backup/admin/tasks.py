@@ -12,6 +12,7 @@ from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -36,10 +37,7 @@ class TaskAdmin(RunAdmin):
     list_filter = ("status", "verb", "asked_by")
     search_fields = ("task_id", "backup_name", "backup_id", "asked_by", "reason", "error")
     date_hierarchy = "asked_at"
-    fieldsets = (
-        (None, {"fields": ("name", "of", "asked_by", "why")}),
-        (_("When"), {"fields": ("asked", "began", "ended", "took")}),
-    )
+    fields = ("of", "asked_by", "why")
 
     class Media:
         css = STYLES
@@ -98,7 +96,7 @@ class TaskAdmin(RunAdmin):
 
     @admin.display(description=_("task"), ordering="verb")
     def name(self, task: Task) -> str:
-        return task.get_verb_display()
+        return capfirst(task.get_verb_display())
 
     @admin.display(description=_("status"), ordering="status")
     def state(self, task: Task) -> SafeString:
@@ -113,10 +111,6 @@ class TaskAdmin(RunAdmin):
     @admin.display(description=_("reason"))
     def why(self, task: Task) -> str:
         return task.reason or marks.NOTHING
-
-    @admin.display(description=_("asked"), ordering="asked_at")
-    def asked(self, task: Task) -> str:
-        return marks.moment(task.asked_at)
 
 
 def sees_tasks(request: HttpRequest) -> bool:

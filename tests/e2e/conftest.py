@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser
+
+from tests.e2e.browsing import chromium
 
 MEASURED = "measured"
 
@@ -16,6 +19,13 @@ pytest.register_assert_rewrite("tests.e2e.verbs")
 def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Call it with a line of counts or measures; it is shown whether the test passes or not."""
     return lambda line: record_property(MEASURED, line)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window."""
+    with chromium() as browser:
+        yield browser
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,58 +1,28 @@
-"""The admin's pages in a real browser: for everybody, in both themes, on a phone, strictly held.
-
-``SCREENSHOTS=folder`` keeps a picture of each page.
-"""
+"""The admin's pages in a real browser: for everybody, in both themes, on a phone, strictly held."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import reverse
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from pytest_django.live_server_helper import LiveServer
 
 from mipyme_backup import api
 from mipyme_backup.models import Backup, Copy, Drill, Look, Restore
 from tests import past, settings
+from tests.e2e.browsing import DESKTOP, PHONE, check, keep, visits
 from tests.integration.conftest import LOCAL
 
-CHROMIUM = shutil.which("chromium")
-CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
 HEALTH = "/admin/mipyme_backup/backuphealth/"
 PAGES = ("health", "backup", "copy", "restore", "drill", "checklistentry")
-
-if CHROMIUM is None:
-    pytest.skip(
-        "the program chromium is missing: sudo apt-get install -y chromium",
-        allow_module_level=True,
-    )
-
-TOLD: list[str] = []
-"""What the browser's console was told."""
-
-
-class StrictPolicy:
-    """A middleware that allows the page nothing but files of its own site."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        response = self.get_response(request)
-        response["Content-Security-Policy"] = CSP
-        return response
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +40,7 @@ def shop(django_db_setup: None, django_db_blocker: Any) -> Iterator[LiveServer]:
             {"role": "Hosting", "availability": "24/7"},
         ],
     }
-    middleware = [f"{__name__}.StrictPolicy", *settings.MIDDLEWARE]
+    middleware = ["tests.e2e.strict_policy.StrictPolicy", *settings.MIDDLEWARE]
     with (
         django_db_blocker.unblock(),
         override_settings(MIDDLEWARE=middleware, MIPYME_BACKUP=backup, ALLOWED_HOSTS=["127.0.0.1"]),
@@ -85,46 +55,20 @@ def shop(django_db_setup: None, django_db_blocker: Any) -> Iterator[LiveServer]:
         call_command("flush", interactive=False, verbosity=0)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Playwright runs an event loop in this thread, where Django would refuse to ask a database.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-            )
-            yield browser
-            browser.close()
-
-
 @pytest.fixture
 def open_page(shop: LiveServer, browser: Browser) -> Iterator[Callable[..., Page]]:
     """Call it for a page of somebody who is logged in; whatever the console tells is an error."""
-    contexts = []
-    TOLD.clear()
+    with visits(browser, shop.url) as visit:
 
-    def opened(*, dark: bool = False, size: dict[str, int] = DESKTOP) -> Page:
-        client = Client()
-        client.force_login(User.objects.get(username="ana"))
-        context = browser.new_context(
-            color_scheme="dark" if dark else "light",
-            viewport={"width": size["width"], "height": size["height"]},
-            base_url=shop.url,
-        )
-        contexts.append(context)
-        cookie = client.cookies["sessionid"].value
-        context.add_cookies([{"name": "sessionid", "value": cookie, "url": shop.url}])
-        context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-        page = context.new_page()
-        page.on("console", _listen)
-        page.on("pageerror", lambda error: TOLD.append(str(error)))
-        return page
+        def opened(*, dark: bool = False, size: dict[str, int] = DESKTOP) -> Page:
+            client = Client()
+            client.force_login(User.objects.get(username="ana"))
+            cookie = client.cookies["sessionid"].value
+            page = visit(dark=dark, size=size)
+            page.context.add_cookies([{"name": "sessionid", "value": cookie, "url": shop.url}])
+            return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert TOLD == []
+        yield opened
 
 
 @pytest.fixture
@@ -152,7 +96,7 @@ def test_page_is_for_everybody(
 
     page.goto(_address(name))
 
-    _check(page, f"{name}-{'dark' if dark else 'light'}", size)
+    check(page, f"{name}-{'dark' if dark else 'light'}", size)
 
 
 @pytest.mark.parametrize("model", [Backup, Copy, Restore, Drill])
@@ -167,7 +111,7 @@ def test_page_of_one_is_for_everybody(
 
     page.goto(reverse(f"admin:mipyme_backup_{name}_change", args=[first.first().pk]))
 
-    _check(page, f"{name}-one-{'dark' if dark else 'light'}", size)
+    check(page, f"{name}-one-{'dark' if dark else 'light'}", size)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -177,7 +121,7 @@ def test_alarm_is_for_everybody(open_page: Callable[..., Page], alarming: None, 
     page.goto(HEALTH)
 
     assert page.get_by_role("heading", name="Act now").is_visible()
-    _check(page, f"alarm-{'dark' if dark else 'light'}", DESKTOP)
+    check(page, f"alarm-{'dark' if dark else 'light'}", DESKTOP)
 
 
 def test_nobody_has_looked(open_page: Callable[..., Page]) -> None:
@@ -187,7 +131,7 @@ def test_nobody_has_looked(open_page: Callable[..., Page]) -> None:
     page.goto(HEALTH)
 
     assert page.get_by_text("Nobody has looked yet.").is_visible()
-    _check(page, "never-looked", DESKTOP)
+    check(page, "never-looked", DESKTOP)
 
 
 def test_checklist_by_keyboard_alone(open_page: Callable[..., Page], fine: None) -> None:
@@ -206,7 +150,7 @@ def test_checklist_by_keyboard_alone(open_page: Callable[..., Page], fine: None)
         page.get_by_role("button", name=line).click()
     item = page.get_by_role("listitem").filter(has_text=line)
     assert "ticked off by ana" in item.inner_text()
-    _check(page, "checklist", DESKTOP)
+    check(page, "checklist", DESKTOP)
     with page.expect_navigation():
         page.get_by_role("button", name="Begin a fresh checklist").press("Enter")
     assert page.get_by_text("0 of 7").is_visible()
@@ -238,32 +182,8 @@ def test_in_spanish(open_page: Callable[..., Page], fine: None, name: str) -> No
 
     assert answer is not None and answer.status == 200
     assert page.locator("html").get_attribute("lang") == "es"
-    _keep(page, f"{name}-es")
-
-
-def _listen(message: ConsoleMessage) -> None:
-    TOLD.append(message.text)
+    keep(page, f"{name}-es")
 
 
 def _address(name: str) -> str:
     return f"/admin/mipyme_backup/{'backuphealth' if name == 'health' else name}/"
-
-
-def _check(page: Page, name: str, size: dict[str, int]) -> None:
-    """Assert that nothing is wider than the screen, and that axe finds nothing, all opened."""
-    _keep(page, f"{name}-{size['width']}")
-    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    page.remove_listener("console", _listen)  # the policy stops what axe would like to load
-    results = Axe().run(page, options={"resultTypes": ["violations"]})
-    found = [
-        (violation["id"], node["html"][:200], node["target"])
-        for violation in results.response["violations"]
-        for node in violation["nodes"]
-    ]
-    assert found == []
-
-
-def _keep(page: Page, name: str) -> None:
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True, caret="initial")
