@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mipyme_backup.models import Backup, Copy, Drill, Look, Restore
+from mipyme_backup.models import Backup, Copy, Drill, Look, Restore, Task
 from mipyme_backup.monitoring.last_look import VERSION
 
 PROJECT = "tests"
@@ -80,6 +80,45 @@ def past(
         started_at=now - timedelta(days=20),
         finished_at=now - timedelta(days=20) + timedelta(seconds=83),
         downtime_seconds=0.41,
+    )
+
+
+def tasks(now: datetime) -> None:
+    """Write tasks that people asked for: one in each state."""
+    newest = Backup.objects.filter(status="complete").first()
+    assert newest is not None
+    common = {"backup_id": newest.backup_id, "backup_name": newest.name, "asked_by": "ana"}
+    done = {"started_at": now - timedelta(minutes=9), "finished_at": now - timedelta(minutes=8)}
+    rows: list[dict[str, Any]] = [
+        {"verb": "pin", "status": "abandoned", "finished_at": now},
+        {
+            "verb": "verify",
+            "status": "failed",
+            "error": "offsite: The stored files are damaged: database.default.dump.zst.gpg",
+            "hint": "Send that copy again from a good one: manage.py backup --complete ID",
+            **done,
+        },
+        {
+            "verb": "plan",
+            "status": "complete",
+            "result": {"plan": ["The live data is saved first, as a safety backup."]},
+            **done,
+        },
+        {
+            "verb": "drill",
+            "status": "running",
+            "started_at": now,
+            "seen_at": now + timedelta(days=1),  # for as long as the tests go on
+            "step": "Loading media from local",
+            "step_at": now + timedelta(days=1) - timedelta(seconds=10),
+            "done_bytes": 120 * MIB,
+            "total_bytes": 400 * MIB,
+        },
+        {"verb": "backup", "status": "queued", "backup_id": "", "backup_name": ""},
+    ]
+    Task.objects.bulk_create(
+        Task(task_id=f"{number:016x}", asked_at=now - timedelta(minutes=10), **{**common, **row})
+        for number, row in enumerate(rows)
     )
 
 

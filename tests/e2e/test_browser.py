@@ -16,13 +16,13 @@ from playwright.sync_api import Browser, Page
 from pytest_django.live_server_helper import LiveServer
 
 from mipyme_backup import api
-from mipyme_backup.models import Backup, Copy, Drill, Look, Restore
+from mipyme_backup.models import Backup, Copy, Drill, Look, Restore, Task
 from tests import past, settings
 from tests.e2e.browsing import DESKTOP, PHONE, check, keep, visits
 from tests.integration.conftest import LOCAL
 
 HEALTH = "/admin/mipyme_backup/backuphealth/"
-PAGES = ("health", "backup", "copy", "restore", "drill", "checklistentry")
+PAGES = ("health", "backup", "copy", "restore", "drill", "task", "checklistentry")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def shop(django_db_setup: None, django_db_blocker: Any) -> Iterator[LiveServer]:
         if not connection.introspection.table_names():
             call_command("migrate", verbosity=0)
         past.past(past.now(), notes="The order came in while the backup ran.")
+        past.tasks(past.now())
         User.objects.create_superuser("ana")
         server = LiveServer("127.0.0.1:0")
         yield server
@@ -99,7 +100,7 @@ def test_page_is_for_everybody(
     check(page, f"{name}-{'dark' if dark else 'light'}", size)
 
 
-@pytest.mark.parametrize("model", [Backup, Copy, Restore, Drill])
+@pytest.mark.parametrize("model", [Backup, Copy, Restore, Drill, Task])
 @pytest.mark.parametrize(
     ("dark", "size"), [(True, DESKTOP), (False, PHONE)], ids=["dark", "light on a phone"]
 )
@@ -112,6 +113,59 @@ def test_page_of_one_is_for_everybody(
     page.goto(reverse(f"admin:mipyme_backup_{name}_change", args=[first.first().pk]))
 
     check(page, f"{name}-one-{'dark' if dark else 'light'}", size)
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "failed", "abandoned", "complete"])
+def test_task_in_each_state_is_for_everybody(
+    open_page: Callable[..., Page], fine: None, state: str
+) -> None:
+    task = Task.objects.filter(status=state).latest("pk")
+    page = open_page(dark=state in ("running", "failed"))
+
+    page.goto(reverse("admin:mipyme_backup_task_change", args=[task.task_id]))
+
+    assert page.locator(".backup-task .backup-mark").first.inner_text().endswith(state)
+    check(page, f"task-{state}", DESKTOP)
+
+
+def test_verdict_that_asks_to_look(open_page: Callable[..., Page], fine: None) -> None:
+    finding = past.finding("drill_overdue", "warning", "The drill is overdue.", "Rehearse one.")
+    newest = Backup.objects.filter(status="complete", kind="daily").order_by("-started_at").first()
+    past.looked(past.now(), [finding], newest=newest, local={})
+    page = open_page()
+
+    page.goto(HEALTH)
+
+    assert page.get_by_role("heading", name="Look at it").is_visible()
+    assert page.get_by_text("Rehearse one.").is_visible()
+    check(page, "doubtful", DESKTOP)
+
+
+def test_verdict_that_all_is_well(open_page: Callable[..., Page], fine: None) -> None:
+    page = open_page()
+
+    page.goto(HEALTH)
+
+    assert page.get_by_role("heading", name="Fine").is_visible()
+
+
+def test_filters_and_search(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    page.goto(_address("backup"))
+    rows = page.locator("#result_list tbody tr")
+
+    page.get_by_role("link", name="failed", exact=True).click()
+    failed = Backup.objects.filter(status="failed").count()
+    page.wait_for_url("**status__exact=failed*")
+    assert rows.count() == failed > 0
+    page.get_by_role("link", name="monthly", exact=True).click()
+    page.wait_for_url("**kind__exact=monthly*")
+    assert page.get_by_text("0 backups").is_visible()
+    page.goto(_address("backup"))
+    page.locator("#searchbar").fill("pre_deploy")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Search").click()
+    assert rows.count() == Backup.objects.filter(kind="pre_deploy").count()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
