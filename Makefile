@@ -19,11 +19,11 @@ DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all lint types messages torture venv clean
+.PHONY: help check demo test test-all lint types screenshots messages torture venv clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
-		| while IFS='|' read -r target text; do printf '  %-9s %s\n' "$$target" "$$text"; done
+		| while IFS='|' read -r target text; do printf '  %-11s %s\n' "$$target" "$$text"; done
 
 demo: $(DEMO) ## back up, break and restore an example shop
 	@$(BIN)/python example_project/demo.py
@@ -42,6 +42,11 @@ lint: $(DEV) ## style, and which module may import which
 
 types: $(DEV) ## types, strictly
 	@$(BIN)/mypy
+
+screenshots: $(DEV) ## make the pictures of the documentation anew
+	@mkdir -p $(VENV)/screenshots
+	@SCREENSHOTS=$(VENV)/screenshots $(BIN)/python -m pytest -q tests/e2e/test_browser.py
+	@for picture in docs/images/*.png; do cp "$(VENV)/screenshots/$${picture##*/}" "$$picture"; done
 
 messages: $(DEV) ## bring the Spanish texts up to date, and compile them
 	@$(BIN)/python -m tests.translations
