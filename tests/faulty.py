@@ -15,6 +15,7 @@ from django.core.files.storage import InMemoryStorage
 
 from mipyme_backup.destinations import Entry, LocalDestination, StorageDestination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
+from mipyme_backup.process import Reader
 from mipyme_backup.testing import Fault, FaultyDestination
 from mipyme_backup.testing.doubles import Action, Verb
 
@@ -84,6 +85,68 @@ class FarAway(LocalDestination):
         super().put(name, file)
 
 
+class Unanswering(LocalDestination):
+    """A local folder that counts as remote, and answers nothing before another one has a backup.
+
+    That is when the folder `watched` holds so many `manifests`. Nobody is kept for more than
+    `seconds`: `in_the_way` are the calls that were given up then, as verb and name. Objects are
+    kept back where they are called like the pattern `names`, and where that is not all of them,
+    the calls that name none are answered at once.
+    """
+
+    remote = True
+    in_the_way: ClassVar[list[tuple[str, str]]] = []
+
+    def __init__(
+        self,
+        *,
+        location: str | Path,
+        watched: str | Path,
+        manifests: int,
+        seconds: float,
+        names: str = "*",
+    ) -> None:
+        super().__init__(location=location)
+        self._watched = Path(watched)
+        self._manifests = manifests
+        self._seconds = seconds
+        self._names = names
+
+    def check(self) -> None:
+        self._keep_back("check")
+        super().check()
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        self._keep_back("entries")
+        yield from super().entries(prefix)
+
+    def open(self, name: str) -> Reader:
+        self._keep_back("open", name)
+        return super().open(name)
+
+    def size(self, name: str) -> int | None:
+        self._keep_back("size", name)
+        return super().size(name)
+
+    def put(self, name: str, file: Path) -> None:
+        self._keep_back("put", name)
+        super().put(name, file)
+
+    def free_space(self) -> int | None:
+        self._keep_back("free_space")
+        return super().free_space()
+
+    def _keep_back(self, verb: str, name: str = "") -> None:
+        if not fnmatch.fnmatch(name, self._names):
+            return
+        deadline = time.monotonic() + self._seconds
+        while len([*self._watched.glob("*/manifest.json")]) < self._manifests:
+            if time.monotonic() > deadline:
+                type(self).in_the_way.append((verb, name))
+                raise DestinationError("it does not answer", permanent=False)
+            time.sleep(0.02)
+
+
 class OtherClock(LocalDestination):
     """A local folder that counts as remote, and whose clock is `days` ahead of this host's."""
 
@@ -96,6 +159,16 @@ class OtherClock(LocalDestination):
     def probe(self) -> None:
         super().probe()
         self.skew = self._ahead
+
+
+class Interrupted(LocalDestination):
+    """A folder of this machine; Ctrl-C comes a second before a put manifest is told of."""
+
+    def put(self, name: str, file: Path) -> None:
+        super().put(name, file)
+        if name.endswith("/manifest.json"):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
 
 
 class BusyDisk(LocalDestination):

@@ -29,7 +29,7 @@ from mipyme_backup.operations.notes import new_note
 from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
-from mipyme_backup.operations.recovery import settle
+from mipyme_backup.operations.recovery import settled
 from mipyme_backup.operations.saving import Saving
 from mipyme_backup.operations.sequence import hidden_newest, next_sequence, note_newest
 from mipyme_backup.operations.writing import Writer, new_id
@@ -107,8 +107,7 @@ def run(
     Raises LockedError, SlotDoneError where the slot has its backup, and whatever keeps all
     destinations from having it.
     """
-    with project.lock("backup", wait=wait):
-        settle(project)
+    with project.lock("backup", wait=wait), settled(project):
         _check_slot(project, request)
         result = take(project, request, progress)
         complete_owed(project, result.failed, progress)
@@ -210,10 +209,10 @@ def _store(
         note_newest(project, manifest)
         failures = writer.make_room()
     except BaseException as error:
-        if writer.committed:
-            _keep_committed(project, writer, manifest, lanes, error)
-        else:
+        if not writer.committed:
             writer.forget()
+        if writer.committed:  # be it that a lane was just about to
+            _keep_committed(project, writer, manifest, lanes, error)
         raise
     copies = {name: failures.get(name) for name in lanes}
     return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)

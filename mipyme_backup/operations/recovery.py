@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,22 +28,51 @@ FAILURES = (BackupError, OSError, Error)
 
 def settle(project: Project) -> None:
     """End what killed runs left, and what was kept long enough. Call it with the lock held."""
+    with settled(project):
+        pass
+
+
+@contextlib.contextmanager
+def settled(project: Project) -> Iterator[None]:
+    """Run the block once what killed runs left is ended; no far destination is waited for before.
+
+    What such a run had committed is looked for on this machine before, and on the far ones after
+    the block; where all are far, before. Call it with the lock held.
+    """
     recover(project)
-    _end_killed_runs(project)
+    later = _end_killed_runs(project)
     project.sweep_work()
     remove_expired(project)
+    try:
+        yield
+    except BackupError:
+        _catch_up(project, later)
+        raise
+    _catch_up(project, later)
 
 
-def _end_killed_runs(project: Project) -> None:
-    """Say in the catalog what became of runs that were killed: a few came to their end before."""
+def _end_killed_runs(project: Project) -> list[str]:
+    """Say in the catalog what became of runs that were killed: a few came to their end before.
+
+    Returns the names of the destinations that the catalog has to catch up with later.
+    """
     if not project.catalog.has_running():
-        return
+        return []
     ended = {"done": "complete", "undone": "undone"}
     project.catalog.abandon_running(
         {e["id"]: ended[e["phase"]] for e in project.journal.entries() if e["phase"] in ended}
     )
-    with contextlib.suppress(DestinationError):
-        project.catalog.sync(listings(project, list(project.destinations)))
+    far = [name for name, destination in project.destinations.items() if destination.remote]
+    near = [name for name in project.destinations if name not in far]
+    _catch_up(project, near or far)
+    return far if near else []
+
+
+def _catch_up(project: Project, names: Sequence[str]) -> None:
+    """Have the catalog say what these destinations hold, as far as they can be listed."""
+    if names:
+        with contextlib.suppress(DestinationError):
+            project.catalog.sync(listings(project, names))
 
 
 def recover(project: Project) -> None:

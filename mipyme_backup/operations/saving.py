@@ -161,10 +161,12 @@ class Saving:
         return packs
 
     def _previous_media(self) -> Reader | None:
+        """Open the newest index there is, on this machine where it is there."""
+        lanes = sorted(self._writer.keeping_up, key=lambda lane: lane.destination.remote)
         for manifest in self._earlier:
             source = manifest.source("media")
             for artifact in source.artifacts if source else ():
-                for lane in self._writer.keeping_up:
+                for lane in lanes:
                     holdings = self._held.get(lane.name)
                     if artifact.name == INDEX_NAME and holdings and holdings.hold(artifact):
                         return open_artifact(

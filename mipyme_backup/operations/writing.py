@@ -125,9 +125,11 @@ class Writer:
     def forget(self) -> None:
         """Remove what this run has written, as well as it can be done in a few seconds.
 
-        What cannot be removed now is in the note, and a later run does it.
+        What cannot be removed now is in the note, and a later run does it. Where a lane was about
+        to commit, and does so, that copy stays, and the note says that the others lack theirs.
         """
-        for name in self._removed_from(self._lanes.values()):
+        removed = self._removed_from(self._lanes.values())
+        for name in removed if not self.committed else ():
             self._note.settled(name)
 
     def _removed_from(self, lanes: Iterable[Lane]) -> list[str]:
@@ -135,6 +137,8 @@ class Writer:
         removed: list[str] = []
 
         def remove(lane: Lane, destination: Destination) -> None:
+            if lane.name in self.committed:
+                return
             self._note.remove_from(destination)
             removed.append(lane.name)
 

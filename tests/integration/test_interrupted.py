@@ -14,6 +14,7 @@ from mipyme_backup.models import Restore
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.sources.media import MediaTarget
 from mipyme_backup.sources.sqlite import SQLiteTarget
+from tests.integration.conftest import LOCAL
 
 
 class DiedError(BaseException):
@@ -92,6 +93,34 @@ def test_note_of_a_dead_run_does_not_remove_a_backup_of_the_same_name(backups: P
     assert [*notes.iterdir()] == []
     (verified,) = api.verify(identifiers=[made.manifest.id], level="content")
     assert verified.problems == ()
+
+
+def test_copy_that_was_being_committed_stays_and_the_others_are_completed(
+    backups: Path, settings: Any
+) -> None:
+    def place(local: str, seconds: float) -> None:
+        far = {"location": backups.with_name("far"), "seconds": seconds}
+        settings.MIPYME_BACKUP = {
+            **settings.MIPYME_BACKUP,
+            "STATE_DIR": backups.with_name("state"),
+            "DESTINATIONS": {
+                "local": {"BACKEND": local, "OPTIONS": {"location": backups}},
+                "far": {"BACKEND": "tests.faulty.FarAway", "OPTIONS": far},
+            },
+        }
+
+    place("tests.faulty.Interrupted", seconds=2)
+    with pytest.raises(KeyboardInterrupt):
+        api.backup()
+    (made,) = [listed.to_dict() for listed in api.backups()]
+
+    place(LOCAL, seconds=0)
+    api.backup()
+
+    assert made["status"] == "partial"
+    verified = api.verify(identifiers=[made["id"]], level="content")
+    assert {v.destination: v.problems for v in verified} == {"local": (), "far": ()}
+    assert [*backups.with_name("state").glob("runs/*")] == []
 
 
 @pytest.mark.parametrize("committed", [True, False])
