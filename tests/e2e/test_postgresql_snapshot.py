@@ -178,21 +178,25 @@ def test_a_closed_snapshot_reads_nothing_more(
 def test_a_migration_waits_no_longer_than_our_patience(
     postgresql_server: PostgreSQLServer, settings_dict: dict[str, Any]
 ) -> None:
-    with opened(postgresql_server, settings_dict, patience=1.0) as snapshot:
-        started = time.monotonic()
-        postgresql_server.execute("ALTER TABLE ledger ADD COLUMN extra int", settings_dict["NAME"])
-        waited = time.monotonic() - started
+    patience, limit = 2.0, 3.5  # it looks once a second
+    change = "ALTER TABLE ledger ADD COLUMN IF NOT EXISTS extra int"
+    waits: list[float] = []
+    while min(waits, default=limit) >= limit and len(waits) < 10:  # the machine may be busy
+        with opened(postgresql_server, settings_dict, patience=patience) as snapshot:
+            started = time.monotonic()
+            postgresql_server.execute(change, settings_dict["NAME"])
+            waits.append(time.monotonic() - started)
 
-        assert waited < 1.0 + 2.5
-        with pytest.raises(SourceBusyError) as caught:
-            snapshot.check()
-        assert not caught.value.permanent
-        with pytest.raises(SourceBusyError):
-            snapshot.artifact().open()
-        with pytest.raises(SourceBusyError), snapshot.reading():
-            pytest.fail("a lost snapshot cannot be read")
-        with pytest.raises(SourceBusyError):
-            snapshot.facts()
+            with pytest.raises(SourceBusyError) as caught:
+                snapshot.check()
+            assert not caught.value.permanent
+            with pytest.raises(SourceBusyError):
+                snapshot.artifact().open()
+            with pytest.raises(SourceBusyError), snapshot.reading():
+                pytest.fail("a lost snapshot cannot be read")
+            with pytest.raises(SourceBusyError):
+                snapshot.facts()
+    assert patience < min(waits) < limit
     with opened(postgresql_server, settings_dict) as again:
         assert again.facts()["tables"] == {"public.ledger": 1000}
 

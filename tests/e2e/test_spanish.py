@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ def test_what_was_stored_in_english_is_told_in_spanish(project: Project) -> None
     assert "ya no tiene ninguna copia buena: local: dañado" in shown
     assert document["status"] == "complete"  # statuses are not translated
     assert document["copies"][0]["error"].endswith("sus bytes no son los que se escribieron.")
-    with sqlite3.connect(project.database["NAME"]) as database:
+    with closing(sqlite3.connect(project.database["NAME"])) as database:
         (kept,) = database.execute("SELECT error FROM mipyme_backup_copy").fetchone()
     assert kept.endswith("its bytes are not those that were written.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -283,13 +284,12 @@ def test_a_file_that_a_row_names_and_that_is_gone_comes_from_the_pool(
 
 def test_memory_is_bounded_for_a_large_listing() -> None:
     names = (f"photos/{number % 997}/{number:07}.jpg" for number in range(20_000))
-    listing = Listing(Found(name, 1, 2) for name in names)
 
-    keys = [entry.key for entry in listing.entries()]
+    with closing(Listing(Found(name, 1, 2) for name in names)) as listing:
+        keys = [entry.key for entry in listing.entries()]
 
     assert len(keys) == 20_000
     assert keys == sorted(keys)
-    listing.close()
 
 
 def test_names_that_no_file_can_have_are_left_out() -> None:
@@ -297,15 +297,16 @@ def test_names_that_no_file_can_have_are_left_out() -> None:
     good = ["both/below", "new\nline", "x" * 1024, "-o", "back\\slash", "\udcff"]
     found = [Found(name, 1, 2) for name in bad + good]
     markers = [Found("folder/"), Found("a//"), Found("")]
-    listing = Listing(iter(found + markers))
 
-    entries = [*listing.entries()]
+    with closing(Listing(iter(found + markers))) as listing:
+        entries = [*listing.entries()]
+        unseen = {entry.path for entry in listing.unseen()}
 
     left_out = {entry.path for entry in entries if entry.reason is Reason.NAME}
     assert left_out == {name.encode("utf-8", "surrogatepass") for name in bad}
     kept = {entry.path for entry in entries if entry.reason is None}
     assert kept == {name.encode("utf-8", "surrogateescape") for name in good}
-    assert {entry.path for entry in listing.unseen()} == kept
+    assert unseen == kept
 
 
 def test_names_left_out_are_told(storage: MortalStorage) -> None:
