@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import random
 import secrets
@@ -61,6 +62,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    """Blame what a file's tests leave open on that file.
+
+    A database connection of SQLite's is part of a cycle: without this, Python would warn of it in
+    whichever test happens to run when the cycle is collected.
+    """
+    yield
+    gc.collect()
 
 
 @pytest.fixture(
