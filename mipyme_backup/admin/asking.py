@@ -86,10 +86,13 @@ def ask(
     return HttpResponseRedirect(task_address(kept.task_id, site.name) or back)
 
 
-def task_address(task_id: str, site_name: str) -> str | None:
-    """Return the address of a task's page, the same after a restore; None where there is none."""
+def task_address(task_id: str, site_name: str, page: str = "change") -> str | None:
+    """Return the address of a page of a task: ``change``, ``progress`` or ``restore``.
+
+    It is the same after a restore; None where the admin's site shows no tasks.
+    """
     try:
-        return reverse("admin:mipyme_backup_task_change", args=[task_id], current_app=site_name)
+        return reverse(f"admin:mipyme_backup_task_{page}", args=[task_id], current_app=site_name)
     except NoReverseMatch:
         return None
 

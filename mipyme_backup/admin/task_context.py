@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -47,9 +46,7 @@ def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, An
         "links": _links(task, request, site_name),
         "goes_on": _goes_on(task, request, site_name, now),
         "address": asking.task_address(task.task_id, site_name),
-        "progress_address": reverse(
-            "admin:mipyme_backup_task_progress", args=[task.task_id], current_app=site_name
-        ),
+        "progress_address": asking.task_address(task.task_id, site_name, "progress"),
         **({} if ended or task.status == Task.Status.QUEUED else _progress(task)),
     }
 
@@ -160,4 +157,4 @@ def _goes_on(task: Task, request: HttpRequest, site_name: str, now: datetime) ->
     """Return where the restore is asked for that this is the plan of."""
     if not may_go_on(task, now) or "restore" not in asking.verbs_of(request):
         return None
-    return reverse("admin:mipyme_backup_task_restore", args=[task.task_id], current_app=site_name)
+    return asking.task_address(task.task_id, site_name, "restore")

@@ -208,6 +208,17 @@ class TestProgress:
         assert f'data-backup-follow="{progress_of(task)}"' in text_of(root.get(PAGE))
 
 
+    def test_site_that_shows_no_tasks(self, root: Client, settings: Any) -> None:
+        ask(root, "drill")
+        settings.ROOT_URLCONF = "tests.integration.test_admin_health"
+
+        page = root.get("/own/mipyme_backup/backuphealth/")
+        answer = root.post("/own/mipyme_backup/backuphealth/ask/", {"verb": "drill"})
+
+        assert page.status_code == 200 and "Waiting for a worker." in text_of(page)
+        assert answer["Location"] == "/own/mipyme_backup/backuphealth/"
+
+
 class TestRestore:
     @pytest.mark.parametrize(
         ("changed", "said"),
