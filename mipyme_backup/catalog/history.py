@@ -25,7 +25,8 @@ OTHERS: tuple[type[Other], ...] = (Restore, Drill, Look, ChecklistEntry, Task)
 class History:
     """Rows of the catalog, out of a database that is about to be replaced.
 
-    `others` are those of `OTHERS`, in its order, of the tables that were there.
+    `others` are those of `OTHERS`, in its order, of the tables that were there; the oldest first,
+    so that the newest has the highest number again: a checklist counts from its last beginning.
     """
 
     backups: Sequence[Backup] = ()
@@ -46,7 +47,7 @@ class Handover(Guarded):
                 row
                 for model in OTHERS
                 if has_table(model, "default")
-                for row in model._default_manager.all()
+                for row in model._default_manager.order_by("pk")
             ],
         )
 

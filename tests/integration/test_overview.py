@@ -275,6 +275,21 @@ class TestChecklist:
 
         assert api.overview().checklist.lines[0].ticked is not None
 
+    def test_stands_after_a_restore_as_it_did(self) -> None:
+        """One that was begun afresh before, and taken back in part."""
+        api.backup()
+        for action, line in (("ticked", 0), ("began", 0), ("ticked", 1), ("ticked", 2)):
+            text = "" if action == "began" else DISASTER[line]
+            api.mark_checklist(action=action, line=text, by="ana")  # type: ignore[arg-type]
+        api.mark_checklist(action="cleared", line=DISASTER[2], by="ana")
+        before = api.overview().checklist
+
+        with time_machine.travel(NOW + timedelta(hours=1)):
+            api.restore(latest=True)
+
+        assert api.overview().checklist == before
+        assert before.done == 1 and before.began is not None
+
 
 def _row(ended: datetime, **values: Any) -> Backup:
     number = Backup.objects.count() + 1
