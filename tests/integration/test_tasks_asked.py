@@ -207,7 +207,6 @@ class TestProgress:
 
         assert f'data-backup-follow="{progress_of(task)}"' in text_of(root.get(PAGE))
 
-
     def test_site_that_shows_no_tasks(self, root: Client, settings: Any) -> None:
         ask(root, "drill")
         settings.ROOT_URLCONF = "tests.integration.test_admin_health"
