@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ import os, sys
 sys.path[:0] = [{repository!r}, os.path.dirname(os.path.abspath(__file__))]
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 from celery import Celery
-from mipyme_backup.schedule import beat_schedule
 
 app = Celery("shop", broker={broker!r})
 app.conf.broker_transport_options = {{
@@ -35,14 +36,19 @@ app.conf.broker_transport_options = {{
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
 }}
-app.conf.beat_schedule = beat_schedule()
-if {often}:
-    for entry in app.conf.beat_schedule.values():
-        entry["schedule"] = 1.0
 app.autodiscover_tasks()
 import django
 django.setup()
 """
+
+EVERY_SECOND = """\
+from mipyme_backup.schedule import beat_schedule
+app.conf.beat_schedule = beat_schedule()
+for entry in app.conf.beat_schedule.values():
+    entry["schedule"] = 1.0
+"""
+
+DATABASE_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,7 @@ def shop(workdir: Path, broker: str) -> Iterator[Project]:
 
 
 def test_what_beat_and_a_worker_make_of_a_day(shop: Project, broker: str) -> None:
-    _write_app(shop, broker, often=True)
+    _write_app(shop, broker, EVERY_SECOND)
 
     with _celery(shop, "worker", "--concurrency", "2"), _celery(shop, "beat", "-s", "beat.db"):
         _wait(lambda: sorted(row["kind"] for row in _rows(shop)) == ["daily", "monthly"])
@@ -172,6 +178,55 @@ def test_install_beat(workdir: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", pytest.param("UTC", marks=pytest.mark.torture)])
+def test_beat_that_reads_the_database(shop: Project, zone: str) -> None:
+    """With Celery's defaults, which are UTC, and a project in whatever zone.
+
+    The row fires as it was installed, since beat was off for half an hour; then an administrator
+    has it fire each second, while beat runs.
+    """
+    shop.more_settings = f"""\
+INSTALLED_APPS += ["django_celery_beat"]
+TIME_ZONE = {zone!r}
+"""
+    shop.write()
+    shop.manage("migrate", "--verbosity=0")
+    shop.manage("schedule_backups", "install-beat")
+    off_since = datetime.now(UTC) - timedelta(minutes=30)
+    _set_task(shop, f"last_run_at = '{off_since:%Y-%m-%d %H:%M:%S}'")
+    beat = ("beat", "--scheduler", DATABASE_SCHEDULER, "--max-interval", "1")
+
+    with _celery(shop, "worker", "--concurrency", "2"), _celery(shop, *beat):
+        _wait(lambda: _kinds(shop) == ["daily", "monthly"])
+        sent_as_installed = _times_sent(shop)
+        shop.execute(
+            "INSERT INTO django_celery_beat_intervalschedule (every, period) VALUES (1, 'seconds')"
+        )
+        of_a_second = "(SELECT id FROM django_celery_beat_intervalschedule)"
+        _set_task(shop, f"crontab_id = NULL, interval_id = {of_a_second}")
+        _wait(lambda: _times_sent(shop) >= sent_as_installed + 4)
+
+    assert sent_as_installed in {1, 2}  # a quarter of an hour may have begun meanwhile
+    assert _kinds(shop) == ["daily", "monthly"]
+    assert {row["status"] for row in _rows(shop)} == {"complete"}
+
+
+def _set_task(project: Project, values: str) -> None:
+    """Change the row as the admin does: a beat that runs is told."""
+    project.execute(f"UPDATE django_celery_beat_periodictask SET {values} WHERE name LIKE 'mipy%'")
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
+    project.execute(f"UPDATE django_celery_beat_periodictasks SET last_update = '{now}'")
+
+
+def _times_sent(project: Project) -> int:
+    """Return how often a worker was asked for what is due; beat itself counts only now and then."""
+    return len(re.findall(r"Task mipyme_backup\.run_due\[\S+ received", _log(project, "worker")))
+
+
+def _kinds(project: Project) -> list[str]:
+    return sorted(row["kind"] for row in _rows(project))
+
+
 @pytest.mark.torture
 def test_twenty_at_once(shop: Project) -> None:
     """One runs; the others say who holds the lock."""
@@ -199,9 +254,9 @@ def test_twenty_at_once(shop: Project) -> None:
     assert [row["status"] for row in _rows(shop)] == ["complete"]
 
 
-def _write_app(project: Project, broker: str, *, often: bool = False) -> None:
-    text = APP.format(repository=str(REPOSITORY), broker=broker, visibility=VISIBILITY, often=often)
-    (project.root / "celery_app.py").write_text(text)
+def _write_app(project: Project, broker: str, more: str = "") -> None:
+    text = APP.format(repository=str(REPOSITORY), broker=broker, visibility=VISIBILITY)
+    (project.root / "celery_app.py").write_text(text + more)
 
 
 @contextlib.contextmanager
