@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from mipyme_backup import conf
+from mipyme_backup.api.given import zone
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.encryption.passphrase import read_secret
 from mipyme_backup.errors import BackupError, UsageError
@@ -109,6 +110,7 @@ def look_at(project: Project, timeout: float, now: datetime | None = None) -> St
         verify_within=VERIFY_WITHIN if schedule["verify"] else None,
         drill_every=DRILL_EVERY if schedule["drill"] else None,
         review=settings.policy_review,
+        zone=zone(),
     )
     seen = monitoring.take(
         project,

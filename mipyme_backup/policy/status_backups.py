@@ -65,7 +65,7 @@ def hidden(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 
 def old(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     newest = newest_of(item for item in facts.good if not _is_from_future(item, now))
-    if newest is not None and now - newest.finished_at > policy.max_age:
+    if newest is not None and policy.is_too_old(newest.finished_at, now):
         yield Finding(
             id="backup_old",
             level="critical",

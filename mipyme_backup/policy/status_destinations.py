@@ -69,7 +69,7 @@ def copies(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 def behind(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """Where another destination has what is asked for, and nobody meant to send it here."""
     newest = facts.newest_good()
-    if newest is None or now - newest.finished_at > policy.max_age:
+    if newest is None or policy.is_too_old(newest.finished_at, now):
         return
     for destination in _reachable(facts):
         if destination.name in newest.copies:
@@ -84,7 +84,7 @@ def behind(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
                 ),
                 hint=_complete(newest, destination),
             )
-        elif now - held.finished_at > policy.max_age:
+        elif policy.is_too_old(held.finished_at, now):
             yield Finding(
                 id=f"destination_old:{destination.name}",
                 level="warning",

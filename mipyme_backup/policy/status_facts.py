@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from mipyme_backup.messages import Message
 
@@ -18,7 +18,8 @@ class Policy:
     """What is asked of the backups: sizes in bytes, `min_free_disk` a share from 0 to 1.
 
     `max_shrink` is the share that the newest backup may have lost against those before it,
-    `review` the day on which the policy itself is to be looked at. None is not asked for.
+    `review` the day on which the policy itself is to be looked at. None is not asked for. `zone`
+    is that of the schedule.
     """
 
     max_age: timedelta
@@ -29,6 +30,17 @@ class Policy:
     verify_within: timedelta | None = None
     drill_every: timedelta | None = None
     review: date | None = None
+    zone: tzinfo = UTC
+
+    def is_too_old(self, made_at: datetime, now: datetime) -> bool:
+        """Say whether what was made then is older than `max_age`, both times being aware.
+
+        Where the clocks were set back since, that hour does not count: the schedule asks for a
+        daily backup 25 hours after the one before.
+        """
+        before, after = (moment.astimezone(self.zone).utcoffset() for moment in (made_at, now))
+        assert before is not None and after is not None
+        return now - made_at > self.max_age + max(before - after, timedelta())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,30 @@ class TestAge:
         seen = facts(backup(age=POLICY.max_age + timedelta(seconds=1)))
 
         assert found(seen) == {"backup_old": "critical"}
+
+    @pytest.mark.parametrize(
+        ("looked_at", "expected"),
+        [
+            ("2026-11-01T02:00:30-05:00", {}),  # 25 hours after the last one was due, and a look
+            ("2026-11-01T03:00:09-05:00", {}),
+            ("2026-11-01T03:00:11-05:00", {"backup_old": "critical"}),
+        ],
+    )
+    def test_hour_that_the_clocks_are_set_back_by_does_not_count(
+        self, looked_at: str, expected: dict[str, str]
+    ) -> None:
+        policy = replace(POLICY, zone=ZoneInfo("America/New_York"))
+        made = backup(finished_at=datetime.fromisoformat("2026-10-31T02:00:10-04:00"))
+        now = datetime.fromisoformat(looked_at)
+
+        assert {one.id: one.level for one in findings(policy, facts(made), now)} == expected
+
+    def test_hour_that_the_clocks_are_set_forward_by_makes_nothing_older(self) -> None:
+        policy = replace(POLICY, zone=ZoneInfo("America/New_York"))
+        made = backup(finished_at=datetime.fromisoformat("2026-03-07T02:00:10-05:00"))
+        now = datetime.fromisoformat("2026-03-08T04:00:10-04:00")  # 25 hours later
+
+        assert findings(policy, facts(made), now) == []
 
     def test_newest_is_who_has_the_highest_number_not_the_latest_date(self) -> None:
         seen = facts(backup(9, 26 * HOUR), backup(8, HOUR))
