@@ -25,6 +25,7 @@ from mipyme_backup.operations.scheduled import Coming
 from mipyme_backup.policy.checklist import Checklist, Entry
 from mipyme_backup.policy.checklist import checklist as checklist_of
 from mipyme_backup.policy.finding import LEVELS, Level
+from mipyme_backup.policy.status_facts import set_back
 from mipyme_backup.schedule import BACKUPS, JOBS, Attempts
 
 DAYS = 90
@@ -35,7 +36,8 @@ NEWEST = 12
 class Age:
     """How old the newest good backup is, against what may be lost; None of none.
 
-    `rpo` is the promise, `grace` how long a run takes, `most` the age that alerts.
+    `rpo` is the promise, `grace` how long a run takes, `most` the age that alerts; an hour by which
+    the clocks were set back since is in both.
     """
 
     name: str
@@ -219,7 +221,7 @@ def overview(
         look=look,
         past=past,
         unreadable=unreadable,
-        age=_age(promises, look, past, now),
+        age=_age(promises, look, past, now, zone),
         recovery=_recovery(promises, look, past),
         coming=sorted(
             coming, key=lambda job: (job.next_slot is None, job.next_slot or now, job.job)
@@ -236,7 +238,7 @@ def overview(
     )
 
 
-def _age(promises: Promises, look: LastLook, past: Past, now: datetime) -> Age | None:
+def _age(promises: Promises, look: LastLook, past: Past, now: datetime, zone: tzinfo) -> Age | None:
     """Return the age of the newest good backup.
 
     The look saw the destinations themselves, so of what had ended by then it knows best; one that
@@ -246,24 +248,30 @@ def _age(promises: Promises, look: LastLook, past: Past, now: datetime) -> Age |
     ended = good.finished_at if good is not None else None
     saw = look.at if look.facts.get("destinations") else None
     if good is not None and ended is not None and (saw is None or ended > saw):
-        return _age_of(promises, good.name, ended, now, good.seconds or 0)
+        return _age_of(promises, good.name, ended, now, zone, good.seconds or 0)
     if not seen:
         return None
     finished = datetime.fromisoformat(seen["finished_at"])
     took = good.seconds if good is not None and good.backup_id == seen["id"] else 0
-    return _age_of(promises, seen["name"], finished, now, took or 0)
+    return _age_of(promises, seen["name"], finished, now, zone, took or 0)
 
 
 def _age_of(
-    promises: Promises, name: str, finished_at: datetime, now: datetime, seconds: float
+    promises: Promises,
+    name: str,
+    finished_at: datetime,
+    now: datetime,
+    zone: tzinfo,
+    seconds: float,
 ) -> Age:
+    clock = set_back(finished_at, now, zone)
     return Age(
         name=name,
         finished_at=finished_at,
         age=max(now - finished_at, timedelta()),
         rpo=promises.rpo,
-        grace=timedelta(seconds=seconds),
-        most=promises.max_age,
+        grace=timedelta(seconds=seconds) + clock,
+        most=promises.max_age + clock,
     )
 
 

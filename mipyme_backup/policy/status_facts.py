@@ -33,14 +33,18 @@ class Policy:
     zone: tzinfo = UTC
 
     def is_too_old(self, made_at: datetime, now: datetime) -> bool:
-        """Say whether what was made then is older than `max_age`, both times being aware.
+        """Say whether what was made then is older than `max_age`, both times being aware."""
+        return now - made_at > self.max_age + set_back(made_at, now, self.zone)
 
-        Where the clocks were set back since, that hour does not count: the schedule asks for a
-        daily backup 25 hours after the one before.
-        """
-        before, after = (moment.astimezone(self.zone).utcoffset() for moment in (made_at, now))
-        assert before is not None and after is not None
-        return now - made_at > self.max_age + max(before - after, timedelta())
+
+def set_back(since: datetime, now: datetime, zone: tzinfo) -> timedelta:
+    """Return by how much the clocks of `zone` were set back since then.
+
+    That hour counts for no age: the schedule asks for a daily backup 25 hours after the one before.
+    """
+    before, after = (moment.astimezone(zone).utcoffset() for moment in (since, now))
+    assert before is not None and after is not None
+    return max(before - after, timedelta())
 
 
 @dataclass(frozen=True, kw_only=True)

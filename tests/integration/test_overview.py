@@ -66,6 +66,22 @@ class TestAge:
 
         assert found.age is not None and found.age.level == level
 
+    @pytest.mark.parametrize(
+        ("hours", "level"), [(25.01, "ok"), (25.1, "warning"), (26.1, "critical")]
+    )
+    def test_hour_that_the_clocks_were_set_back_does_not_count(
+        self, hours: float, level: str
+    ) -> None:
+        """In Madrid, three o'clock summer time became two o'clock on 25 October 2026."""
+        ended = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+        _backup(ended=ended)
+        past.looked(ended, newest=Backup.objects.get(), local={})
+
+        with time_machine.travel(ended + timedelta(hours=hours), tick=False):
+            found = api.overview()
+
+        assert found.age is not None and found.age.level == level
+
     def test_good_look_of_an_hour_ago_does_not_hide_that_it_is_too_old_now(self) -> None:
         _backup(ended=NOW - timedelta(hours=25, minutes=1))
         past.looked(NOW - timedelta(minutes=30), newest=Backup.objects.get(), local={})
