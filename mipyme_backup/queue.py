@@ -28,7 +28,6 @@ def send(task_id: str, expires: timedelta) -> None:
     The message is worth nothing after `expires`.
     """
     from celery import current_app
-    from kombu.exceptions import OperationalError
 
     options = {**current_app.conf.broker_transport_options}
     options.setdefault("socket_connect_timeout", PATIENCE)
@@ -46,9 +45,9 @@ def send(task_id: str, expires: timedelta) -> None:
                 ignore_result=True,
                 expires=expires.total_seconds(),
             )
-    except (OperationalError, OSError) as error:
+    except Exception as error:
         raise PreflightError(
             _("The broker of the workers cannot be reached: %(reason)s"),
             hint=_("Look whether it runs; meanwhile, run the command on the server."),
-            reason=type(error).__name__,
+            reason=type(error).__name__,  # its text may quote the address, with the password
         ) from error

@@ -110,7 +110,7 @@ def _send(task_id: str, verb: str) -> None:
     try:
         queue.send(task_id, records.taken_within(verb))
     except BackupError as error:
-        records.end(task_id, "failed", datetime.now(UTC), error=str(error), hint=str(error.hint))
+        records.give_up_unsent(task_id, datetime.now(UTC), error=str(error), hint=str(error.hint))
 
 
 def _check_allowed(verb: str) -> None:

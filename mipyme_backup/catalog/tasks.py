@@ -120,6 +120,14 @@ def end(
         )
 
 
+def give_up_unsent(task_id: str, now: datetime, *, error: str, hint: str = "") -> None:
+    """Write why it could not be sent, unless a worker has it all the same."""
+    with needed():
+        Task.objects.filter(task_id=task_id, status=Task.Status.QUEUED).update(
+            status=Task.Status.FAILED, finished_at=now, error=error, hint=hint
+        )
+
+
 def is_silent(task: Task, now: datetime) -> bool:
     """Say whether no worker has it any more, or none will."""
     if task.status == Task.Status.QUEUED:

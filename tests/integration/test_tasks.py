@@ -89,6 +89,33 @@ class TestAsking:
         assert Task.objects.get().status == "failed"
         assert took < 10
 
+    @pytest.mark.parametrize(
+        "url",
+        ["redis://:secret/word@127.0.0.1:1/0", "nonsense://:secret/word@host/", "sentinel://:1/x"],
+    )
+    def test_broker_that_is_none(
+        self, shop: Path, root: Client, broker: celery.Celery, url: str, caplog: Any
+    ) -> None:
+        broker.conf.update(broker_url=url)
+
+        page = text_of(ask(root, "backup", follow=True))
+
+        assert "The broker of the workers cannot be reached" in page
+        assert Task.objects.get().status == "failed"
+        assert "secret" not in page + caplog.text
+
+    def test_worker_was_quicker_than_the_broker(
+        self, shop: Path, root: Client, broker: celery.Celery
+    ) -> None:
+        """The broker took the message, and did not say so: what a worker has is not failed."""
+        root.post(ASK, {"verb": "backup"})
+        task = Task.objects.get()
+        assert records.claim(task.task_id, datetime.now(UTC)) is not None
+
+        records.give_up_unsent(task.task_id, datetime.now(UTC), error="no answer")
+
+        assert Task.objects.get().status == "running"
+
 
 class TestWorker:
     def test_backup(self, shop: Path, root: Client) -> None:
