@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from django.db import Error, connections
+from django.db import connections
 
-from mipyme_backup.errors import BackupError
 from mipyme_backup.messages import Message
 
 INTERVAL = 2.0
@@ -72,7 +71,7 @@ class Reporter:
                 values = {**self._values, "seen_at": datetime.now(UTC)}
             try:
                 self._keep(values)
-            except (BackupError, Error) as error:
+            except Exception as error:  # noqa: BLE001 - without a sign of life it would be taken for dead
                 logger.info("Progress was not kept: %s", error)
             finally:
                 connections.close_all()
