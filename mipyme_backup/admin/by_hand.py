@@ -28,5 +28,5 @@ def command(verb: str, backup_id: str = "", options: Mapping[str, Any] | None = 
         if value is True:
             words.append(f"--{name}")
         elif value:
-            words += [f"--{name}", value]
+            words.append(f"--{name}={value}")  # in one word, whatever the value begins with
     return shlex.join(words)

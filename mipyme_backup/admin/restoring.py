@@ -15,7 +15,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
-from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods
 
 from mipyme_backup.admin import asking, by_hand
@@ -65,6 +65,7 @@ class RestoreForm(forms.Form):
             )
         return name
 
+    @sensitive_variables("password")
     def clean(self) -> dict[str, Any] | None:
         """Ask for the password last, of who got everything else right."""
         password, user = self.cleaned_data.get("password"), self._request.user

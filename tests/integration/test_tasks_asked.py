@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import celery
 import pytest
+from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import User
-from django.test import Client
+from django.core.management import load_command_class
+from django.core.signals import got_request_exception
+from django.test import Client, RequestFactory
 from django.urls import reverse
+from django.utils.html import escape
+from django.views.debug import ExceptionReporter
+from django.views.decorators.debug import sensitive_variables
 
+from mipyme_backup.admin.by_hand import command
 from mipyme_backup.models import Backup, Task
 from tests import past
 from tests.integration.asking import (
@@ -167,6 +176,18 @@ class TestAsking:
         assert over["ended"] and "No worker took it in time." in over["fragment"]
         assert sorted(task.status for task in Task.objects.all()) == ["abandoned", "queued"]
 
+    def test_label_that_looks_like_an_option(self, root: Client) -> None:
+        """What is shown to be run by hand has to run."""
+        root.post(ASK, {"verb": "backup", "label": "--urgent"})
+        _age(minutes=1)
+
+        page = text_of(root.get(page_of(Task.objects.get())))
+
+        argv = shlex.split(command("backup", options={"label": "--urgent"}))
+        assert escape(shlex.join(argv)) in page
+        parser = load_command_class("mipyme_backup", "backup").create_parser("manage.py", "backup")
+        assert parser.parse_args(argv[3:]).label == "--urgent"
+
     def test_hostile_texts_are_shown_as_text(self, root: Client) -> None:
         ask(root, "backup")
         Task.objects.update(
@@ -257,6 +278,27 @@ class TestRestore:
         assert client.get(restore_page(task)).status_code == 403
         assert client.post(restore_page(task), filled(task)).status_code == 403
 
+    def test_password_is_in_no_report_of_an_error(self, root: Client, settings: Any) -> None:
+        """Django mails one to ADMINS, with what each function knew; others send it elsewhere."""
+        settings.AUTHENTICATION_BACKENDS = [
+            f"{__name__}.{Broken.__name__}",
+            *settings.AUTHENTICATION_BACKENDS,
+        ]
+        task, reports = _plan(), []
+
+        def report(**_signal: Any) -> None:
+            request = RequestFactory().get("/")
+            reports.append(ExceptionReporter(request, *sys.exc_info()).get_traceback_html())
+
+        got_request_exception.connect(report)
+        root.raise_request_exception = False
+        answer = root.post(restore_page(task), filled(task))
+        got_request_exception.disconnect(report)
+
+        assert answer.status_code == 500
+        (html,) = reports
+        assert "The directory is away." in html and PASSWORD not in html
+
     def test_who_has_no_password(self, root: Client) -> None:
         task = _plan()
         client = staff("restore_backup")
@@ -265,6 +307,14 @@ class TestRestore:
 
         assert f"python manage.py restore {task.backup_id}" in page
         assert 'type="password"' not in page
+
+
+class Broken(BaseBackend):
+    """A directory of users that is away when a password is asked for."""
+
+    @sensitive_variables("secrets")
+    def authenticate(self, request: Any, **secrets: Any) -> Any:
+        raise RuntimeError("The directory is away.")
 
 
 def _age(**span: float) -> None:
