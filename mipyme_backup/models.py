@@ -204,7 +204,8 @@ class ChecklistEntry(models.Model):
 class Task(models.Model):
     """What somebody asked for in the admin, how far a worker is with it, and how it ended.
 
-    Nothing is ever taken away from it: it is the record of who did what, and why.
+    Nothing is ever taken away from it: it is the record of who did what, and why. `under_way` names
+    what may not be under way twice, and is None of what is over.
     """
 
     class Verb(models.TextChoices):
@@ -228,6 +229,9 @@ class Task(models.Model):
     task_id = models.CharField(_("identifier"), max_length=32, unique=True)
     verb = models.CharField(_("task"), max_length=16, choices=Verb)
     status = models.CharField(_("status"), max_length=16, choices=Status)
+    under_way = models.CharField(
+        _("under way, once"), max_length=128, unique=True, null=True, editable=False
+    )
     backup_id = models.CharField(_("backup"), max_length=32, blank=True)
     backup_name = models.CharField(_("name of the backup"), max_length=255, blank=True)
     options = models.JSONField(_("options"), default=dict)

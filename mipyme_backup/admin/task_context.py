@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from mipyme_backup.admin import asking, by_hand, marks
 from mipyme_backup.admin.addresses import address
-from mipyme_backup.catalog.tasks import is_silent
+from mipyme_backup.catalog.tasks import is_silent, restored_since
 from mipyme_backup.models import Backup, Drill, Restore, Task
 from mipyme_backup.translation import said
 
@@ -52,10 +52,12 @@ def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, An
 
 
 def may_go_on(task: Task, now: datetime) -> bool:
-    """Say whether this is a plan that a restore may go by."""
+    """Say whether this is a plan that a restore may go by: once, and not of what is gone."""
     finished = task.finished_at
     planned = task.verb == Task.Verb.PLAN and task.status == Task.Status.COMPLETE
-    return planned and finished is not None and now - finished < PLAN_HOLDS
+    if not planned or finished is None or now - finished >= PLAN_HOLDS:
+        return False
+    return not restored_since(finished)
 
 
 def _state(task: Task, *, silent: bool) -> Any:

@@ -7,6 +7,8 @@ taken again, save a restore, and gives way to the next one that is asked for.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +19,9 @@ from django.db import transaction
 from django.db.models import Q
 
 from mipyme_backup.catalog.guards import needed
-from mipyme_backup.catalog.selection import UNDER_WAY
 from mipyme_backup.errors import LockedError
 from mipyme_backup.messages import _
-from mipyme_backup.models import Task
+from mipyme_backup.models import Restore, Task
 
 SILENT_AFTER = timedelta(minutes=2)
 TAKEN_WITHIN = timedelta(hours=1)
@@ -50,23 +51,25 @@ class Kept:
 
 
 def add(asked: Asked, now: datetime) -> Kept:
-    """Keep what was asked for, once; raises CatalogError where that cannot be."""
+    """Keep what was asked for, once; raises CatalogError where that cannot be.
+
+    Two who ask at the same moment get the same task: the database sees to it. There is one restore
+    at a time, of whatever: a second one would wait for the first, and undo what was done since.
+    """
     with needed(), transaction.atomic():
         _give_up_on_silent(now)
-        same = Task.objects.filter(
-            verb=asked.verb,
-            backup_id=asked.backup_id,
-            options=dict(asked.options),
-            status__in=UNDER_WAY,
-        ).first()
-        if same is not None:
-            return Kept(pk=same.pk, task_id=same.task_id, fresh=False)
         values = {**dataclasses.asdict(asked), "asked_by": asked.by}
         del values["by"]
-        task = Task.objects.create(
-            task_id=secrets.token_hex(8), status=Task.Status.QUEUED, asked_at=now, **values
+        task, fresh = Task.objects.get_or_create(
+            under_way=_what(asked),
+            defaults={
+                "task_id": secrets.token_hex(8),
+                "status": Task.Status.QUEUED,
+                "asked_at": now,
+                **values,
+            },
         )
-        return Kept(pk=task.pk, task_id=task.task_id, fresh=True)
+        return Kept(pk=task.pk, task_id=task.task_id, fresh=fresh)
 
 
 def claim(task_id: str, now: datetime) -> Asked | None:
@@ -112,6 +115,7 @@ def end(
     with needed():
         Task.objects.filter(task_id=task_id).update(
             status=status,
+            under_way=None,
             finished_at=now,
             seen_at=now,
             result=dict(result or {}),
@@ -124,7 +128,7 @@ def give_up_unsent(task_id: str, now: datetime, *, error: str, hint: str = "") -
     """Write why it could not be sent, unless a worker has it all the same."""
     with needed():
         Task.objects.filter(task_id=task_id, status=Task.Status.QUEUED).update(
-            status=Task.Status.FAILED, finished_at=now, error=error, hint=hint
+            status=Task.Status.FAILED, under_way=None, finished_at=now, error=error, hint=hint
         )
 
 
@@ -135,15 +139,29 @@ def is_silent(task: Task, now: datetime) -> bool:
     return task.status == Task.Status.RUNNING and now - (task.seen_at or now) > SILENT_AFTER
 
 
+def restored_since(moment: datetime) -> bool:
+    """Say whether what is live has been replaced since, or may have been."""
+    restores = Restore.objects.filter(started_at__gte=moment)
+    return restores.exclude(status=Restore.Status.FAILED).exists()
+
+
 def taken_within(verb: str) -> timedelta:
     """Return how long a task may wait for a worker."""
     return RESTORE_TAKEN_WITHIN if verb == Task.Verb.RESTORE else TAKEN_WITHIN
 
 
+def _what(asked: Asked) -> str:
+    """Return what may not be under way twice."""
+    if asked.verb == Task.Verb.RESTORE:
+        return asked.verb
+    options = json.dumps(dict(asked.options), sort_keys=True).encode()
+    return f"{asked.verb}:{asked.backup_id}:{hashlib.sha256(options).hexdigest()}"
+
+
 def _give_up_on_silent(now: datetime) -> None:
     silent = Q(status=Task.Status.RUNNING, seen_at__lt=now - SILENT_AFTER)
     Task.objects.filter(silent | _too_old(now)).update(
-        status=Task.Status.ABANDONED, finished_at=now
+        status=Task.Status.ABANDONED, under_way=None, finished_at=now
     )
 
 

@@ -258,6 +258,29 @@ class TestRestore:
         assert root.post(restore_page(task), filled(task)).status_code == 302
         assert not Task.objects.filter(verb="restore").exists()
 
+    def test_plan_is_good_for_one(self, root: Client, shop: Path) -> None:
+        """Whoever goes back in the browser and sends the form again restores nothing again."""
+        api.backup()  # with the user
+        Backup.objects.get(label="first").delete()
+        task = planned(root)
+        root.post(restore_page(task), filled(task))
+        assert run_newest(verb="restore") == "complete"
+        root = logged_in(User.objects.get())
+
+        answer = root.post(restore_page(task), filled(task), follow=True)
+
+        assert "This plan is too old to go by" in text_of(answer)
+        assert Task.objects.filter(verb="restore").count() == 1
+
+    def test_one_at_a_time(self, shop: Path, root: Client) -> None:
+        """A second one that waits for a worker would undo what was done after the first."""
+        task = planned(root)
+        first = root.post(restore_page(task), filled(task))
+        second = root.post(restore_page(task), {**filled(task), "migrate": "on"})
+
+        assert first["Location"] == second["Location"]
+        assert Task.objects.filter(verb="restore").count() == 1
+
     def test_switched_off(self, shop: Path, root: Client, settings: Any) -> None:
         task = planned(root)
         settings.MIPYME_BACKUP["ADMIN_RESTORE"] = False
