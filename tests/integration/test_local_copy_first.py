@@ -11,15 +11,17 @@ import pytest
 from mipyme_backup import api
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.models import Backup, Copy
+from mipyme_backup.operations import looking
 from tests.faulty import Unanswering
 from tests.integration.conftest import LOCAL
 
 SECONDS = 15
-"""More than any patience of a run (`looking.PATIENCE_SECONDS`), so who waits is found out."""
+"""Less than the patience of a run here, so who waits is found out."""
 
 
 @pytest.fixture(autouse=True)
-def nobody_in_the_way() -> None:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "PATIENCE_SECONDS", 4 * SECONDS)
     Unanswering.in_the_way.clear()
 
 
