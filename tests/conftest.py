@@ -9,6 +9,7 @@ import random
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,10 @@ from tests import services, settings
 def pytest_configure() -> None:
     shutil.rmtree(settings.WORK_DIR, ignore_errors=True)  # of a killed run with our process id
     settings.WORK_DIR.mkdir(mode=0o700)
-    # Some two thousand processes import the same modules: compiled once, and kept out of the
-    # way of a checkout, that is a third of the time of the whole suite.
+    # Some two thousand processes import the same modules, which are to be compiled once: of
+    # libraries that was done when they were installed.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(settings.WORK_DIR / "bytecode"))
+    sys.dont_write_bytecode = False
     # What runs in the background of a shell, or under nohup, ignores these, and so would whatever
     # it starts: commands that a test interrupts.
     for number in (signal.SIGINT, signal.SIGHUP):
