@@ -17,25 +17,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# What needs no settings to be imported.
-MODULES = (
-    "django.core.management",
-    "django.core.management.base",
-    "django.core.serializers.json",
-    "django.db.backends.postgresql.base",
-    "django.db.backends.sqlite3.base",
-    "django.db.models",
-    "django.forms",
-    "django.http",
-    "django.template",
-    "psycopg",
-    "rich.console",
-    "rich.markup",
-    "rich.progress",
-    "rich.table",
-    "tests.fingerprint",
-)
-
 
 def run(
     argv: Sequence[str],
@@ -71,7 +52,7 @@ def run(
 
 def _context() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*MODULES])
+    context.set_forkserver_preload(["tests.e2e.preloaded"])
     return context
 
 
