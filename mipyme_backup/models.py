@@ -229,7 +229,7 @@ class Task(models.Model):
     task_id = models.CharField(_("identifier"), max_length=32, unique=True)
     verb = models.CharField(_("task"), max_length=16, choices=Verb)
     status = models.CharField(_("status"), max_length=16, choices=Status)
-    under_way = models.CharField(
+    under_way = models.CharField(  # noqa: DJ001 - unique among those that have one
         _("under way, once"), max_length=128, unique=True, null=True, editable=False
     )
     backup_id = models.CharField(_("backup"), max_length=32, blank=True)

@@ -71,7 +71,7 @@ class Reporter:
                 values = {**self._values, "seen_at": datetime.now(UTC)}
             try:
                 self._keep(values)
-            except Exception as error:  # noqa: BLE001 - without a sign of life it would be taken for dead
+            except Exception as error:  # noqa: BLE001 - silence would mean death
                 logger.info("Progress was not kept: %s", error)
             finally:
                 connections.close_all()
