@@ -29,7 +29,7 @@ demo: $(DEMO) ## back up, break and restore an example shop
 	@$(BIN)/python example_project/demo.py
 
 test: $(DEV) ## run every test but the torture, on real servers
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: export ALL_MAJORS = 1
 test-all: export EVERY_LINE = 1

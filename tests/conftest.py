@@ -19,6 +19,32 @@ import pytest
 
 from tests import services, settings
 
+# The files that take longest, from half a minute up: one that began last would be waited for.
+LONGEST = (
+    "test_round_trip",
+    "test_drill",
+    "test_kills",
+    "test_writers",
+    "test_in_place",
+    "test_memory",
+    "test_network_backups",
+    "test_resume",
+    "test_secrets",
+    "test_celery",
+    "test_keys",
+    "test_commands",
+    "test_bare_host",
+    "test_spanish",
+    "test_network_faults",
+    "test_fixtures_round_trip",
+    "test_bad_input",
+    "test_browser",
+    "test_browser_tasks",
+    "test_recover",
+    "test_side_by_side",
+    "test_corruption",
+)
+
 
 def pytest_configure() -> None:
     shutil.rmtree(settings.WORK_DIR, ignore_errors=True)  # of a killed run with our process id
@@ -45,11 +71,15 @@ def pytest_report_header() -> str:
     return f"torture: TORTURE_SEED={os.environ['TORTURE_SEED']}"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run on the newest PostgreSQL alone what is not marked `every_major`.
 
-    With ALL_MAJORS set (`make test-all`) everything runs on each.
+    With ALL_MAJORS set (`make test-all`) everything runs on each. Parallel workers begin with the
+    longest files.
     """
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
     if os.environ.get("ALL_MAJORS"):
         return
     newest = services.postgresql_majors()[-1:]
@@ -74,6 +104,11 @@ def _nothing_stays_open() -> Iterator[None]:
     """
     yield
     gc.collect()
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.stem
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(
