@@ -18,12 +18,16 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests import settings
 from tests.e2e import warm
 from tests.fingerprint import MediaEntry, media_fingerprint
 from tests.services import PostgreSQLServer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 240
+
+# Where the database and the media of filled projects are kept, by seed and settings.
+_filled: dict[tuple[int, str], Path] = {}
 
 MANAGE = """\
 import os
@@ -128,13 +132,13 @@ class Project:
         apps = [*APPS]
         if self.server is not None:
             apps += ["django.contrib.postgres", "tests.zoo_postgresql"]
-        settings = SETTINGS.format(
+        code = SETTINGS.format(
             apps=apps, databases={"default": self.database}, backup_settings=self.backup_settings
         )
         (self.root / "config").mkdir(parents=True, exist_ok=True)
         (self.root / "config" / "__init__.py").touch()
         (self.root / "config" / "urls.py").write_text("urlpatterns = []\n")
-        _write_private(self.root / "config" / "settings.py", settings + self.more_settings)
+        _write_private(self.root / "config" / "settings.py", code + self.more_settings)
         (self.root / "manage.py").write_text(MANAGE.format(repository=str(REPOSITORY)))
         if not self.passphrase_file.exists():
             _write_private(self.passphrase_file, secrets.token_urlsafe(24) + "\n")
@@ -190,9 +194,29 @@ class Project:
 
     def populate(self, seed: int = 1) -> None:
         """Make the tables, fill them, and put odd files into the media folder."""
+        new = not self.media.exists() and not self.database_exists()
+        if self.server is None and new and "MIGRATE_GUARD" not in self.backup_settings:
+            self._fill_as_before(seed)
+        else:
+            self._fill(seed)
+        write_odd_media(self.media)
+
+    def _fill(self, seed: int) -> None:
         self.manage("migrate", "--verbosity=0")
         self.manage("populate_zoo", f"--seed={seed}")
-        write_odd_media(self.media)
+
+    def _fill_as_before(self, seed: int) -> None:
+        """Fill a new SQLite project with what the first one of such seed and settings got."""
+        place = (seed, self.more_settings)
+        if kept := _filled.get(place):
+            shutil.copytree(kept / "media", self.media)
+            shutil.copyfile(kept / "db.sqlite3", self.database["NAME"])
+            return
+        self._fill(seed)
+        kept = settings.WORK_DIR / f"filled_{len(_filled)}"
+        shutil.copytree(self.media, kept / "media")
+        shutil.copyfile(self.database["NAME"], kept / "db.sqlite3")
+        _filled[place] = kept
 
     def fingerprint(self, name: str | None = None) -> dict[str, str]:
         """Return what the database holds, or another one of the same server by its `name`."""
@@ -264,8 +288,9 @@ class Project:
     def clone(self, folder: Path) -> Project:
         """Return a copy of this project below `folder`: data, backups and state."""
         other = self._elsewhere(folder)
-        shutil.copytree(self.backups, other.backups, symlinks=True)
-        shutil.copytree(self.media, other.media, symlinks=True)
+        for name in ("backups", "media"):
+            if (self.root / name).exists():
+                shutil.copytree(self.root / name, other.root / name, symlinks=True)
         if self.server is None:
             shutil.copyfile(self.database["NAME"], other.database["NAME"])
         else:
