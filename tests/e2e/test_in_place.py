@@ -26,13 +26,21 @@ from tests.services import PostgreSQLServer
 DUMP = "database.default.dump"
 
 
-@pytest.fixture
-def project(postgresql_server: PostgreSQLServer, workdir: Path) -> Iterator[Project]:
-    with postgresql_project(workdir, postgresql_server) as made:
-        user, password = made.database["USER"], made.database["PASSWORD"]
+@pytest.fixture(scope="module")
+def original(
+    postgresql_server: PostgreSQLServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    with postgresql_project(tmp_path_factory.mktemp("original"), postgresql_server) as made:
         made.populate()
+        user, password = made.database["USER"], made.database["PASSWORD"]
         postgresql_server.create_role(user, password, createdb=False)
         yield made
+
+
+@pytest.fixture
+def project(original: Project, workdir: Path) -> Project:
+    """A filled project of a role that may not create databases."""
+    return original.clone(workdir)
 
 
 def change(project: Project) -> None:

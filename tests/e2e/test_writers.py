@@ -96,21 +96,34 @@ class Writing:
         assert seconds >= 0
 
 
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with sqlite_project(tmp_path_factory.mktemp("sqlite")) as project:
+        _fill(project)
+        yield project
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(
+    postgresql_server: PostgreSQLServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    with postgresql_project(tmp_path_factory.mktemp("postgresql"), postgresql_server) as project:
+        _fill(project)
+        yield project
+
+
 class TestSQLite(Writing):
     @pytest.fixture(params=["wal", "delete"])
-    def project(self, request: pytest.FixtureRequest, workdir: Path) -> Iterator[Project]:
-        with sqlite_project(workdir) as project:
-            _fill(project)
-            project.execute(f"PRAGMA journal_mode = {request.param}")
-            yield project
+    def project(self, request: pytest.FixtureRequest, on_sqlite: Project, workdir: Path) -> Project:
+        project = on_sqlite.clone(workdir)
+        project.execute(f"PRAGMA journal_mode = {request.param}")
+        return project
 
 
 class TestPostgreSQL(Writing):
     @pytest.fixture
-    def project(self, postgresql_server: PostgreSQLServer, workdir: Path) -> Iterator[Project]:
-        with postgresql_project(workdir, postgresql_server) as project:
-            _fill(project)
-            yield project
+    def project(self, on_postgresql: Project, workdir: Path) -> Project:
+        return on_postgresql.clone(workdir)
 
     def check_downtime(self, seconds: float) -> None:
         assert 0 < seconds < 0.5
