@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,20 +10,27 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.contrib.auth import get_user_model
+from django.db import close_old_connections, transaction
 
 from mipyme_backup import conf, queue
 from mipyme_backup.api.keeping import backup, complete, pin, verify
 from mipyme_backup.api.restoring import drill, restore
 from mipyme_backup.catalog import tasks as records
-from mipyme_backup.catalog.tasks import Asked, Kept
-from mipyme_backup.errors import BackupError, LockedError, UsageError, reason_of
+from mipyme_backup.catalog.tasks import Asked, Claimed, Kept
+from mipyme_backup.errors import BackupError, CatalogError, LockedError, UsageError, reason_of
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.reporting import Reporter
+
+logger = logging.getLogger("mipyme_backup")
+
+END_PAUSES = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between two tries of writing how a task ended."""
 
 LOCK_PAUSE = 2.0
 """Seconds between two tries of what finds the lock held."""
 
+RESTORE_PERMISSION = "mipyme_backup.restore_backup"
 RESTORING = frozenset({"plan", "restore"})
 
 
@@ -95,15 +103,38 @@ def run_task(*, task_id: str) -> str | None:
         ended = Ended(status="failed", error=reason_of(error))
         raise
     finally:
-        records.end(
-            task_id,
-            ended.status,
-            datetime.now(UTC),
-            result=ended.result,
-            error=ended.error,
-            hint=ended.hint,
-        )
+        _keep_end(asked, ended)
     return ended.status
+
+
+def _keep_end(task: Claimed, ended: Ended) -> None:
+    """Write how it ended, stubbornly: a task that seems to go on would be done once more.
+
+    The connection may have been ended while the work went on, and a database may be away for a
+    moment, or be locked. What cannot be written is logged with all that is to be known.
+    """
+    for pause in (*END_PAUSES, None):
+        close_old_connections()
+        try:
+            records.end(
+                task,
+                ended.status,
+                datetime.now(UTC),
+                result=ended.result,
+                error=ended.error,
+                hint=ended.hint,
+            )
+        except CatalogError as error:
+            if pause is None:
+                logger.error(
+                    "How task %s ended was not kept (%s). Asked for by %s: %s, %r. It is %s. %s",
+                    *(task.task_id, error, task.by, task.verb, task.reason),
+                    *(ended.status, ended.error),
+                )
+                return
+            time.sleep(pause)
+        else:
+            return
 
 
 def _send(task_id: str, verb: str) -> None:
@@ -121,9 +152,23 @@ def _check_allowed(verb: str) -> None:
         )
 
 
+def _check_may_still(username: str) -> None:
+    """Raise UsageError where who asked for a restore may not have one any more."""
+    users: Any = get_user_model()._default_manager
+    user = users.filter(**{users.model.USERNAME_FIELD: username}).first()
+    if user is None or not user.is_active or not user.has_perm(RESTORE_PERMISSION):
+        raise UsageError(
+            _("%(user)s may not restore any more, so nothing was done."),
+            hint=_("Who may is to ask for it anew."),
+            user=username,
+        )
+
+
 def _done(asked: Asked, progress: Reporter) -> Ended:
     """Do it. All but a restore wait for the lock: nobody expects one an hour later."""
     _check_allowed(asked.verb)
+    if asked.verb == "restore":
+        _check_may_still(asked.by)
     work = _WORKS[asked.verb]
     while True:
         try:

@@ -42,6 +42,15 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Claimed(Asked):
+    """What a worker has taken, with all that is needed to write it anew."""
+
+    task_id: str
+    asked_at: datetime
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kept:
     """A task that was kept: `pk` is its row; not `fresh` where the same one is under way."""
 
@@ -72,7 +81,7 @@ def add(asked: Asked, now: datetime) -> Kept:
         return Kept(pk=task.pk, task_id=task.task_id, fresh=fresh)
 
 
-def claim(task_id: str, now: datetime) -> Asked | None:
+def claim(task_id: str, now: datetime) -> Claimed | None:
     """Take a task, for one worker only; None where it is over, or was asked for too long ago.
 
     Raises LockedError where another worker may have it still: it comes back once that is silent.
@@ -86,7 +95,10 @@ def claim(task_id: str, now: datetime) -> Asked | None:
                 raise LockedError(_("Another worker has this task."), permanent=False)
             return None
         task = Task.objects.get(task_id=task_id)
-    return Asked(
+    return Claimed(
+        task_id=task_id,
+        asked_at=task.asked_at,
+        started_at=now,
         verb=task.verb,
         by=task.asked_by,
         backup_id=task.backup_id,
@@ -103,7 +115,7 @@ def keep_progress(task_id: str, values: Mapping[str, Any]) -> None:
 
 
 def end(
-    task_id: str,
+    task: Claimed,
     status: str,
     now: datetime,
     *,
@@ -111,16 +123,28 @@ def end(
     error: str = "",
     hint: str = "",
 ) -> None:
-    """Write how it ended; raises CatalogError where that cannot be."""
+    """Write how it ended; raises CatalogError where that cannot be.
+
+    What was restored may be older than the table, and `migrate` has made it anew since: then the
+    task is written as a whole, as the record of who asked for it, and why.
+    """
+    ended = {
+        "status": status,
+        "under_way": None,
+        "finished_at": now,
+        "seen_at": now,
+        "result": dict(result or {}),
+        "error": error,
+        "hint": hint,
+    }
+    asked = {
+        **{field.name: getattr(task, field.name) for field in dataclasses.fields(task)},
+        "asked_by": task.by,
+    }
+    del asked["task_id"], asked["by"]
     with needed():
-        Task.objects.filter(task_id=task_id).update(
-            status=status,
-            under_way=None,
-            finished_at=now,
-            seen_at=now,
-            result=dict(result or {}),
-            error=error,
-            hint=hint,
+        Task.objects.update_or_create(
+            task_id=task.task_id, defaults=ended, create_defaults={**asked, **ended}
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,8 @@ from typing import Any
 import celery
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -19,6 +22,7 @@ from mipyme_backup.catalog import tasks as records
 from mipyme_backup.catalog.tasks import Asked
 from mipyme_backup.errors import LockedError
 from mipyme_backup.models import Backup, Copy, Drill, Restore, Task
+from mipyme_backup.operations import verify as verify_operation
 from mipyme_backup.parts import build_project
 from mipyme_backup.queue import RUN_TASK
 from tests.integration.asking import (
@@ -230,6 +234,26 @@ class TestWorker:
         task = Task.objects.get()
         assert (task.status, task.error) == ("failed", "The run was interrupted.")
 
+    def test_end_is_written_once_the_database_takes_it(self, shop: Path, root: Client) -> None:
+        """Else it would seem to go on, and be done once more by whom Celery sends it to again."""
+        ask(root, "verify")
+        name = str(connection.settings_dict["NAME"])
+        locked = sqlite3.connect(name, timeout=30, isolation_level=None, check_same_thread=False)
+        work = verify_operation.run
+
+        def lock_at_the_end(*parts: Any, **options: Any) -> Any:
+            found = work(*parts, **options)
+            locked.execute("BEGIN EXCLUSIVE")
+            threading.Timer(8, locked.rollback).start()  # longer than Django waits
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(verify_operation, "run", lock_at_the_end)
+            assert run_newest() == "complete"
+        locked.close()
+
+        assert Task.objects.get().status == "complete"
+
 
 class TestRestore:
     def test_plan_then_restore(self, shop: Path, root: Client) -> None:
@@ -280,6 +304,36 @@ class TestRestore:
 
         assert first["Location"] == second["Location"]
         assert Task.objects.filter(verb="restore").count() == 1
+
+    @pytest.mark.parametrize(
+        "changed", [{"is_active": False}, {"is_superuser": False}, {"username": "another"}]
+    )
+    def test_who_may_not_any_more(self, shop: Path, root: Client, changed: dict[str, Any]) -> None:
+        """Somebody was shown the door between the form and the worker."""
+        task = planned(root)
+        root.post(restore_page(task), filled(task))
+        User.objects.update(**changed)
+
+        assert run_newest(verb="restore") == "failed"
+        assert "root may not restore any more" in Task.objects.get(verb="restore").error
+        assert not Restore.objects.exists()
+
+    def test_backup_from_before_there_were_tasks(self, root: Client, shop: Path) -> None:
+        """Whoever migrates afterwards finds who asked for it, and why."""
+        call_command("migrate", "mipyme_backup", "0004", verbosity=0)
+        try:
+            api.backup(label="old")
+        finally:
+            call_command("migrate", verbosity=0)
+        Backup.objects.exclude(label="old").delete()
+        task = planned(root)
+        root.post(restore_page(task), {**filled(task), "migrate": "on"})
+
+        assert run_newest(verb="restore") == "complete"
+
+        kept = Task.objects.get(verb="restore")
+        assert (kept.asked_by, kept.reason, kept.status) == ("root", REASON, "complete")
+        assert kept.backup_name == task.backup_name
 
     def test_switched_off(self, shop: Path, root: Client, settings: Any) -> None:
         task = planned(root)
