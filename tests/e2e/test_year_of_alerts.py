@@ -26,6 +26,7 @@ CALM = 14 * DAY
 """How long nothing happens in the beginning: there must be something to be damaged."""
 
 
+@pytest.mark.timeout(900)
 def test_three_weeks(workdir: Path, gpg: Path, torture_random: random.Random) -> None:
     """A disk away for days, a byte that flips, a scheduler that is down; and three wake-ups a day.
 
