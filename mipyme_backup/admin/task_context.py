@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from mipyme_backup.admin import asking, by_hand, marks
 from mipyme_backup.admin.addresses import address
@@ -21,6 +22,11 @@ EXPECTED_WITHIN = timedelta(seconds=15)
 
 PLAN_HOLDS = timedelta(hours=1)
 """How long after a plan was made a restore may go by it."""
+
+HALF_RESTORED = gettext_noop(
+    "Nobody knows how far it came. The next backup or restore brings it to an end: take a backup,"
+    " and see what Restores says of it then."
+)
 
 OVER = (Task.Status.COMPLETE, Task.Status.PARTIAL, Task.Status.FAILED, Task.Status.ABANDONED)
 
@@ -110,7 +116,8 @@ def _notes(task: Task, now: datetime, *, silent: bool) -> list[str]:
     if task.status == Task.Status.QUEUED and silent:
         return [_("No worker took it in time. Is a Celery worker running?")]
     if silent or task.status == Task.Status.ABANDONED:
-        return [_("The worker that had it gives no sign of life any more.")]
+        gone = [_("The worker that had it gives no sign of life any more.")]
+        return [*gone, _(HALF_RESTORED)] if _was_restoring(task) else gone
     if task.status == Task.Status.QUEUED and _waits(task, now):
         return [_("No worker has taken it yet. Is a Celery worker running?")]
     if task.status == Task.Status.QUEUED:
@@ -121,9 +128,16 @@ def _notes(task: Task, now: datetime, *, silent: bool) -> list[str]:
 def _command(task: Task, now: datetime, *, silent: bool) -> str | None:
     """Return what to run by hand, where no worker does it."""
     unsent = task.status == Task.Status.FAILED and task.started_at is None
-    if silent or unsent or _waits(task, now) or task.status == Task.Status.ABANDONED:
+    over = silent or task.status == Task.Status.ABANDONED
+    if over and _was_restoring(task):
+        return by_hand.command("backup")  # to restore again would be wrong: it may be done
+    if over or unsent or _waits(task, now):
         return by_hand.command(task.verb, task.backup_id, task.options)
     return None
+
+
+def _was_restoring(task: Task) -> bool:
+    return task.verb == Task.Verb.RESTORE and task.started_at is not None
 
 
 def _waits(task: Task, now: datetime) -> bool:

@@ -30,6 +30,8 @@ from mipyme_backup.schedule import BACKUPS, JOBS, Attempts
 
 DAYS = 90
 NEWEST = 12
+MOST_TASKS = 10
+"""Each is asked for once a second by every page that shows it; the list of tasks has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class Past:
 
     `newest` are the last that made a backup, `daily` the last of each day that counts, both the
     newest first; `good` is the newest that counts and has a good copy, with its manifest. `tasks`
-    are the rows of those that people asked for and that wait or run.
+    are the newest rows of those that people asked for and that wait or run.
     """
 
     runs: Sequence[Run] = ()
@@ -196,7 +198,7 @@ def _past(project: str, since: datetime, zone: tzinfo) -> Past:
         good=good,
         manifest=reading.manifest_of(good.pk) if good else {},
         drill=reading.last_drill(),
-        tasks=reading.tasks_under_way(),
+        tasks=reading.tasks_under_way(MOST_TASKS),
     )
 
 

@@ -228,6 +228,18 @@ class TestProgress:
 
         assert f'data-backup-follow="{progress_of(task)}"' in text_of(root.get(PAGE))
 
+    def test_many_under_way_cost_the_health_page_little(self, root: Client) -> None:
+        now = datetime.now(UTC)
+        Task.objects.bulk_create(
+            Task(task_id=f"{n:016x}", verb="backup", status="queued", asked_by="ana", asked_at=now)
+            for n in range(300)
+        )
+
+        page = text_of(root.get(PAGE))
+
+        assert page.count("data-backup-follow") == 10
+        assert f"{299:016x}" in page and f"{0:016x}" not in page
+
     def test_site_that_shows_no_tasks(self, root: Client, settings: Any) -> None:
         ask(root, "drill")
         settings.ROOT_URLCONF = "tests.integration.test_admin_health"
@@ -240,6 +252,17 @@ class TestProgress:
 
 
 class TestRestore:
+    def test_killed_while_restoring(self, root: Client) -> None:
+        """It may be as good as done: nobody is told to restore once more."""
+        now = datetime.now(UTC)
+        task = _plan()
+        Task.objects.update(verb="restore", status="running", seen_at=now - timedelta(minutes=3))
+
+        page = text_of(root.get(page_of(task)))
+
+        assert "The next backup or restore brings it to an end" in page
+        assert "python manage.py backup" in page and "python manage.py restore" not in page
+
     @pytest.mark.parametrize(
         ("changed", "said"),
         [
