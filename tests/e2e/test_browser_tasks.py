@@ -196,6 +196,31 @@ def test_server_that_is_away_for_a_moment(visit: Callable[..., Page]) -> None:
     TOLD.clear()
 
 
+def test_what_stays_keeps_focus(visit: Callable[..., Page], shop: Project) -> None:
+    """Whoever reads or copies the command, is not thrown out each second."""
+    page = visit()
+    shop.execute(
+        "INSERT INTO mipyme_backup_task (task_id, verb, status, backup_id, backup_name, options,"
+        " asked_by, asked_at, reason, step, done_bytes, result, error, hint) VALUES ('waits',"
+        " 'backup', 'queued', '', '', '{\"label\": \"a & \\\"b\\\"\"}', 'ana',"
+        " now() - interval '1 minute', '', '', 0, '{}', '', '')"
+    )
+    try:
+        page.goto("/admin/mipyme_backup/task/waits/change/")
+        with page.expect_response("**/progress/"):
+            pass
+        command = page.locator(".backup-command")
+        command.focus()
+        for _time in range(2):
+            with page.expect_response("**/progress/"):
+                pass
+        page.wait_for_timeout(200)
+
+        expect(command).to_be_focused()
+    finally:
+        shop.execute("DELETE FROM mipyme_backup_task WHERE task_id = 'waits'")
+
+
 def test_restoring_with_each_refusal(visit: Callable[..., Page], shop: Project) -> None:
     page = visit()  # whose session is younger than the backup
     backup = shop.json("list_backups")[-1]

@@ -8,7 +8,7 @@
         const shown = part.querySelector("[data-backup-shown]");
         const spoken = part.querySelector("[data-backup-said]");
         const trouble = part.querySelector("[data-backup-trouble]");
-        let pause = SHORTEST;
+        let pause = SHORTEST, last = "";
 
         const tell = (text) => {
             trouble.textContent = text;
@@ -28,7 +28,8 @@
                 }
                 if (!answer.ok) throw new Error(answer.statusText);
                 const told = await answer.json();
-                if (shown.innerHTML !== told.fragment) shown.innerHTML = told.fragment;
+                // As it was told: `innerHTML` spells it in its own way. What stays keeps focus and selection.
+                if (last !== told.fragment) shown.innerHTML = last = told.fragment;
                 if (spoken.textContent !== told.said) spoken.textContent = told.said;
                 tell("");
                 pause = SHORTEST;
