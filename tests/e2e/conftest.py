@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from tests.e2e.browsing import chromium
-
 MEASURED = "measured"
 
-pytest.register_assert_rewrite("tests.e2e.verbs")
+pytest.register_assert_rewrite("tests.e2e.verbs", "tests.e2e.browsing")
 
 
 @pytest.fixture
@@ -24,6 +22,8 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's chromium, without a window."""
+    from tests.e2e.browsing import chromium
+
     with chromium() as browser:
         yield browser
 

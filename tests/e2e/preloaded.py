@@ -1,6 +1,7 @@
 """Imported once by the process that `warm` forks from: whatever needs no settings.
 
-The rest, the models and what imports them, each fork imports for itself.
+The rest, the models and what imports them, each fork imports for itself; and our checks, which
+register themselves as they are imported, and are not those of a project without the app.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ MODULES = (
     "django.views.debug",
     "gnupg",
     "mipyme_backup.apps",
-    "mipyme_backup.checks",
     "mipyme_backup.destinations",
     "mipyme_backup.drills.job",
     "mipyme_backup.encryption",

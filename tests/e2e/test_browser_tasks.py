@@ -24,8 +24,8 @@ from tests.e2e.project import Project, postgresql_project
 HEALTH = "/admin/mipyme_backup/backuphealth/"
 PASSWORD = "a password of hers"
 REASON = "The price list was deleted by mistake."
-SLOW = 2**20
-"""Bytes a second that go to the destination, so that there is something to see."""
+LARGE = 8 * 2**20
+"""Bytes of media, in volumes of 256 KiB, each of which takes a while: there is something to see."""
 
 SECONDS = 60_000
 """Milliseconds, as the browser counts, for what takes a while."""
@@ -57,7 +57,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "offsite": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "tests.e2e.slow_storage.SlowStorage",
         "OPTIONS": {"location": BASE_DIR / "backups"},
     },
 }
@@ -67,7 +67,6 @@ MIPYME_BACKUP["DESTINATIONS"] = {
     "offsite": {
         "BACKEND": "mipyme_backup.destinations.StorageDestination",
         "OPTIONS": {"storage": "offsite"},
-        "BANDWIDTH": %(slow)d,
     },
 }
 CELERY_BROKER_URL = %(broker)r
@@ -98,7 +97,7 @@ def shop(
         services.redis() as broker,
         postgresql_project(tmp_path_factory.mktemp("shop"), postgresql_server) as project,
     ):
-        project.more_settings = MORE_SETTINGS % {"slow": SLOW, "broker": broker}
+        project.more_settings = MORE_SETTINGS % {"broker": broker}
         project.write()
         config = project.root / "config"
         (config / "urls.py").write_text(URLS)
@@ -113,7 +112,7 @@ def shop(
             env={"DJANGO_SUPERUSER_PASSWORD": PASSWORD},
         )
         project.media.mkdir()
-        (project.media / "picture").write_bytes(os.urandom(16 * SLOW))
+        (project.media / "picture").write_bytes(os.urandom(LARGE))
         with _running(project, _worker(project), "worker"):
             yield project
 
@@ -228,11 +227,13 @@ def test_restoring_with_each_refusal(visit: Callable[..., Page], shop: Project) 
     (shop.media / "picture").unlink()
 
     page.goto("/admin/mipyme_backup/backup/")
-    page.get_by_role("link", name=backup["name"]).click()
+    with page.expect_navigation():
+        page.get_by_role("link", name=backup["name"]).click()
     check(page, "backup-with-actions")
     with page.expect_navigation():
         page.get_by_role("button", name="Plan a restore").click()
     page.get_by_role("link", name="Go on to the restore").click()
+    expect(page.get_by_role("heading", name="Confirm")).to_be_visible()
     expect(page.get_by_text("The live data is saved first")).to_be_visible()
     check(page, "restore")
 
