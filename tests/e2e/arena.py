@@ -160,9 +160,9 @@ class Arena:
 
     def run(self, command: list[str]) -> str | None:
         """Run a command to its end; return what it said where it failed."""
-        with self._started(command) as process:
-            status = process.wait(120)
-        return f"{command[0]} ended with {status}: {self._said()}" if status else None
+        ended = self.project.manage(*command, check=False, env=self.environment)
+        said = (ended.stdout + ended.stderr)[-2000:]
+        return f"{command[0]} ended with {ended.returncode}: {said}" if ended.returncode else None
 
     @contextlib.contextmanager
     def _started(self, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
