@@ -30,6 +30,7 @@ MODULES = (
     "django.views.debug",
     "gnupg",
     "mipyme_backup.apps",
+    "mipyme_backup.conf",
     "mipyme_backup.destinations",
     "mipyme_backup.drills.job",
     "mipyme_backup.encryption",
