@@ -177,7 +177,7 @@ def test_verifying_is_shown_on_the_health_page(visit: Callable[..., Page], shop:
     ).to_be_visible()
     check(page, "under-way", PHONE)
     page.goto("/admin/mipyme_backup/task/?verb__exact=verify")
-    page.get_by_role("link", name="Verify").first.click()
+    page.locator("#result_list").get_by_role("link", name="Verify").first.click()
     expect(page.locator(".backup-task .backup-good")).to_have_text("✓ complete", timeout=SECONDS)
 
 
