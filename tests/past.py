@@ -95,7 +95,7 @@ def tasks(now: datetime) -> None:
             "verb": "verify",
             "status": "failed",
             "error": "offsite: The stored files are damaged: database.default.dump.zst.gpg",
-            "hint": "Send that copy again from a good one: manage.py backup --complete ID",
+            "hint": "The backup's page has a button that sends a copy again from a good one.",
             **done,
         },
         {

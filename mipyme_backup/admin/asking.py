@@ -18,18 +18,6 @@ from mipyme_backup.admin.by_hand import command
 from mipyme_backup.errors import BackupError
 from mipyme_backup.translation import translated
 
-PERMISSIONS = {
-    "backup": "run_backup",
-    "complete": "run_backup",
-    "verify": "verify_backup",
-    "drill": "run_drill",
-    "pin": "pin_backup",
-    "unpin": "pin_backup",
-    "plan": "restore_backup",
-    "restore": "restore_backup",
-}
-"""Who may ask for what, by the permissions of `Backup`."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
@@ -41,13 +29,13 @@ class Named:
 
 def verbs_of(request: HttpRequest) -> frozenset[str]:
     """Return what this user may ask for here; a restore only where the settings allow it."""
-    allowed = {verb for verb in PERMISSIONS if may(request, verb)}
+    allowed = {verb for verb in api.PERMISSIONS if may(request, verb)}
     return frozenset(allowed if _restores() else allowed - api.RESTORING)
 
 
 def may(request: HttpRequest, verb: str) -> bool:
     """Say whether this user has the permission."""
-    return bool(cast("Any", request.user).has_perm(f"mipyme_backup.{PERMISSIONS[verb]}"))
+    return bool(cast("Any", request.user).has_perm(api.PERMISSIONS[verb]))
 
 
 def ask(
@@ -64,7 +52,7 @@ def ask(
 
     Raises PermissionDenied.
     """
-    if verb not in PERMISSIONS or not may(request, verb):
+    if verb not in api.PERMISSIONS or not may(request, verb):
         raise PermissionDenied
     named = {"backup_id": backup.id, "backup_name": backup.name} if backup else {}
     if not api.takes_tasks():

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from mipyme_backup import api
 from mipyme_backup.admin import asking, by_hand
-from mipyme_backup.admin.addresses import address
+from mipyme_backup.admin.addresses import address_for
 from mipyme_backup.admin.health_context import context_of
 from mipyme_backup.admin.read_only import STYLES, ReadOnlyAdmin
 from mipyme_backup.admin.task_context import context_of as task_context_of
@@ -109,9 +109,7 @@ class BackupHealthAdmin(ReadOnlyAdmin):
 
     def _shown(self, request: HttpRequest) -> dict[str, Any]:
         def page(model: str, pk: int) -> str | None:
-            rights = [f"mipyme_backup.{right}_{model}" for right in ("view", "change")]
-            allowed = any(map(cast("Any", request.user).has_perm, rights))
-            return address(model, pk, self.admin_site.name) if allowed else None
+            return address_for(request, model, pk, self.admin_site.name)
 
         try:
             overview = api.overview()

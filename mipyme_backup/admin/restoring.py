@@ -86,7 +86,7 @@ def restore_view(request: HttpRequest, task: Task, site: admin.AdminSite) -> Htt
         raise PermissionDenied
     page = asking.task_address(task.task_id, site.name) or ""
     if not may_go_on(task, timezone.now()):
-        messages.error(request, gettext("This plan is too old to go by: make it anew."))
+        messages.error(request, gettext("There is no plan here that still holds: make a new one."))
         return HttpResponseRedirect(page)
     form = RestoreForm(request, task)
     if form.is_valid():

@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from mipyme_backup.admin import asking, by_hand, marks
-from mipyme_backup.admin.addresses import address
+from mipyme_backup.admin.addresses import address_for
+from mipyme_backup.catalog.selection import UNDER_WAY
 from mipyme_backup.catalog.tasks import is_silent, restored_since
 from mipyme_backup.models import Backup, Drill, Restore, Task
 from mipyme_backup.translation import said
@@ -28,16 +29,13 @@ HALF_RESTORED = gettext_noop(
     " and see what Restores says of it then."
 )
 
-OVER = (Task.Status.COMPLETE, Task.Status.PARTIAL, Task.Status.FAILED, Task.Status.ABANDONED)
-
 
 def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, Any]:
     """Return what the page and its script show of a task."""
     now = timezone.now()
     silent = is_silent(task, now)
-    ended = task.status in OVER or silent
+    ended = task.status not in UNDER_WAY or silent
     return {
-        "id": task.task_id,
         "title": capfirst(task.get_verb_display()),
         "backup": task.backup_name,
         "mark": _state(task, silent=silent),
@@ -156,17 +154,10 @@ def _links(task: Task, request: HttpRequest, site_name: str) -> list[tuple[str, 
         if key not in task.result:
             continue
         row = model._default_manager.filter(**{key: task.result[key]}).only("pk").first()
-        found = _seen(model, row.pk, request, site_name) if row else None
-        if found:
-            links.append((found, name))
+        page = row and address_for(request, str(model._meta.model_name), row.pk, site_name)
+        if page:
+            links.append((page, name))
     return links
-
-
-def _seen(model: Any, pk: int, request: HttpRequest, site_name: str) -> str | None:
-    name = model._meta.model_name
-    user: Any = request.user
-    rights = (f"mipyme_backup.{right}_{name}" for right in ("view", "change"))
-    return address(name, pk, site_name) if any(map(user.has_perm, rights)) else None
 
 
 def _goes_on(task: Task, request: HttpRequest, site_name: str, now: datetime) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from mipyme_backup import api
 from mipyme_backup.admin import asking, marks
 from mipyme_backup.admin.read_only import STYLES, RunAdmin
 from mipyme_backup.admin.restoring import restore_view
@@ -61,11 +62,9 @@ class TaskAdmin(RunAdmin):
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Task | None:
         """Return a task by its identifier or its row, whose number a restore may change."""
-        by_row = Q(pk=object_id) if object_id.isdecimal() and len(object_id) < 16 else Q()
         found: QuerySet[Task] = self.get_queryset(request)
-        return found.filter(
-            Q(task_id=object_id) | by_row if by_row else Q(task_id=object_id)
-        ).first()
+        is_row = object_id.isdecimal() and len(object_id) < SHORTEST_IDENTIFIER
+        return found.filter(**{"pk" if is_row else "task_id": object_id}).first()
 
     def page_of(self, request: HttpRequest, row: Task) -> dict[str, Any]:
         return {"task": context_of(row, request, self.admin_site.name)}
@@ -117,5 +116,5 @@ def sees_tasks(request: HttpRequest) -> bool:
     """Say whether this user sees what was asked for: who may ask for anything does."""
     user: Any = request.user
     return user.has_perm("mipyme_backup.view_task") or any(
-        asking.may(request, verb) for verb in asking.PERMISSIONS
+        asking.may(request, verb) for verb in api.PERMISSIONS
     )

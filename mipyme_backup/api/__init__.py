@@ -31,7 +31,14 @@ from mipyme_backup.api.showing import (
     overview,
     recovery_sheet,
 )
-from mipyme_backup.api.tasks import RESTORING, allows_restore, ask, run_task, takes_tasks
+from mipyme_backup.api.tasks import (
+    PERMISSIONS,
+    RESTORING,
+    allows_restore,
+    ask,
+    run_task,
+    takes_tasks,
+)
 from mipyme_backup.api.watching import (
     STATUS_SECONDS,
     alert_channels,
@@ -59,6 +66,7 @@ from mipyme_backup.schedule import Due
 __all__ = [
     "KINDS",
     "LABEL_LENGTH",
+    "PERMISSIONS",
     "RESTORING",
     "STATUS_SECONDS",
     "BackupResult",

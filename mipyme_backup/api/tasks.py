@@ -30,7 +30,18 @@ END_PAUSES = (1.0, 2.0, 4.0, 8.0)
 LOCK_PAUSE = 2.0
 """Seconds between two tries of what finds the lock held."""
 
-RESTORE_PERMISSION = "mipyme_backup.restore_backup"
+PERMISSIONS = {
+    "backup": "mipyme_backup.run_backup",
+    "complete": "mipyme_backup.run_backup",
+    "verify": "mipyme_backup.verify_backup",
+    "drill": "mipyme_backup.run_drill",
+    "pin": "mipyme_backup.pin_backup",
+    "unpin": "mipyme_backup.pin_backup",
+    "plan": "mipyme_backup.restore_backup",
+    "restore": "mipyme_backup.restore_backup",
+}
+"""Who may ask for what."""
+
 RESTORING = frozenset({"plan", "restore"})
 
 
@@ -72,7 +83,7 @@ def ask(
     _check_allowed(verb)
     asked = Asked(
         verb=verb,
-        by=by,
+        asked_by=by,
         backup_id=backup_id,
         backup_name=backup_name,
         options=options or {},
@@ -87,8 +98,9 @@ def ask(
 def run_task(*, task_id: str) -> str | None:
     """Do what was asked for, once; returns the status it ended with.
 
-    None where another worker has it, or it is over. What fails is written into the task, and not
-    raised.
+    None where it is over, or was asked for too long ago. What fails is written into the task, and
+    not raised. Raises LockedError where another worker may have it still, and CatalogError where
+    that cannot be known.
     """
     asked = records.claim(task_id, datetime.now(UTC))
     if asked is None:
@@ -128,7 +140,7 @@ def _keep_end(task: Claimed, ended: Ended) -> None:
             if pause is None:
                 logger.error(
                     "How task %s ended was not kept (%s). Asked for by %s: %s, %r. It is %s. %s",
-                    *(task.task_id, error, task.by, task.verb, task.reason),
+                    *(task.task_id, error, task.asked_by, task.verb, task.reason),
                     *(ended.status, ended.error),
                 )
                 return
@@ -156,7 +168,7 @@ def _check_may_still(username: str) -> None:
     """Raise UsageError where who asked for a restore may not have one any more."""
     users: Any = get_user_model()._default_manager
     user = users.filter(**{users.model.USERNAME_FIELD: username}).first()
-    if user is None or not user.is_active or not user.has_perm(RESTORE_PERMISSION):
+    if user is None or not user.is_active or not user.has_perm(PERMISSIONS["restore"]):
         raise UsageError(
             _("%(user)s may not restore any more, so nothing was done."),
             hint=_("Who may is to ask for it anew."),
@@ -168,7 +180,7 @@ def _done(asked: Asked, progress: Reporter) -> Ended:
     """Do it. All but a restore wait for the lock: nobody expects one an hour later."""
     _check_allowed(asked.verb)
     if asked.verb == "restore":
-        _check_may_still(asked.by)
+        _check_may_still(asked.asked_by)
     work = _WORKS[asked.verb]
     while True:
         try:
@@ -184,8 +196,8 @@ def _done(asked: Asked, progress: Reporter) -> Ended:
 
 def _backup(asked: Asked, progress: Reporter) -> Ended:
     made = backup(label=asked.options.get("label", ""), progress=progress)
-    found = {"backup_id": made.manifest.id, "backup_name": made.manifest.name}
-    return Ended(status=made.status, result=found, error=_problems(made.copies))
+    result = {"backup_id": made.manifest.id}
+    return Ended(status=made.status, result=result, error=_problems(made.copies))
 
 
 def _complete(asked: Asked, progress: Reporter) -> Ended:
@@ -198,35 +210,32 @@ def _complete(asked: Asked, progress: Reporter) -> Ended:
 
 
 def _verify(asked: Asked, progress: Reporter) -> Ended:
-    options = asked.options
     found = verify(
         identifiers=[asked.backup_id] if asked.backup_id else (),
         latest=not asked.backup_id,
-        destination=options.get("destination"),
-        level=options.get("level", "stored"),
         progress=progress,
     )
+    result = next(({"backup_id": one.id} for one in found if one.id), {})
     bad = {one.destination: "; ".join(one.problems) for one in found if one.problems}
-    checked = {"checked": [f"{one.name} @ {one.destination}" for one in found if one.id]}
     if not bad:
-        return Ended(status="complete", result=checked)
+        return Ended(status="complete", result=result)
     return Ended(
         status="failed",
-        result=checked,
+        result=result,
         error=_lines(bad),
-        hint=_("Send that copy again from a good one: manage.py backup --complete ID"),
+        hint=_("The backup's page has a button that sends a copy again from a good one."),
     )
 
 
 def _drill(asked: Asked, progress: Reporter) -> Ended:
     made = drill(identifier=asked.backup_id or None, progress=progress)
-    found = {"drill_id": made.id, "backup_id": made.backup_id, "backup_name": made.backup_name}
+    result = {"drill_id": made.id, "backup_id": made.backup_id}
     if made.passed:
-        return Ended(status="complete", result=found)
+        return Ended(status="complete", result=result)
     problems = [problem for step in made.steps if not step.ok for problem in step.problems]
     return Ended(
         status="failed",
-        result=found,
+        result=result,
         error="\n".join(map(str, problems)),
         hint=_("The drill's own page has the whole report."),
     )
@@ -248,10 +257,7 @@ def _restore(asked: Asked, progress: Reporter) -> Ended:
         migrate=asked.options.get("migrate", False),
         progress=progress,
     )
-    return Ended(
-        status="complete",
-        result={"restore_id": done.id, "safety_backup": done.safety_backup},
-    )
+    return Ended(status="complete", result={"restore_id": done.id})
 
 
 _WORKS: Mapping[str, Callable[[Asked, Reporter], Ended]] = {

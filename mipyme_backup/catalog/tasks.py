@@ -34,7 +34,7 @@ class Asked:
     """What somebody asked for; `verb` is one of `Task.Verb`, the backup may be none."""
 
     verb: str
-    by: str
+    asked_by: str
     backup_id: str = ""
     backup_name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -52,9 +52,8 @@ class Claimed(Asked):
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A task that was kept: `pk` is its row; not `fresh` where the same one is under way."""
+    """A task that was kept; not `fresh` where the same one is under way."""
 
-    pk: int
     task_id: str
     fresh: bool
 
@@ -67,18 +66,16 @@ def add(asked: Asked, now: datetime) -> Kept:
     """
     with needed(), transaction.atomic():
         _give_up_on_silent(now)
-        values = {**dataclasses.asdict(asked), "asked_by": asked.by}
-        del values["by"]
         task, fresh = Task.objects.get_or_create(
             under_way=_what(asked),
             defaults={
                 "task_id": secrets.token_hex(8),
                 "status": Task.Status.QUEUED,
                 "asked_at": now,
-                **values,
+                **dataclasses.asdict(asked),
             },
         )
-        return Kept(pk=task.pk, task_id=task.task_id, fresh=fresh)
+        return Kept(task_id=task.task_id, fresh=fresh)
 
 
 def claim(task_id: str, now: datetime) -> Claimed | None:
@@ -100,7 +97,7 @@ def claim(task_id: str, now: datetime) -> Claimed | None:
         asked_at=task.asked_at,
         started_at=now,
         verb=task.verb,
-        by=task.asked_by,
+        asked_by=task.asked_by,
         backup_id=task.backup_id,
         backup_name=task.backup_name,
         options=task.options,
@@ -137,14 +134,11 @@ def end(
         "error": error,
         "hint": hint,
     }
-    asked = {
-        **{field.name: getattr(task, field.name) for field in dataclasses.fields(task)},
-        "asked_by": task.by,
-    }
-    del asked["task_id"], asked["by"]
     with needed():
         Task.objects.update_or_create(
-            task_id=task.task_id, defaults=ended, create_defaults={**asked, **ended}
+            task_id=task.task_id,
+            defaults=ended,
+            create_defaults={**dataclasses.asdict(task), **ended},
         )
 
 
@@ -183,16 +177,18 @@ def _what(asked: Asked) -> str:
 
 
 def _give_up_on_silent(now: datetime) -> None:
-    silent = Q(status=Task.Status.RUNNING, seen_at__lt=now - SILENT_AFTER)
-    Task.objects.filter(silent | _too_old(now)).update(
+    Task.objects.filter(_silent(now) | _too_old(now)).update(
         status=Task.Status.ABANDONED, under_way=None, finished_at=now
     )
 
 
 def _may_begin_again(now: datetime) -> Q:
     """A message comes back when its worker was killed; a restore is never begun by itself."""
-    silent = Q(status=Task.Status.RUNNING, seen_at__lt=now - SILENT_AFTER)
-    return silent & ~Q(verb=Task.Verb.RESTORE)
+    return _silent(now) & ~Q(verb=Task.Verb.RESTORE)
+
+
+def _silent(now: datetime) -> Q:
+    return Q(status=Task.Status.RUNNING, seen_at__lt=now - SILENT_AFTER)
 
 
 def _too_old(now: datetime) -> Q:

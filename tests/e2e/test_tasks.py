@@ -28,7 +28,7 @@ def ask():
     connection.ensure_connection()
     everybody.wait()
     with transaction.atomic():  # as with ATOMIC_REQUESTS
-        found.append(add(Asked(verb="drill", by="ana"), now()).task_id)
+        found.append(add(Asked(verb="drill", asked_by="ana"), now()).task_id)
     connection.close()
 
 threads = [threading.Thread(target=ask) for _person in range(8)]
@@ -44,7 +44,7 @@ User.objects.create_superuser("ana")
 ASK = """
 from django.utils.timezone import now
 from mipyme_backup.catalog.tasks import Asked, add
-print(add(Asked(verb="%s", by="ana", backup_id="%s", reason="It was lost."), now()).task_id)
+print(add(Asked(verb="%s", asked_by="ana", backup_id="%s", reason="It was lost."), now()).task_id)
 """
 RUN = """
 from mipyme_backup import api

@@ -290,7 +290,7 @@ class TestRestore:
         answer = root.post(restore_page(task), filled(task), follow=True)
 
         assert "Go on to the restore" not in page
-        assert "This plan is too old to go by" in text_of(answer)
+        assert "There is no plan here that still holds" in text_of(answer)
         assert not Task.objects.filter(verb="restore").exists()
 
     def test_needs_its_own_right(self, root: Client) -> None:
