@@ -95,6 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # the tests themselves are no garbage, and need not be looked at after each file
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
     """Blame what a file's tests leave open on that file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.e2e.project import Project, postgresql_project
 from tests.services import PostgreSQLServer
 
 DUMP = "database.default.dump"
+KILLS = 8 if os.environ.get("EVERY_LINE") else 2
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,6 @@ def tables(project: Project) -> set[str]:
     return {row[0] for row in project.execute(query)}
 
 
-@pytest.mark.every_major
 def test_role_without_createdb_restores_in_place(project: Project) -> None:
     first = project.backup()
     live, media = project.fingerprint(), project.media_fingerprint()
@@ -156,7 +157,7 @@ def test_kill_at_any_moment_leaves_all_old_or_all_new(
     started = time.monotonic()
     subprocess.run(command, cwd=project.root, env=project.environment(), check=True)
     pace = time.monotonic() - started
-    for _round in range(4):
+    for _round in range(KILLS):
         project.restore(second["id"], "--in-place", "--no-safety-backup")
         assert project.fingerprint() == old[0]
         with subprocess.Popen(
