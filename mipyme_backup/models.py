@@ -30,6 +30,7 @@ class Backup(models.Model):
         SAFETY = "safety", _("safety")
 
     backup_id = models.CharField(_("identifier"), max_length=32, unique=True)
+    project = models.CharField(_("project"), max_length=255, blank=True)
     name = models.CharField(_("name"), max_length=255)
     kind = models.CharField(_("kind"), max_length=16, choices=Kind)
     label = models.CharField(_("label"), max_length=200, blank=True)
@@ -52,7 +53,10 @@ class Backup(models.Model):
         verbose_name = _("backup")
         verbose_name_plural = _("backups")
         ordering = ("-started_at",)
-        indexes = (models.Index(fields=["kind", "-started_at"], name="mipyme_backup_kind_start"),)
+        indexes = (
+            models.Index(fields=["kind", "-started_at"], name="mipyme_backup_kind_start"),
+            models.Index(fields=["project", "-started_at"], name="mipyme_backup_project_start"),
+        )
         permissions = (
             ("run_backup", "Can run a backup"),
             ("verify_backup", "Can verify backups"),

@@ -186,6 +186,7 @@ def _backup(
     raw = (400 + 2 * age + chance.randrange(9)) * MIB
     manifest = {} if status == "failed" else _manifest(identifier, name, kind, started, raw, age)
     return Backup(
+        project=PROJECT,
         backup_id=identifier,
         name=name,
         kind=kind,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.utils.dates import MONTHS_3, WEEKDAYS_ABBR
-from django.utils.formats import date_format, get_format
+from django.utils.formats import get_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
@@ -31,8 +31,8 @@ SHAPES = {
 """What each outcome looks like in a cell; lines for ``failed``, ``running`` and ``none``."""
 
 
-def calendar(days: Calendar, *, label: str, word: Callable[[Day], str]) -> SafeString:
-    """Return the weeks as columns, the first day of the week on top; `word` says what a day had."""
+def calendar(days: Calendar, *, label: str, title: Callable[[Day], str]) -> SafeString:
+    """Return the weeks as columns, the first day of the week on top; `title` tells of a day."""
     first = days.days[0].day
     start = first - timedelta(days=_row(first))
     columns = (days.days[-1].day - start).days // 7 + 1
@@ -45,7 +45,7 @@ def calendar(days: Calendar, *, label: str, word: Callable[[Day], str]) -> SafeS
                 LEFT + (day.day - start).days // 7 * (CELL + GAP),
                 TOP + _row(day.day) * (CELL + GAP),
                 day.outcome,
-                f"{date_format(day.day, 'SHORT_DATE_FORMAT')}: {word(day)}",
+                title(day),
                 SHAPES[day.outcome],
             )
             for day in days.days

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -22,6 +23,8 @@ def calendar_context(calendars: Sequence[Calendar]) -> dict[str, Any]:
         "running": _("running"),
         "none": _("none"),
     }
+    days = calendars[0].days if calendars else ()
+    dates = {day.day: date_format(day.day, "SHORT_DATE_FORMAT") for day in days}
     said: dict[tuple[str, int], str] = {}
 
     def word(day: Day) -> str:
@@ -31,11 +34,14 @@ def calendar_context(calendars: Sequence[Calendar]) -> dict[str, Any]:
             said[key] = words[day.outcome] + (f" ({runs})" if day.runs > 1 else "")
         return said[key]
 
+    def title(day: Day) -> str:
+        return f"{dates[day.day]}: {word(day)}"
+
     return {
-        "calendars": [_calendar(calendar, words, word) for calendar in calendars],
+        "calendars": [_calendar(calendar, words, title) for calendar in calendars],
         # Today first.
         "calendar_rows": [
-            {"day": days[0].day, "outcomes": [*map(word, days)]}
+            {"day": dates[days[0].day], "outcomes": [*map(word, days)]}
             for days in zip(*(reversed(calendar.days) for calendar in calendars), strict=True)
         ],
         "legend": [(charts.sample(outcome), words[outcome]) for outcome in reversed(OUTCOMES)],
@@ -43,14 +49,14 @@ def calendar_context(calendars: Sequence[Calendar]) -> dict[str, Any]:
 
 
 def _calendar(
-    calendar: Calendar, words: Mapping[str, str], word: Callable[[Day], str]
+    calendar: Calendar, words: Mapping[str, str], title: Callable[[Day], str]
 ) -> dict[str, Any]:
     counts = ", ".join(f"{words[name]}: {count}" for name, count in calendar.counts.items())
     kind = kind_word(calendar.kind)
     return {
         "kind": kind,
         "counts": counts,
-        "chart": charts.calendar(calendar, label=f"{kind}: {counts}", word=word),
+        "chart": charts.calendar(calendar, label=f"{kind}: {counts}", title=title),
     }
 
 

@@ -88,7 +88,7 @@ class Copies(Guarded):
         run = newest.values("name", "status").first()
         there = Copy.objects.filter(
             status__in=(Copy.Status.COMPLETE, Copy.Status.DAMAGED),
-            backup__manifest__project=project,
+            backup__project=project,
         )
         copies: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for destination, backup_id, name in there.values_list(

@@ -55,6 +55,7 @@ class Manifests(Guarded):
 
 def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None) -> None:
     values = {
+        "project": manifest.project,
         "name": manifest.name,
         "kind": manifest.kind,
         "label": manifest.label,

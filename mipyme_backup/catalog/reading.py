@@ -140,8 +140,7 @@ def checklist_entries(project: str) -> list[Entry]:
 
 def manifest_before(backup: Backup) -> tuple[str, Mapping[str, Any]] | None:
     """Return the name and manifest of the whole backup before this one; None of the first."""
-    project = backup.manifest.get("project", "")
     earlier = Backup.objects.filter(
-        manifest__project=project, status__in=MADE, whole=True, started_at__lt=backup.started_at
+        project=backup.project, status__in=MADE, whole=True, started_at__lt=backup.started_at
     )
     return earlier.order_by("-started_at").values_list("name", "manifest").first()

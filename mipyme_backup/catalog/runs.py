@@ -19,6 +19,7 @@ class Runs(Guarded):
     @optional
     def start(
         self,
+        project: str,
         backup_id: str,
         name: str,
         kind: str,
@@ -27,6 +28,7 @@ class Runs(Guarded):
         started_at: datetime,
     ) -> None:
         Backup.objects.create(
+            project=project,
             backup_id=backup_id,
             name=name,
             kind=kind,

@@ -141,7 +141,9 @@ def take(project: Project, request: Request, progress: Progress) -> BackupResult
     destinations = _destinations(project, request)
     backup_id, started_at = new_id(), datetime.now(UTC)
     name = backup_name(request, started_at)
-    project.catalog.start(backup_id, name, request.kind, request.label, request.slot, started_at)
+    project.catalog.start(
+        project.name, backup_id, name, request.kind, request.label, request.slot, started_at
+    )
     try:
         with Lanes(destinations) as lanes, project.work_folder() as work:
             started = _Started(id=backup_id, name=name, at=started_at, work=work)

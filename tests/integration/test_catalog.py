@@ -11,18 +11,25 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.management import call_command
 from django.db import connection
 
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message
+from mipyme_backup.models import Backup
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.verify import Level, Verified
 
 pytestmark = pytest.mark.django_db
 
 START = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+BEFORE_PROJECTS = """
+INSERT INTO mipyme_backup_backup (backup_id, name, manifest, started_at, kind, label, status,
+    pinned, sequence, whole, raw_size, stored_size, sha256, sources, warnings, error)
+VALUES (%s, %s, %s, %s, 'daily', '', 'complete', false, 1, true, 0, 0, '', '[]', '[]', '')
+"""
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def catalog() -> Catalog:
 def test_run_is_noted_from_its_start_to_its_end(catalog: Catalog) -> None:
     manifest = _manifest("a" * 16)
 
-    catalog.start(manifest.id, manifest.name, "daily", "a note", START, START)
+    catalog.start(manifest.project, manifest.id, manifest.name, "daily", "a note", START, START)
     running = _only_row(catalog)
     catalog.finish(manifest, "f" * 64, {"local": None})
     finished = _only_row(catalog)
@@ -61,7 +68,7 @@ def test_copy_that_failed_makes_it_partial_and_keeps_the_reason(catalog: Catalog
 
 
 def test_failed_run_tells_its_reason(catalog: Catalog) -> None:
-    catalog.start("a" * 16, "manual_1", "manual", "", None, START)
+    catalog.start("tests", "a" * 16, "manual_1", "manual", "", None, START)
 
     catalog.fail("a" * 16, "the disk is full")
 
@@ -79,7 +86,7 @@ def test_only_a_running_one_can_fail(catalog: Catalog) -> None:
 
 
 def test_run_whose_process_died_is_abandoned(catalog: Catalog) -> None:
-    catalog.start("a" * 16, "manual_1", "manual", "", None, START)
+    catalog.start("tests", "a" * 16, "manual_1", "manual", "", None, START)
     catalog.finish(_manifest("b" * 16), "", {"local": None})
 
     catalog.abandon_running({})
@@ -132,7 +139,7 @@ def test_stored_bytes_that_are_right_do_not_lift_damage_of_the_content(catalog: 
 class TestWhatAPruneGoesBy:
     def test_newest_run_is_ours_and_no_future_one(self, catalog: Catalog) -> None:
         now = START + timedelta(hours=1)
-        catalog.start("a" * 16, "manual_a", "manual", "", None, START)
+        catalog.start("tests", "a" * 16, "manual_a", "manual", "", None, START)
         catalog.finish(_manifest("b" * 16, started_at=START - timedelta(days=1)), "", {})
         catalog.finish(_manifest("c" * 16, started_at=START + timedelta(days=1)), "", {})
         theirs = replace(_manifest("d" * 16, started_at=now), project="neighbour")
@@ -198,7 +205,7 @@ class TestSync:
         assert statuses == {"local": "missing", "other": "complete"}
 
     def test_unreadable_manifest_and_failed_runs_stay_out_of_it(self, catalog: Catalog) -> None:
-        catalog.start("f" * 16, "manual_f", "manual", "", None, START)
+        catalog.start("tests", "f" * 16, "manual_f", "manual", "", None, START)
         catalog.fail("f" * 16, "no disk")
         error = DestinationError("unreadable")
 
@@ -211,7 +218,7 @@ class TestAbsence:
     @pytest.mark.parametrize(
         "write",
         [
-            lambda catalog: catalog.start("a" * 16, "manual_1", "manual", "", None, START),
+            lambda catalog: catalog.start("tests", "a" * 16, "manual_1", "manual", "", None, START),
             lambda catalog: catalog.finish(_manifest("a" * 16), "", {"local": None}),
             lambda catalog: catalog.sync({"local": [_found("a", "local")]}),
             lambda catalog: catalog.start_restore("a" * 16, _manifest("a" * 16), ["media"]),
@@ -243,7 +250,7 @@ class TestAbsence:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE mipyme_backup_backup RENAME COLUMN label TO was_label")
 
-        catalog.start("a" * 16, "manual_1", "manual", "", None, START)
+        catalog.start("tests", "a" * 16, "manual_1", "manual", "", None, START)
 
         assert "label" in caplog.text
 
@@ -318,3 +325,27 @@ def _drop_tables(catalog: Catalog) -> None:
     with connection.cursor() as cursor:
         for table in ("mipyme_backup_copy", *sorted(catalog.tables - {"mipyme_backup_copy"})):
             cursor.execute(f"DROP TABLE {table}")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_backups_from_before_the_catalog_told_projects_apart() -> None:
+    call_command("migrate", "mipyme_backup", "0005", verbosity=0)
+    try:
+        with connection.cursor() as cursor:
+            for number, document in enumerate(('{"project": "shop"}', "{}")):
+                values: list[Any] = [f"{number:016x}", f"daily_{number}", document, START]
+                cursor.execute(BEFORE_PROJECTS, values)
+    finally:
+        call_command("migrate", verbosity=0)
+
+    found = Backup.objects.order_by("backup_id").values_list("project", flat=True)
+
+    assert [*found] == ["shop", ""]  # nobody knows whose a run was that failed
+
+
+def test_failed_run_of_another_project_is_not_ours(catalog: Catalog) -> None:
+    catalog.start("shop", "a" * 16, "daily_1", "daily", "", None, START)
+    catalog.fail("a" * 16, "It did not work.")
+
+    assert catalog.last_run("shop", running=False) is not None
+    assert catalog.last_run("bakery", running=False) is None

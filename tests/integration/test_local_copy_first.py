@@ -66,7 +66,7 @@ def test_after_a_run_that_was_killed(settings: Any, backups: Path) -> None:
     before = api.backup()
     Backup.objects.update(status="running")  # as if killed just before the catalog was told
     Copy.objects.all().delete()
-    Catalog().start("d" * 16, "killed", "manual", "", None, datetime.now(UTC))
+    Catalog().start("tests", "d" * 16, "killed", "manual", "", None, datetime.now(UTC))
 
     place(settings, backups, **until(2))
     made = api.backup()

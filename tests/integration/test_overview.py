@@ -318,6 +318,7 @@ def _row(ended: datetime, **values: Any) -> Backup:
             "sequence": number,
             "started_at": ended - timedelta(seconds=100),
             "finished_at": ended,
+            "project": "tests",
             "manifest": {"project": "tests"},
             **values,
         }
@@ -328,7 +329,7 @@ def _backup(
     *, ended: datetime, copy: str = "complete", project: str = "tests", **values: Any
 ) -> None:
     if project != "tests":
-        values["manifest"] = {"project": project}
+        values |= {"project": project, "manifest": {"project": project}}
     Copy.objects.create(backup=_row(ended, **values), destination="local", status=copy)
 
 

@@ -384,7 +384,9 @@ class TestWhatStopsIt:
     def test_newest_run_that_was_killed(self, history: History) -> None:
         history.begin(90, 80, 3, 2, 1)
         before = history.tree()
-        Catalog().start("d" * 16, "manual_now", "manual", "", None, history.taken[1].finished_at)
+        Catalog().start(
+            "tests", "d" * 16, "manual_now", "manual", "", None, history.taken[1].finished_at
+        )
 
         planned, result = api.prune(dry_run=True), api.prune()
 

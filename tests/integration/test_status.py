@@ -309,7 +309,7 @@ class TestFindings:
 
     def test_last_run_was_killed(self, backups: Path) -> None:
         api.backup()
-        Catalog().start("f" * 16, "manual_f", "manual", "", None, datetime.now(UTC))
+        Catalog().start("tests", "f" * 16, "manual_f", "manual", "", None, datetime.now(UTC))
         assert look() == {}  # it may be at work
 
         Catalog().abandon_running({})
@@ -499,7 +499,7 @@ class TestMissedSlots:
         with time_machine.travel(self.slot(0), tick=True):
             api.backup()
             now = datetime.now(UTC)
-            Catalog().start("f" * 16, "daily_f", "daily", "", self.slot(0), now)
+            Catalog().start("tests", "f" * 16, "daily_f", "daily", "", self.slot(0), now)
 
         assert self.look_at_noon() == {}
 

@@ -325,6 +325,7 @@ class TestRestore:
             api.backup(label="old")
         finally:
             call_command("migrate", verbosity=0)
+        api.backups(sync=True)  # its run could not be noted: the catalog was too old
         Backup.objects.exclude(label="old").delete()
         task = planned(root)
         root.post(restore_page(task), {**filled(task), "migrate": "on"})

@@ -47,7 +47,7 @@ def test_words_are_text() -> None:
     day = Day(day=WEDNESDAY, outcome="none", runs=0)
     calendar = Calendar(kind="daily", days=[day])
 
-    drawn = charts.calendar(calendar, label='"><b>', word=lambda day: "<i>")
+    drawn = charts.calendar(calendar, label='"><b>', title=lambda day: "<i>")
 
     root = ElementTree.fromstring(drawn)
     assert root.attrib["aria-label"] == '"><b>'
@@ -80,7 +80,7 @@ def _calendar(days: list[date]) -> str:
     calendar = Calendar(
         kind="daily", days=[Day(day=day, outcome="complete", runs=1) for day in days]
     )
-    return charts.calendar(calendar, label="daily", word=lambda day: "complete")
+    return charts.calendar(calendar, label="daily", title=lambda day: "complete")
 
 
 def _places(drawn: str) -> list[tuple[int, int]]:
