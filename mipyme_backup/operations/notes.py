@@ -45,6 +45,7 @@ class RunNote:
         self.committing = committing
         self.committed = committed
         self._file = file
+        self._temporary = file.with_suffix(".tmp")
         self._lock = threading.Lock()
 
     def write(self) -> None:
@@ -73,6 +74,7 @@ class RunNote:
             if self.destinations:
                 self._write()
             else:
+                self._temporary.unlink(missing_ok=True)  # of a run killed while it wrote
                 self._file.unlink(missing_ok=True)
 
     def remove_from(self, destination: Destination) -> None:
@@ -85,10 +87,9 @@ class RunNote:
 
     def _write(self) -> None:
         make_folder(self._file.parent)
-        temporary = self._file.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        write_file(temporary, json.dumps(self._values()).encode())
-        temporary.rename(self._file)
+        self._temporary.unlink(missing_ok=True)
+        write_file(self._temporary, json.dumps(self._values()).encode())
+        self._temporary.rename(self._file)
 
     def _values(self) -> dict[str, object]:
         return {

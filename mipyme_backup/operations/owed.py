@@ -99,17 +99,19 @@ def complete_on(
     """Complete the backup on the destinations `names` from the others; return what failed.
 
     `data` are the bytes of its manifest. What is there with the right size, and is no pack that
-    other backups share, is read once more.
+    other backups share, is read once more. One of `names` may hold it whole: a run may be killed
+    before it notes so.
     """
-    holders = sorted(
-        (d for n, d in project.destinations.items() if n not in names), key=lambda d: d.remote
+    ranked = sorted(
+        project.destinations.items(), key=lambda item: (item[0] in names, item[1].remote)
     )
     with (
         Lanes({name: project.destinations[name] for name in names}) as lanes,
         project.work_folder() as work,
     ):
         for name, lane in lanes.items():
-            lane.submit(partial(_complete, project, name, manifest, data, holders, work))
+            others = [destination for other, destination in ranked if other != name]
+            lane.submit(partial(_complete, project, name, manifest, data, others, work))
         lanes.wait(lambda: not lanes.busy)
         return {name: lane.failure for name, lane in lanes.items()}
 
@@ -119,7 +121,7 @@ def _complete(
     name: str,
     manifest: Manifest,
     data: bytes,
-    holders: Collection[Destination],
+    others: Collection[Destination],
     work: Path,
     destination: Destination,
 ) -> None:
@@ -129,7 +131,7 @@ def _complete(
         name,
         manifest,
         data,
-        others=lambda: holders,
+        others=lambda: others,
         unread=lambda path: path.startswith(f"{manifest.name}/"),
         work=work,
     )

@@ -139,6 +139,8 @@ class Project:
         (self.root / "config" / "__init__.py").touch()
         (self.root / "config" / "urls.py").write_text("urlpatterns = []\n")
         _write_private(self.root / "config" / "settings.py", code + self.more_settings)
+        # Python takes what is compiled for that of a file of the same second and size.
+        shutil.rmtree(self.root / "config" / "__pycache__", ignore_errors=True)
         (self.root / "manage.py").write_text(MANAGE.format(repository=str(REPOSITORY)))
         if not self.passphrase_file.exists():
             _write_private(self.passphrase_file, secrets.token_urlsafe(24) + "\n")

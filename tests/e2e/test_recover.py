@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import hashlib
 import io
 import json
@@ -559,6 +560,7 @@ def test_an_interruption_before_any_line_leaves_nothing_half_written(frozen_host
         assert left or not frozen_host.out.exists(), f"line {lines}"
         shutil.rmtree(frozen_host.out, ignore_errors=True)
         lines += 1
+    gc.collect()  # what was left open counts for this test, which allows it
 
     assert lines > 40
 

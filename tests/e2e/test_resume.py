@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -42,11 +43,34 @@ def test_next_run_completes_or_sweeps(workdir: Path, dies_at: int | str) -> None
             for place in ("local", "far")
         }
         assert held["local"] == held["far"]
+        later = project.backup()  # the next but one sweeps what was killed as it began to commit
         for place in (project.backups, far):
             folders = {path.name for path in place.iterdir() if path.name[0] != "."}
             folders.remove("recover.py")
-            assert folders == held["local"] | {"pool"}
+            assert folders == held["local"] | {"pool", later["name"]}
         assert not [*(project.backups / ".state" / "runs").iterdir()]
+
+
+def test_run_killed_before_it_noted_its_first_manifest(workdir: Path) -> None:
+    far = workdir / "far"
+    with sqlite_project(workdir, VOLUME_SIZE=VOLUME) as project:
+        project.populate()
+        far.touch()  # no folder
+        _place(project, far)
+        first = project.manage("backup", check=False)
+        (note,) = (project.backups / ".state" / "runs").iterdir()
+        noted = json.loads(note.read_text())
+        note.write_text(json.dumps({**noted, "destinations": ["local", "far"], "committed": False}))
+        note.with_suffix(".tmp").write_text("half of a no")
+        far.unlink()
+
+        made = project.manage("backup")
+
+        assert first.returncode == 3 and noted["destinations"] == ["far"] and noted["committed"]
+        assert "lacks a copy" not in made.stderr
+        rows = project.json("verify_backups", "--level", "content")
+        assert len(rows) == 4 and all(row["ok"] for row in rows), rows
+        assert not [*note.parent.iterdir()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
