@@ -40,9 +40,10 @@ class Handover(Guarded):
     @otherwise(History)
     def history(self) -> History:
         """Return what the live catalog knows of the past; empty where it cannot be read."""
+        has_backups = _has_backups("default")
         return History(
-            backups=[*Backup.objects.all()],
-            copies=[*Copy.objects.select_related("backup")],
+            backups=[*Backup.objects.all()] if has_backups else (),
+            copies=[*Copy.objects.select_related("backup")] if has_backups else (),
             others=[
                 row
                 for model in OTHERS
@@ -53,14 +54,22 @@ class Handover(Guarded):
 
     @optional
     def add_history(self, history: History, using: str = "default") -> None:
-        """Put the history into the database `using`, whose catalog is empty."""
+        """Put the history into the database `using`, whose catalog is empty.
+
+        What is newer than its tables is left out; of the backups, the destinations tell again.
+        """
         with transaction.atomic(using=using):
-            _add_rows(Backup, history.backups, using)
             for model in OTHERS:
                 if has_table(model, using):
                     rows = [row for row in history.others if isinstance(row, model)]
                     _add_rows(model, rows, using)
-            _add_copies(history.copies, using)
+            if _has_backups(using):
+                _add_rows(Backup, history.backups, using)
+                _add_copies(history.copies, using)
+
+
+def _has_backups(using: str) -> bool:
+    return has_table(Backup, using) and has_table(Copy, using)
 
 
 def _add_rows(model: type[Model], rows: Iterable[Model], using: str) -> None:

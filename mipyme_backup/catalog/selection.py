@@ -20,5 +20,15 @@ def ours(project: str) -> Q:
 
 
 def has_table(model: type[Model], using: str) -> bool:
-    """Say whether the table is there: backups, and databases before `migrate`, may be older."""
-    return model._meta.db_table in connections[using].introspection.table_names()
+    """Say whether the table is there, with every column that the code knows.
+
+    One that came out of a backup, or waits for `migrate`, may be older.
+    """
+    connection, table = connections[using], model._meta.db_table
+    if table not in connection.introspection.table_names():
+        return False
+    with connection.cursor() as cursor:
+        columns = connection.introspection.get_table_description(cursor, table)
+    return {field.column for field in model._meta.local_concrete_fields} <= {
+        column.name for column in columns
+    }
