@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from mipyme_backup.catalog.guards import Guarded, otherwise
-from mipyme_backup.catalog.selection import MADE, has_table, ours
+from mipyme_backup.catalog.selection import MADE, is_current, ours
 from mipyme_backup.manifest import media_bytes, row_counts
 from mipyme_backup.models import Backup, Drill, Restore
 from mipyme_backup.policy.status_facts import (
@@ -65,7 +65,7 @@ class Facts(Guarded):
     def last_drill(self) -> DrillFacts | None:
         """Return the last drill; None where there is none, or the catalog cannot be read."""
         drills = Drill.objects.order_by("-finished_at", "-pk")
-        drill = drills.first() if has_table(Drill, "default") else None
+        drill = drills.first() if is_current(Drill, "default") else None
         if drill is None:
             return None
         return DrillFacts(

@@ -12,7 +12,7 @@ from django.db.models import Model
 from django.db.models.base import ModelState
 
 from mipyme_backup.catalog.guards import Guarded, optional, otherwise
-from mipyme_backup.catalog.selection import has_table
+from mipyme_backup.catalog.selection import is_current
 from mipyme_backup.models import Backup, ChecklistEntry, Copy, Drill, Look, Restore, Task
 
 Other = Restore | Drill | Look | ChecklistEntry | Task
@@ -47,7 +47,7 @@ class Handover(Guarded):
             others=[
                 row
                 for model in OTHERS
-                if has_table(model, "default")
+                if is_current(model, "default")
                 for row in model._default_manager.order_by("pk")
             ],
         )
@@ -60,7 +60,7 @@ class Handover(Guarded):
         """
         with transaction.atomic(using=using):
             for model in OTHERS:
-                if has_table(model, using):
+                if is_current(model, using):
                     rows = [row for row in history.others if isinstance(row, model)]
                     _add_rows(model, rows, using)
             if _has_backups(using):
@@ -69,7 +69,7 @@ class Handover(Guarded):
 
 
 def _has_backups(using: str) -> bool:
-    return has_table(Backup, using) and has_table(Copy, using)
+    return is_current(Backup, using) and is_current(Copy, using)
 
 
 def _add_rows(model: type[Model], rows: Iterable[Model], using: str) -> None:

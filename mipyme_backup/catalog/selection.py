@@ -19,8 +19,8 @@ def ours(project: str) -> Q:
     return Q(project__in=(project, ""))
 
 
-def has_table(model: type[Model], using: str) -> bool:
-    """Say whether the table is there, with every column that the code knows.
+def is_current(model: type[Model], using: str) -> bool:
+    """Say whether the table of the model is there, with every column that the code knows.
 
     One that came out of a backup, or waits for `migrate`, may be older.
     """
