@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 
 from mipyme_backup import conf
 from mipyme_backup.errors import BackupError, ConfigurationError
+from mipyme_backup.places import is_forgotten, is_inside, is_on_network
 from mipyme_backup.translation import translated
 
 TAG = "mipyme_backup"
@@ -63,7 +64,8 @@ def check_deployment(
 ) -> list[CheckMessage]:
     """W001: backups are not encrypted. W002: a backup would fail on this machine.
 
-    W003: nobody is told of what is wrong.
+    W003: nobody is told of what is wrong. W004: the state lies where others can write to it, or
+    where it will be forgotten.
     """
     try:
         settings = conf.load()
@@ -78,6 +80,7 @@ def check_deployment(
                 id="mipyme_backup.W001",
             )
         )
+    found += _state_place(settings)
     from mipyme_backup import api  # as above
 
     if not api.alert_channels():
@@ -124,6 +127,26 @@ def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
                     hint=_("Set it to a folder outside."),
                     id="mipyme_backup.E002",
                 )
+
+
+def _state_place(settings: conf.Settings) -> Iterator[CheckMessage]:
+    """Yield what is wrong with the place of the records that a later run acts on."""
+    place, reason = settings.state_dir, ""
+    if any(is_inside(place, folder) for folder in conf.local_folders(settings.destinations)):
+        reason = _("it lies in a destination, whose writers could plant orders there")
+    elif is_on_network(place):
+        reason = _("it lies on another machine's disk, whose writers could plant orders there")
+    elif is_forgotten(place):
+        reason = _("it lies in the container, and is gone with it")
+    if reason:
+        yield checks.Warning(
+            _("STATE_DIR (%(place)s): %(reason)s.") % {"place": place, "reason": reason},
+            hint=_(
+                "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a"
+                " volume of its own), with mode 0700."
+            ),
+            id="mipyme_backup.W004",
+        )
 
 
 def _media_storages(settings: conf.Settings) -> Iterator[CheckMessage]:

@@ -18,6 +18,7 @@ from django.conf import settings as django_settings
 
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
+from mipyme_backup.places import default_state_dir
 from mipyme_backup.policy.alerting import DIGESTS
 from mipyme_backup.setting_values import (
     NAME,
@@ -38,6 +39,7 @@ from mipyme_backup.setting_values import (
     share,
 )
 
+LOCAL = "mipyme_backup.destinations.LocalDestination"
 SMALLEST_VOLUME = 64 * 1024
 
 DEFAULT_RETENTION = {
@@ -91,6 +93,8 @@ class Settings:
     """The settings as the code uses them; sizes in bytes.
 
     `contacts` and `checklist` are None where the settings leave them to the policy.
+    `former_state_dir` is where earlier versions kept what is in `state_dir` now; None where the
+    settings name that folder, or it was the same.
     `remote_retention` is for destinations that are not on this machine; the `extra` of each one
     comes before it.
     """
@@ -101,6 +105,7 @@ class Settings:
     encryption: Part | None
     signing_key_file: Path | None
     state_dir: Path
+    former_state_dir: Path | None
     volume_size: int
     jobs: int
     keep_replaced: timedelta
@@ -127,17 +132,21 @@ def load() -> Settings:
     parsed = {key: parse(given[key]) if key in given else None for key, parse in _KEYS.items()}
     destinations = parsed["DESTINATIONS"] or {
         "local": Part(
-            backend="mipyme_backup.destinations.LocalDestination",
+            backend=LOCAL,
             options={"location": _base_dir("DESTINATIONS") / "backups"},
         )
     }
+    project = parsed["PROJECT"] or _project()
+    local_folders(destinations)  # raises where one has no place
+    state_dir = parsed["STATE_DIR"] or _state_dir(destinations, project)
     return Settings(
-        project=parsed["PROJECT"] or _project(),
+        project=project,
         sources=parsed["SOURCES"] or _parts(_SOURCE_KEYS)("SOURCES", DEFAULT_SOURCES),
         destinations=destinations,
         encryption=parsed["ENCRYPTION"],
         signing_key_file=parsed["SIGNING_KEY_FILE"],
-        state_dir=parsed["STATE_DIR"] or _state_dir(destinations),
+        state_dir=state_dir,
+        former_state_dir=None if parsed["STATE_DIR"] else _former_state_dir(destinations),
         volume_size=parsed["VOLUME_SIZE"] or 256 * 2**20,
         jobs=parsed["JOBS"] or os.cpu_count() or 1,
         keep_replaced=timedelta(hours=_default(parsed["KEEP_REPLACED_HOURS"], 24)),
@@ -206,14 +215,34 @@ def _base_dir(key: str) -> Path:
     return Path(base)
 
 
-def _state_dir(destinations: Mapping[str, Part]) -> Path:
+def local_folders(destinations: Mapping[str, Part]) -> list[Path]:
+    """Return the folders of the destinations that are folders of this machine.
+
+    Raises ConfigurationError where one names none.
+    """
+    folders = []
     for name, part in destinations.items():
-        if part.backend == "mipyme_backup.destinations.LocalDestination":
+        if part.backend == LOCAL:
             location = part.options.get("location")
             if not isinstance(location, str | Path):
                 raise bad_value(f"DESTINATIONS.{name}.OPTIONS.location", _("a path"))
-            return Path(location) / ".state"
-    return _base_dir("STATE_DIR") / ".mipyme_backup"
+            folders.append(Path(location))
+    return folders
+
+
+def _state_dir(destinations: Mapping[str, Part], project: str) -> Path:
+    served = [getattr(django_settings, key, None) for key in ("MEDIA_ROOT", "STATIC_ROOT")]
+    given = [*served, *getattr(django_settings, "STATICFILES_DIRS", ())]
+    shared = [Path(folder) for folder in given if folder and isinstance(folder, str | Path)]
+    return default_state_dir(
+        _base_dir("STATE_DIR"), [*shared, *local_folders(destinations)], project
+    )
+
+
+def _former_state_dir(destinations: Mapping[str, Part]) -> Path | None:
+    """Return where versions before kept the state: in the first local destination."""
+    folders = local_folders(destinations)
+    return folders[0] / ".state" if folders else None
 
 
 def _unknown(

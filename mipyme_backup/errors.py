@@ -122,6 +122,12 @@ class RestoreError(BackupError):
     code = "restore"
 
 
+class StateError(BackupError):
+    """A record in ``STATE_DIR`` is not this host's own, or does not fit the settings: no order."""
+
+    code = "state"
+
+
 class NoBackupError(BackupError):
     """No backup matches what was asked for."""
 

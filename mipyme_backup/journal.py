@@ -1,22 +1,22 @@
 """The journal of a restore: what a later process needs to finish it, roll it back, or undo it.
 
-One file for the database and the media together, because they are swapped together. It is
-written under a temporary name, synced and renamed, so that it is always whole.
+One record for the database and the media together, because they are swapped together.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from datetime import datetime
+from typing import Any, Literal, TypedDict, cast, get_args
 
-from mipyme_backup.errors import RestoreError
+from mipyme_backup.errors import RestoreError, StateError
 from mipyme_backup.messages import _
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.state import NOT_WRITTEN, State
 
 Phase = Literal["loading", "swapping", "done", "undoing", "undone"]
+FOLDER = "restores"
+RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class _Restore(TypedDict):
@@ -43,10 +43,14 @@ class Entry(_Restore, total=False):
 
 
 class Journal:
-    """The restores below the folder `state_dir`: one file for each, named by the restore's id."""
+    """The restores that `state` remembers: one record for each, named by the restore's id.
 
-    def __init__(self, state_dir: Path) -> None:
-        self._folder = state_dir / "restores"
+    What it says is checked before it counts, here for its form, and by the targets for the names
+    in it, which must follow from the settings and the restore's id.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     @staticmethod
     def loading(drill_id: str, backup_id: str, targets: list[dict[str, Any]]) -> Entry:
@@ -68,39 +72,31 @@ class Journal:
 
         Raises RestoreError, and the one before stays, when that cannot be done.
         """
-        target = self._path(entry["id"])
         try:
-            self._replace(target, json.dumps(entry, indent=1))
+            self._state.write(_name(entry["id"]), entry)
         except OSError as error:
             raise RestoreError(
                 _("The restore journal %(file)s cannot be written: %(reason)s"),
                 hint=_("STATE_DIR needs some room, and must be ours to write."),
-                file=target,
+                file=self._state.folder / _name(entry["id"]),
                 reason=error.strerror or error,
             ) from error
 
     def remove(self, entry: Entry) -> None:
         """Forget the restore."""
-        self._path(entry["id"]).unlink(missing_ok=True)
-        self._sync()
+        self._state.remove(_name(entry["id"]))
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield every restore, oldest first; raises RestoreError for a file that is damaged."""
-        if not self._folder.is_dir():
-            return
-        files = [*self._folder.glob("*.json")]
-        for file in sorted(files, key=lambda path: path.stat().st_mtime_ns):
-            try:
-                entry = json.loads(file.read_text())
-                if not isinstance(entry, dict) or not Entry.__required_keys__ <= entry.keys():
-                    raise ValueError("not an entry")
-                yield cast("Entry", entry)
-            except ValueError as error:
-                raise RestoreError(
-                    _("The restore journal %(file)s is damaged."),
-                    hint=_("Move it away once you have seen that the live data is whole."),
-                    file=file,
-                ) from error
+    def entries(self) -> list[Entry]:
+        """Return every restore that counts, oldest first; see `ignored` for the others."""
+        return [entry for entry in self._read() if not isinstance(entry, StateError)]
+
+    def ignored(self) -> list[StateError]:
+        """Return what is wrong with each record that does not count."""
+        return [entry for entry in self._read() if isinstance(entry, StateError)]
+
+    def not_ours(self, restore_id: str) -> StateError:
+        """Return the error for an entry whose targets nobody here has written."""
+        return self._state.bad(_name(restore_id), NOT_WRITTEN)
 
     def unfinished(self) -> list[Entry]:
         """Return the restores that a process left in the middle."""
@@ -111,21 +107,48 @@ class Journal:
         done = [entry for entry in self.entries() if entry["phase"] == "done"]
         return done[-1] if done else None
 
-    def _path(self, restore_id: str) -> Path:
-        return self._folder / f"{restore_id}.json"
-
-    def _replace(self, target: Path, text: str) -> None:
-        make_folder(self._folder)
-        temporary = target.with_suffix(".tmp")
+    def _read(self) -> Iterator[Entry | StateError]:
         try:
-            temporary.unlink(missing_ok=True)
-            write_file(temporary, text.encode())
-            temporary.rename(target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        self._sync()
+            names = self._state.names(FOLDER)
+        except StateError as error:
+            yield error
+            return
+        for name in names:
+            try:
+                entry = self._state.recall(name, _checked)
+                if entry is not None and _name(entry["id"]) == name:
+                    yield entry
+                elif entry is not None:
+                    yield self._state.bad(name, _("it is the record of another restore"))
+            except StateError as error:
+                yield error
 
-    def _sync(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            sync_folder(self._folder)
+
+def _name(restore_id: str) -> str:
+    return f"{FOLDER}/{restore_id}.json"
+
+
+def _checked(record: Any) -> Entry:
+    """Return the entry; raises ValueError, TypeError or KeyError where the record is none."""
+    entry: dict[str, Any] = {key: record[key] for key in Entry.__required_keys__}
+    entry["drill"] = record.get("drill", False)
+    states, finished = entry["targets"], entry["finished_at"]
+    safety = "" if entry["safety_backup"] is None else entry["safety_backup"]
+    _require(all(isinstance(entry[key], list) for key in ("merges", "targets")))
+    _require(all(isinstance(entry[key], bool) for key in ("elsewhere", "drill")))
+    texts = [entry["id"], entry["backup"], safety, *entry["merges"]]
+    _require(all(isinstance(text, str) for text in texts))
+    _require(RESTORE_ID.fullmatch(entry["id"]) is not None)
+    _require(entry["phase"] in get_args(Phase))
+    _require((finished is not None) == (entry["phase"] in {"done", "undone"}))
+    _require(finished is None or datetime.fromisoformat(finished).tzinfo is not None)
+    # What replaces nothing is forgotten once it is in its place, and a drill never gets there.
+    _require(not entry["elsewhere"] or entry["phase"] in {"loading", "swapping"})
+    _require(all(isinstance(state, dict) for state in states))
+    _require(all(state["restore_id"] == entry["id"] for state in states))
+    return cast("Entry", entry)
+
+
+def _require(fits: bool) -> None:
+    if not fits:
+        raise ValueError("no entry")

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from mipyme_backup.errors import LockedError, PreflightError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.private_files import make_folder
+from mipyme_backup.state import State, set_aside
 
 POLL_SECONDS = 1.0
 
@@ -75,7 +76,9 @@ def _file_lock(path: Path, operation: str, *, wait: bool) -> Iterator[None]:
 
 def _open(path: Path) -> int:
     try:
-        make_folder(path.parent)
+        State(path.parent).make()
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            set_aside(path)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise PreflightError(

@@ -49,6 +49,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
     return Project(
         name=settings.project,
         state_dir=settings.state_dir,
+        former_state_dir=settings.former_state_dir,
         sources=_split(sources),
         databases=_first(sources, DatabaseSource),
         media=_first(sources, MediaSource),

@@ -46,6 +46,14 @@ class Destination(ABC):
         """As `check`, but while others may be writing here: nothing is tidied up."""
         self.check()
 
+    def make_staging(self) -> Path | None:
+        """Return a new private folder from which `put` adopts a file without copying it.
+
+        None where there is none to be had. Who takes it removes it; `check` removes those of runs
+        that died.
+        """
+        return None
+
     @abstractmethod
     def put(self, name: str, file: Path) -> None:
         """Store the content of `file` as `name`, replacing what was there, all or nothing.

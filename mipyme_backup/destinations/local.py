@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from mipyme_backup.private_files import make_folder, sync_folder, write_file
 from mipyme_backup.process import Reader
 
 TEMPORARY_PREFIX = ".tmp-"
+STAGING = ".staging"
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class LocalDestination(Destination):
     """Keeps backups below the folder `location`, which is made, private, where it is absent.
 
-    Names that begin with a dot at the root (`STATE_DIR`, temporary files) are not objects, and
+    Names that begin with a dot at the root (staged and temporary files) are not objects, and
     neither is a link or anything else that is no regular file.
     """
 
@@ -44,6 +46,19 @@ class LocalDestination(Destination):
             os.close(descriptor)
             probe.unlink()
         self.may_delete = True
+
+    def make_staging(self) -> Path | None:
+        """As in the base: none where others may write to the folder, and replace what is staged."""
+        root = self.location / STAGING
+        try:
+            if not _is_ours_alone(self.location.stat()):
+                return None
+            make_folder(root)
+            if not _is_ours_alone(root.lstat()):
+                return None
+            return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+        except OSError:
+            return None  # staged elsewhere, the volumes are copied
 
     def put(self, name: str, file: Path) -> None:
         target = self._path(name)
@@ -137,6 +152,12 @@ class LocalDestination(Destination):
             owner = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                 path.unlink(missing_ok=True)
+        staging = self.location / STAGING
+        if not staging.is_symlink() and staging.is_dir():
+            for folder in staging.iterdir():
+                owner = folder.name.partition("-")[0]
+                if owner != str(os.getpid()) and not Path(f"/proc/{owner}").exists():
+                    _remove_staging(folder)
 
     @contextlib.contextmanager
     def _errors(self, verb: str, name: str = "") -> Iterator[None]:
@@ -181,6 +202,19 @@ class _File:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return ours and not status.st_mode & 0o022
+
+
+def _remove_staging(folder: Path) -> None:
+    """Remove a folder of staged files; what else lies there is not ours."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir() if not folder.is_symlink() else ():
+            path.unlink()
+        folder.rmdir()
 
 
 def _link_or_copy(file: Path, target: Path) -> None:

@@ -68,6 +68,9 @@ class RetryingDestination(Destination):
         with self._lock:
             self._inner.probe()
 
+    def make_staging(self) -> Path | None:
+        return self._inner.make_staging()
+
     def put(self, name: str, file: Path) -> None:
         self._stubbornly(lambda: self._inner.put(name, file))
 

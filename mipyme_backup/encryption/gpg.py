@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,9 @@ from mipyme_backup.errors import ConfigurationError, EncryptionError, KeyMissing
 from mipyme_backup.messages import Message, _
 from mipyme_backup.private_files import make_folder, write_file
 from mipyme_backup.process import Reader
+from mipyme_backup.state import set_aside
+
+logger = logging.getLogger("mipyme_backup")
 
 JOINT = "."
 """Between the fingerprints of several recipients, where one name is needed for all."""
@@ -126,6 +131,9 @@ class GPG(Encryption):
         file = self.host_secret_file
         if file is None:
             return None
+        if make and os.path.lexists(file) and not _is_readable(file):
+            logger.warning("%s is not this user's own: it is set aside, and another is made.", file)
+            set_aside(file)
         if make and not file.exists():
             make_folder(file.parent)
             unfinished = file.with_suffix(".tmp")
@@ -133,6 +141,13 @@ class GPG(Encryption):
             write_file(unfinished, f"{secrets.token_urlsafe(32)}\n".encode())
             unfinished.rename(file)
         return read_secret(file) if file.exists() else None
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        return bool(read_secret(file))
+    except EncryptionError:
+        return False
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from mipyme_backup import journal
 from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
@@ -16,6 +17,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.recovery import tell_ignored
 from mipyme_backup.operations.sequence import newest_known
 from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status_facts import (
@@ -26,6 +28,7 @@ from mipyme_backup.policy.status_facts import (
     CopyFacts,
     DestinationFacts,
     Facts,
+    IgnoredRecord,
 )
 
 RECORDED = 100
@@ -62,8 +65,22 @@ def gather(project: Project, *, seconds: float) -> Facts:
         key_expires=_key_expires(encryption) if encryption else None,
         last_restore=project.catalog.last_restore(),
         last_drill=project.catalog.last_drill(),
+        ignored=_ignored(project),
     )
     return replace(facts, predicted_restore=_predicted(facts))
+
+
+def _ignored(project: Project) -> list[IgnoredRecord]:
+    """Return what lies in `STATE_DIR` and does not count."""
+    tell_ignored(project)
+    return [
+        IgnoredRecord(
+            message=error.message,
+            hint=error.hint,
+            interrupted=f"/{journal.FOLDER}/" in str(error) or "id" in error.message.params,
+        )
+        for error in project.ignored.values()
+    ]
 
 
 def _key_expires(encryption: Encryption) -> datetime | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import time
@@ -13,11 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mipyme_backup.errors import StateError
 from mipyme_backup.policy.alerting import Record, Told
 from mipyme_backup.policy.status import LEVELS
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.state import State
 
 VERSION = 1
+FOLDER = "alerts"
 LOCK_SECONDS = 120.0
 POLL_SECONDS = 0.1
 
@@ -32,12 +33,13 @@ class Records:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._folder = state_dir / "alerts"
+        self._state = State(state_dir)
+        self._folder = state_dir / FOLDER
 
     def prepare(self) -> None:
         """Make the folder, so that a look afterwards sees what the next one will see."""
         with self._warned():
-            make_folder(self._folder)
+            self._state.make(FOLDER)
 
     @contextlib.contextmanager
     def locked(self, key: str) -> Iterator[bool]:
@@ -53,30 +55,15 @@ class Records:
     def read(self, key: str) -> Record:
         """Return the record of a channel; nothing was told where it is absent or damaged."""
         try:
-            return _record(json.loads(self._file(key).read_bytes()))
-        except FileNotFoundError:
-            return Record()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            logger.warning("What %s was told cannot be read: it is told anew.", key)
+            return self._state.recall(_name(key), _record) or Record()
+        except StateError as error:
+            logger.warning("%s Alerts may come again.", error)
             return Record()
 
     def write(self, key: str, record: Record) -> None:
         """Keep the record of a channel on disk, synced, in place of the one before."""
-        target = self._file(key)
-        temporary = target.with_suffix(".new")  # no .tmp, which every run sweeps away
         with self._warned():
-            make_folder(self._folder)
-            try:
-                temporary.unlink(missing_ok=True)
-                write_file(temporary, json.dumps(_document(record), indent=1).encode())
-                temporary.rename(target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-            sync_folder(self._folder)
-
-    def _file(self, key: str) -> Path:
-        return self._folder / f"{key}.json"
+            self._state.write(_name(key), _document(record))
 
     def _lock(self, key: str) -> Path:
         return self._folder / f"{key}.lock"
@@ -85,10 +72,15 @@ class Records:
     def _warned(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, StateError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             logger.warning(
-                "%s cannot be written to (%s): alerts may come again.", self._folder, error.strerror
+                "%s cannot be written to (%s): alerts may come again.", self._folder, reason
             )
+
+
+def _name(key: str) -> str:
+    return f"{FOLDER}/{key}.json"
 
 
 def _flock(descriptor: int) -> bool:

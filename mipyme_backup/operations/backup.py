@@ -30,8 +30,9 @@ from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settled
-from mipyme_backup.operations.saving import Saving
+from mipyme_backup.operations.saving import Saved, Saving
 from mipyme_backup.operations.sequence import hidden_newest, next_sequence, note_newest
+from mipyme_backup.operations.spool import spool_folder
 from mipyme_backup.operations.writing import Writer, new_id
 from mipyme_backup.sources.base import Source
 from mipyme_backup.translation import said, translated
@@ -180,44 +181,47 @@ def _store(
     held = look_around(project, lanes, at_all=request.kind == "monthly")
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     warnings += _scarce_space(lanes, held)
-    name = _free_name(started, request, held, lanes)
-    note = new_note(project, started.id, name, [*lanes])
-    writer = Writer(project, lanes, note, work=started.work)
-    try:
-        saved = Saving(project, sources, writer, started.work, progress, held).run()
-        manifest = Manifest(
-            id=started.id,
-            name=name,
-            kind=request.kind,
-            label=request.label,
-            slot=request.slot,
-            project=project.name,
-            started_at=started.at,
-            snapshot_at=saved.snapshot_at,
-            finished_at=datetime.now(UTC),
-            sequence=next_sequence(project, held),
-            sources=saved.sources,
-            packs=saved.packs,
-            whole=not request.only,
-            host=socket.gethostname(),
-            versions=_versions(),
-            migrations=saved.migrations,
-            warnings=tuple(str(warning) for warning in [*warnings, *saved.warnings]),
-            encryption=project.encryption.method if project.encryption else None,
-            key_fingerprint=project.encryption.key_fingerprint if project.encryption else None,
+    with spool_folder(started.work, [lanes[name].destination for name in held]) as spool:
+        name = _free_name(started, request, held, lanes)
+        note = new_note(project, started.id, name, [*lanes])
+        writer = Writer(project, lanes, note, spool=spool)
+        try:
+            saved = Saving(project, sources, writer, started.work, progress, held).run()
+            manifest = Manifest(
+                id=started.id,
+                name=name,
+                kind=request.kind,
+                label=request.label,
+                slot=request.slot,
+                project=project.name,
+                started_at=started.at,
+                snapshot_at=saved.snapshot_at,
+                finished_at=datetime.now(UTC),
+                sequence=next_sequence(project, held),
+                sources=saved.sources,
+                packs=saved.packs,
+                whole=not request.only,
+                host=socket.gethostname(),
+                versions=_versions(),
+                migrations=saved.migrations,
+                warnings=tuple(str(warning) for warning in _all_warnings(project, warnings, saved)),
+                encryption=project.encryption.method if project.encryption else None,
+                key_fingerprint=project.encryption.key_fingerprint if project.encryption else None,
+            )
+            progress.step(Message(_("Confirming what each destination holds")))
+            data = writer.commit(manifest)
+            note_newest(project, manifest)
+            failures = writer.make_room()
+        except BaseException as error:
+            if not writer.committed:
+                writer.forget()
+            if writer.committed:  # be it that a lane was just about to
+                _keep_committed(project, writer, manifest, lanes, error)
+            raise
+        copies = {name: failures.get(name) for name in lanes}
+        return BackupResult(
+            manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies
         )
-        progress.step(Message(_("Confirming what each destination holds")))
-        data = writer.commit(manifest)
-        note_newest(project, manifest)
-        failures = writer.make_room()
-    except BaseException as error:
-        if not writer.committed:
-            writer.forget()
-        if writer.committed:  # be it that a lane was just about to
-            _keep_committed(project, writer, manifest, lanes, error)
-        raise
-    copies = {name: failures.get(name) for name in lanes}
-    return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
 
 
 def _keep_committed(
@@ -230,6 +234,11 @@ def _keep_committed(
     )
     copies = {name: None if name in writer.committed else lacking for name in lanes}
     project.catalog.finish(manifest, hashlib.sha256(writer.manifest_bytes).hexdigest(), copies)
+
+
+def _all_warnings(project: Project, warnings: Sequence[Message], saved: Saved) -> list[Message]:
+    ignored = [error.message for error in project.ignored.values()]
+    return [*warnings, *saved.warnings, *ignored]
 
 
 def choose_sources(project: Project, only: Sequence[str]) -> list[Source]:

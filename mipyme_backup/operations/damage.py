@@ -6,27 +6,23 @@ later backup would refer to the same damaged bytes while the media folder still 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import threading
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from typing import Any
 
 from mipyme_backup.operations.project import Project
-from mipyme_backup.private_files import make_folder, write_file
 
 Damage = Mapping[str, frozenset[str]]
 """The paths of damaged packs by destination."""
+
+RECORD = "damaged_packs.json"
 
 _writing = threading.Lock()  # a run tells of several destinations at once
 
 
 def known_damage(project: Project) -> Damage:
     """Return what earlier verifications found; nothing where they left no note."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        noted = json.loads(_file(project).read_text())
-        return {name: frozenset(paths) for name, paths in noted.items()}
-    return {}
+    return project.recall(RECORD, _parsed, {})
 
 
 def note_damage(
@@ -39,13 +35,10 @@ def note_damage(
         known[destination] = (before - set(sound)) | set(damaged)
         if known[destination] == before:
             return
-        make_folder(project.state_dir)
-        file = _file(project)
-        temporary = file.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        write_file(temporary, json.dumps({n: sorted(p) for n, p in known.items()}).encode())
-        temporary.rename(file)
+        project.remember(RECORD, {name: sorted(paths) for name, paths in known.items()})
 
 
-def _file(project: Project) -> Path:
-    return project.state_dir / "damaged_packs.json"
+def _parsed(record: Any) -> Damage:
+    if not all(isinstance(path, str) for paths in record.values() for path in paths):
+        raise ValueError(RECORD)
+    return {name: frozenset(paths) for name, paths in record.items()}

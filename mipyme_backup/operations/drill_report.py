@@ -15,7 +15,7 @@ from django.utils.translation import gettext, override
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.private_files import sync_folder, write_file
 from mipyme_backup.translation import said, translated
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
 
     Of the reports there the oldest go, so that `KEPT` are left.
     """
-    folder = project.state_dir / "drills"
-    make_folder(folder)
+    folder = project.state.make("drills")
     name = f"drill_{result.started_at:%Y%m%dT%H%M%SZ}_{result.id}"
     paths = (folder / f"{name}.json", folder / f"{name}.html")
     named = replace(result, reports=paths)

@@ -7,27 +7,24 @@ to have given up stays for `PATIENCE`.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from mipyme_backup.operations.notes import RunNote, manifest_path
+from mipyme_backup.operations.notes import (
+    PACK_FOLDER,
+    RunNote,
+    is_ours,
+    manifest_path,
+)
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import PIN_FILE, Found
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
 
+RECORD = "leftovers.json"
 PATIENCE = timedelta(hours=72)
-BACKUP_FOLDER = re.compile(
-    r"((mipyme_backup|manual|pre_deploy|safety_before_restore)_\d{8}T\d{6}Z"
-    r"|monthly/mipyme_backup_\d{6})(_\d+|_[0-9a-f]{16})?"
-)
-PACK_FOLDER = re.compile(r"pool/[0-9a-f]{32}")
 STORED_FILE = re.compile(rf"[^/]+\.\d{{5}}|{PIN_FILE}")
 
 
@@ -54,32 +51,20 @@ class Leftovers:
 
 def noted(project: Project, destination: str) -> Leftovers:
     """Return what earlier prunes noted of a destination."""
-    values = _read(project).get(destination, {})
-    return Leftovers(
-        deleting=frozenset(values.get("deleting", ())),
-        since={
-            folder: datetime.fromisoformat(moment)
-            for folder, moment in values.get("since", {}).items()
-        },
-    )
+    return _noted(project).get(destination, Leftovers())
 
 
 def note(project: Project, destination: str, leftovers: Leftovers) -> None:
     """Keep what is known of a destination now, on disk before this returns."""
-    known = {
-        **_read(project),
-        destination: {
-            "deleting": sorted(leftovers.deleting),
-            "since": {f: moment.isoformat() for f, moment in sorted(leftovers.since.items())},
-        },
+    known = {**_noted(project), destination: leftovers}
+    record = {
+        name: {
+            "deleting": sorted(one.deleting),
+            "since": {f: moment.isoformat() for f, moment in sorted(one.since.items())},
+        }
+        for name, one in known.items()
     }
-    make_folder(project.state_dir)
-    file = _file(project)
-    temporary = file.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    write_file(temporary, json.dumps(known, indent=1).encode())
-    temporary.rename(file)
-    sync_folder(project.state_dir)
+    project.remember(RECORD, record)
 
 
 def unused(
@@ -107,7 +92,8 @@ def unused(
         for folder, held in folders.items()
         if folder not in needed
         and manifest_path(folder) not in every
-        and (BACKUP_FOLDER.fullmatch(folder) or (PACK_FOLDER.fullmatch(folder) and all_readable))
+        and is_ours(folder)
+        and (all_readable or not PACK_FOLDER.fullmatch(folder))
     }
 
 
@@ -115,13 +101,22 @@ def _folder(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _read(project: Project) -> dict[str, Any]:
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        values = json.loads(_file(project).read_text())
-        if isinstance(values, dict):
-            return values
-    return {}
+def _noted(project: Project) -> Mapping[str, Leftovers]:
+    return project.recall(RECORD, _parsed, {})
 
 
-def _file(project: Project) -> Path:
-    return project.state_dir / "leftovers.json"
+def _parsed(record: Any) -> Mapping[str, Leftovers]:
+    return {name: _leftovers(values) for name, values in record.items()}
+
+
+def _leftovers(values: Any) -> Leftovers:
+    """Return what a record says of one destination; ValueError for folders that are not ours."""
+    deleting = frozenset(values.get("deleting", ()))
+    since = {
+        folder: datetime.fromisoformat(moment) for folder, moment in values.get("since", {}).items()
+    }
+    if not all(is_ours(folder) for folder in (*deleting, *since)):
+        raise ValueError("a folder that is not ours")
+    if any(moment.tzinfo is None for moment in since.values()):
+        raise ValueError("a time without its zone")
+    return Leftovers(deleting=deleting, since=since)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import DestinationError, ObjectMissingError
+from mipyme_backup.errors import DestinationError
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Holdings, holdings, read_manifest
+from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.sequence import hidden_newest
 
 PATIENCE_SECONDS = 3.0
@@ -52,21 +53,34 @@ def _look(
     destination: Destination,
 ) -> None:
     destination.check()
+    held = holdings(project, name)
+    removed: list[str] = []
     for note in notes:
         if name in note.destinations and not note.committing:
-            _settle(project, name, note, destination)
-    answers[name] = holdings(project, name)
+            removed += _settle(name, note, held, destination)
+    sizes = {path: size for path, size in held.sizes.items() if not path.startswith(tuple(removed))}
+    answers[name] = replace(held, sizes=sizes)
 
 
-def _settle(project: Project, name: str, note: RunNote, destination: Destination) -> None:
-    """Remove what a run that died left there, unless a backup of that name is there by now."""
-    found = read_manifest(project, name, note.name)
-    if isinstance(found.error, ObjectMissingError):
-        note.remove_from(destination)
+def _settle(name: str, note: RunNote, held: Holdings, destination: Destination) -> list[str]:
+    """Remove what a run that died left there, unless a backup of that name is there by now.
+
+    A pack that a backup there needs stays, whatever the note says; while a manifest there cannot
+    be read, every pack may be needed. Returns the prefixes of what was removed.
+    """
+    removed: list[str] = []
+    found = next((item for item in held.backups if item.name == note.name), None)
+    if found is None:
+        manifests = [item.manifest for item in held.backups]
+        needed = {pack.path for m in manifests if m is not None for pack in m.packs}
+        if None in manifests:
+            needed |= set(note.packs)
+        removed = note.remove_from(destination, needed=needed)
     elif isinstance(found.error, DestinationError):
         raise found.error
-    ours = found.manifest is not None and found.manifest.id == note.backup_id
+    ours = found is not None and found.manifest is not None and found.manifest.id == note.backup_id
     note.settled(name, committed=ours)
+    return removed
 
 
 def _newest_is_near(project: Project, lanes: Lanes, answers: Mapping[str, Holdings]) -> bool:

@@ -8,29 +8,37 @@ destinations that are still in the note lack a copy, which is completed from the
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from pathlib import PurePath
+from typing import Any
 
 from mipyme_backup import manifest as manifests
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import DeletionRefusedError
+from mipyme_backup.errors import DeletionRefusedError, StateError
 from mipyme_backup.operations.project import Project
-from mipyme_backup.private_files import make_folder, write_file
+
+FOLDER = "runs"
+BACKUP_FOLDER = re.compile(
+    r"((mipyme_backup|manual|pre_deploy|safety_before_restore)_\d{8}T\d{6}Z"
+    r"|monthly/mipyme_backup_\d{6})(_\d+|_[0-9a-f]{16})?"
+)
+PACK_FOLDER = re.compile(r"pool/[0-9a-f]{32}")
 
 
 class RunNote:
-    """The note of the run `backup_id`: a file in `STATE_DIR`, gone when `destinations` is empty.
+    """The note of the run `backup_id`: a record of `STATE_DIR`, gone when `destinations` is empty.
 
     `destinations` are those where something of the run may lie that is no whole backup, `packs`
     the paths of the packs that it began. Several threads may share one, and no two of the same
-    file may be in use.
+    record may be in use.
     """
 
     def __init__(
         self,
-        file: Path,
+        project: Project,
+        backup_id: str,
         *,
         name: str,
         destinations: Sequence[str],
@@ -38,14 +46,14 @@ class RunNote:
         committing: bool = False,
         committed: bool = False,
     ) -> None:
-        self.backup_id = file.stem
+        self.backup_id = backup_id
         self.name = name
         self.destinations = list(destinations)
         self.packs = list(packs)
         self.committing = committing
         self.committed = committed
-        self._file = file
-        self._temporary = file.with_suffix(".tmp")
+        self._project = project
+        self._record = f"{FOLDER}/{backup_id}.json"
         self._lock = threading.Lock()
 
     def write(self) -> None:
@@ -74,49 +82,76 @@ class RunNote:
             if self.destinations:
                 self._write()
             else:
-                self._temporary.unlink(missing_ok=True)  # of a run killed while it wrote
-                self._file.unlink(missing_ok=True)
+                self._project.state.remove(self._record)
 
-    def remove_from(self, destination: Destination) -> None:
-        """Remove what the run stored there; what may not be deleted stays, and harms nobody."""
-        for prefix in (f"{self.name}/", *(f"{path}." for path in self.packs)):
+    def remove_from(self, destination: Destination, *, needed: Collection[str] = ()) -> list[str]:
+        """Remove what the run stored there, but the packs that are `needed`; return the prefixes.
+
+        What may not be deleted stays, and harms nobody.
+        """
+        packs = [path for path in self.packs if path not in needed]
+        prefixes = [f"{self.name}/", *(f"{path}." for path in packs)]
+        for prefix in prefixes:
             with contextlib.suppress(DeletionRefusedError):
                 destination.sweep(prefix)
                 for entry in [*destination.entries(prefix)]:
                     destination.delete(entry.name)
+        return prefixes
 
     def _write(self) -> None:
-        make_folder(self._file.parent)
-        self._temporary.unlink(missing_ok=True)
-        write_file(self._temporary, json.dumps(self._values()).encode())
-        self._temporary.rename(self._file)
-
-    def _values(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "destinations": self.destinations,
-            "packs": self.packs,
-            "committing": self.committing,
-            "committed": self.committed,
-        }
+        self._project.remember(
+            self._record,
+            {
+                "name": self.name,
+                "destinations": self.destinations,
+                "packs": self.packs,
+                "committing": self.committing,
+                "committed": self.committed,
+            },
+        )
 
 
 def new_note(project: Project, backup_id: str, name: str, destinations: Sequence[str]) -> RunNote:
-    note = RunNote(_folder(project) / f"{backup_id}.json", name=name, destinations=destinations)
+    note = RunNote(project, backup_id, name=name, destinations=destinations)
     note.write()
     return note
 
 
-def run_notes(project: Project) -> Iterator[RunNote]:
-    """Yield the notes of earlier runs, oldest first. Call it with the lock held."""
-    files = sorted(_folder(project).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-    for file in files:
-        yield RunNote(file, **json.loads(file.read_text()))
+def run_notes(project: Project) -> list[RunNote]:
+    """Return the notes of earlier runs, oldest first. Call it with the lock held."""
+    try:
+        names = project.state.names(FOLDER)
+    except StateError as error:
+        project.ignore(error)
+        return []
+    found = [project.recall(name, _checked, None) for name in names]
+    return [
+        RunNote(project, PurePath(name).stem, **values)
+        for name, values in zip(names, found, strict=True)
+        if values is not None
+    ]
+
+
+def is_ours(folder: str) -> bool:
+    """Say whether the folder of a destination is called as our backups and packs are."""
+    return bool(BACKUP_FOLDER.fullmatch(folder) or PACK_FOLDER.fullmatch(folder))
 
 
 def manifest_path(name: str) -> str:
     return f"{name}/{manifests.FILE_NAME}"
 
 
-def _folder(project: Project) -> Path:
-    return project.state_dir / "runs"
+def _checked(record: Any) -> dict[str, Any]:
+    """Return the values of a note; raises ValueError, TypeError or KeyError where it is none."""
+    values = {key: record[key] for key in ("name", "destinations", "packs")}
+    flags = {key: record[key] for key in ("committing", "committed")}
+    lists = (values["destinations"], values["packs"])
+    if not all(isinstance(one, list) and all(isinstance(t, str) for t in one) for one in lists):
+        raise ValueError(lists)
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        raise ValueError(flags)
+    if not BACKUP_FOLDER.fullmatch(values["name"]):
+        raise ValueError(values["name"])
+    if not all(PACK_FOLDER.fullmatch(path.rpartition("/")[0]) for path in values["packs"]):
+        raise ValueError(values["packs"])
+    return {**values, **flags}

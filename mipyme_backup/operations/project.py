@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption import Encryption
+from mipyme_backup.errors import PreflightError, StateError
+from mipyme_backup.former_state import adopt
 from mipyme_backup.journal import Journal
 from mipyme_backup.lock import project_lock
-from mipyme_backup.messages import Message
+from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.retention import Policy
-from mipyme_backup.private_files import make_folder
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
 from mipyme_backup.sources.media.folders import remove_tree
+from mipyme_backup.state import State
+from mipyme_backup.translation import translated, warn
+
+T = TypeVar("T")
+logger = logging.getLogger("mipyme_backup")
 
 
 class Progress(Protocol):
@@ -37,13 +44,16 @@ class Progress(Protocol):
 class Project:
     """The parts. `sources` and `destinations` are in the order of the settings.
 
+    `former_state_dir` is where earlier versions kept the state, None where that is the same.
     `signing_key` is (fingerprint, secret) of what authenticates new manifests, and
     `trusted_keys` all that may authenticate old ones. `retention` gives the policy of a
-    destination by its name.
+    destination by its name. `ignored` are the records of `STATE_DIR` that did not count in this
+    run, by what is wrong with them.
     """
 
     name: str
     state_dir: Path
+    former_state_dir: Path | None
     sources: Mapping[str, Source]
     databases: DatabaseSource
     media: MediaSource
@@ -57,28 +67,78 @@ class Project:
     retention: Callable[[str], Policy]
     max_shrink: float
     catalog: Catalog
+    ignored: dict[str, StateError] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        return State(self.state_dir)
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.state_dir)
+        return Journal(self.state)
 
-    def lock(
-        self, operation: str, *, wait: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
+    def recall(self, name: str, parse: Callable[[Any], T], default: T) -> T:
+        """Return what a record of `STATE_DIR` says; `default` where it is absent or ignored."""
+        try:
+            found = self.state.recall(name, parse)
+        except StateError as error:
+            self.ignore(error)
+            return default
+        return default if found is None else found
+
+    def remember(self, name: str, record: Any) -> None:
+        """Keep a record in `STATE_DIR`; raises PreflightError where that cannot be done."""
+        try:
+            self.state.write(name, record)
+        except OSError as error:
+            raise PreflightError(
+                _("%(file)s cannot be written: %(reason)s"),
+                hint=_("STATE_DIR needs some room, and must be ours to write."),
+                file=self.state_dir / name,
+                reason=error.strerror or error,
+            ) from error
+
+    def ignore(self, error: StateError) -> None:
+        """Tell, once in this run, that a record does not count."""
+        if str(error) not in self.ignored:
+            self.ignored[str(error)] = error
+            logger.warning("%s %s", translated(error.message), translated(error.hint))
+
+    @contextlib.contextmanager
+    def lock(self, operation: str, *, wait: bool = False) -> Iterator[None]:
         """Hold the project's lock; raises LockedError where another run holds it."""
-        return project_lock(
+        with project_lock(
             self.state_dir,
             self.name,
             operation,
             server_locks=self.databases.server_locks(),
             wait=wait,
-        )
+        ):
+            self._adopt_former_state()
+            yield
+
+    def _adopt_former_state(self) -> None:
+        """Move what an earlier version kept in a destination to where it belongs, once."""
+        if self.former_state_dir is None:
+            return
+        try:
+            left = adopt(self.state, self.former_state_dir)
+        except (OSError, StateError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.message
+            text = _("What %(former)s holds was not moved to %(folder)s: %(reason)s")
+            warn(logger, text, former=self.former_state_dir, folder=self.state_dir, reason=reason)
+            return
+        for path in left:
+            text = _(
+                "%(path)s was not moved to %(folder)s: it is not a private file or folder of this"
+                " user. If you know it to be yours, move it yourself; otherwise delete it."
+            )
+            warn(logger, text, path=path, folder=self.state_dir)
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
         """Yield a private folder in `STATE_DIR` that is gone afterwards."""
-        root = self.state_dir / "work"
-        make_folder(root)
+        root = self.state.make("work")
         folder = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root)
         try:
             yield Path(folder)
@@ -90,10 +150,8 @@ class Project:
 
         Every work folder: in a container the next run often has the process id of one that died.
         """
-        for folder in (self.state_dir / "work").glob("*"):
+        for folder in self.state.make("work").iterdir():
             _remove(folder)
-        for file in self.state_dir.glob("*/*.tmp"):
-            file.unlink(missing_ok=True)
 
 
 def _remove(folder: Path) -> None:

@@ -17,7 +17,6 @@ from mipyme_backup.errors import BackupError, DamagedError, DestinationError, Ke
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.private_files import make_folder
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.streams.digest import Measured
 from mipyme_backup.streams.pipeline import raw_form
@@ -188,8 +187,7 @@ def _open_volume(project: Project, destination: Destination, path: str, volume: 
     if not destination.remote:
         check_volume(destination, path, volume)
         return destination.open(path)
-    root = project.state_dir / "work"
-    make_folder(root)
+    root = project.state.make("work")
     fetched = cast("BinaryIO", tempfile.TemporaryFile(dir=root))  # noqa: SIM115
     try:
         check_volume(destination, path, volume, copy_to=fetched)

@@ -10,11 +10,15 @@ from typing import Any
 
 from django.db import Error, connections
 
-from mipyme_backup.errors import BackupError, DestinationError, RestoreError
+from mipyme_backup.errors import BackupError, DestinationError, RestoreError, StateError
 from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
+from mipyme_backup.operations.damage import known_damage
+from mipyme_backup.operations.leftovers import noted
+from mipyme_backup.operations.notes import run_notes
 from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.sequence import newest_known
 from mipyme_backup.operations.undisturbed import undisturbed
 from mipyme_backup.sources import media
 from mipyme_backup.sources.base import Target
@@ -39,6 +43,7 @@ def settled(project: Project) -> Iterator[None]:
     What such a run had committed is looked for on this machine before, and on the far ones after
     the block; where all are far, before. Call it with the lock held.
     """
+    tell_ignored(project)
     recover(project)
     later = _end_killed_runs(project)
     project.sweep_work()
@@ -49,6 +54,23 @@ def settled(project: Project) -> Iterator[None]:
         _catch_up(project, later)
         raise
     _catch_up(project, later)
+
+
+def tell_ignored(project: Project) -> None:
+    """Say which records of `STATE_DIR` do not count; `project.ignored` has them afterwards."""
+    for error in project.journal.ignored():
+        project.ignore(error)
+    for entry in project.journal.entries():
+        try:
+            targets_of(project, entry)
+        except StateError as error:
+            project.ignore(error)
+        except BackupError:
+            continue  # not to be reached now: it is told where it is needed
+    run_notes(project)
+    known_damage(project)
+    noted(project, "")
+    newest_known(project)
 
 
 def _end_killed_runs(project: Project) -> list[str]:
@@ -81,22 +103,27 @@ def recover(project: Project) -> None:
     Raises only where live data may be half old and half new, and stays so.
     """
     for entry in project.journal.unfinished():
+        try:
+            targets = targets_of(project, entry)
+        except StateError as error:
+            project.ignore(error)
+            continue
+        except RestoreError as error:
+            if entry["phase"] != "loading":
+                raise
+            warn(logger, CANNOT_REMOVE, id=entry["id"], reason=error)
+            continue
         if entry["phase"] == "loading":
-            _abandon(project, entry)
+            _abandon(project, entry, targets)
         elif entry["phase"] == "swapping":
-            _finish(project, entry)
+            _finish(project, entry, targets)
         else:
-            undo_targets(project, entry, _targets(project, entry))
+            undo_targets(project, entry, targets)
             text = _("The interrupted undo of restore %(id)s was finished.")
             warn(logger, text, id=entry["id"])
 
 
-def _abandon(project: Project, entry: Entry) -> None:
-    try:
-        targets = _targets(project, entry)
-    except RestoreError as error:
-        warn(logger, CANNOT_REMOVE, id=entry["id"], reason=error)
-        return
+def _abandon(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
     if roll_back(project, entry, targets):
         project.catalog.end_restore(entry["id"], "abandoned")
         text = _("The interrupted restore %(id)s was rolled back.")
@@ -105,17 +132,16 @@ def _abandon(project: Project, entry: Entry) -> None:
         warn(logger, text, id=entry["id"])
 
 
-def _finish(project: Project, entry: Entry) -> None:
+def _finish(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
     """Swap the rest, where the swap had begun to change what is live; else roll back.
 
     The site may have gone on for hours with what a swap that never began would replace.
     """
     try:
-        targets = _targets(project, entry)
         if targets and not any(target.swap_has_begun() for target in targets):
             entry["phase"] = "loading"
             project.journal.write(entry)
-            _abandon(project, entry)
+            _abandon(project, entry, targets)
             return
         swap_all(project, entry, targets)
     except BackupError as error:
@@ -225,16 +251,18 @@ def remove_expired(project: Project) -> None:
 
     What cannot be removed keeps no backup and no restore from running: it is warned about.
     """
-    for entry in [*project.journal.entries()]:
+    for entry in project.journal.entries():
         if entry["finished_at"] is None:
             continue
         age = datetime.now(UTC) - datetime.fromisoformat(entry["finished_at"])
         if age < project.keep_replaced:
             continue
         try:
-            targets = _targets(project, entry)
+            targets = targets_of(project, entry)
             for target in targets:
                 target.remove_replaced()
+        except StateError as error:
+            project.ignore(error)
         except FAILURES as error:
             text = _("What restore %(id)s replaced cannot be removed: %(reason)s")
             warn(logger, text, id=entry["id"], reason=error)
@@ -248,18 +276,25 @@ def _end(project: Project, entry: Entry, phase: Phase) -> None:
     project.journal.write(entry)
 
 
-def _targets(project: Project, entry: Entry) -> list[Target]:
-    return [target_of(project, state) for state in entry["targets"]]
+def targets_of(project: Project, entry: Entry) -> list[Target]:
+    """Return the targets that the journal describes.
+
+    Raises StateError where they are no targets of this project, and RestoreError where their
+    place is not in the settings any more.
+    """
+    try:
+        return [_target(project, state, entry["elsewhere"]) for state in entry["targets"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise project.journal.not_ours(entry["id"]) from error
 
 
-def target_of(project: Project, state: dict[str, Any]) -> Target:
-    """Return the target that a journal describes; RestoreError where its place is unknown."""
+def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
     if state["type"] in media.TARGETS:
-        return media.restored_target(state)
+        return media.restored_target(project.media, state, elsewhere=elsewhere)
     if state["alias"] not in connections.settings:
         raise RestoreError(
             _("A restore of the database %(alias)s is kept, which is not in DATABASES any more."),
             hint=_("Put it back there until KEEP_REPLACED_HOURS are over."),
             alias=state["alias"],
         )
-    return project.databases.restored_target(state)
+    return project.databases.restored_target(state, elsewhere=elsewhere)

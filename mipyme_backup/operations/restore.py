@@ -35,7 +35,7 @@ from mipyme_backup.operations.recovery import (
     roll_back,
     settle,
     swap_all,
-    target_of,
+    targets_of,
     undo_targets,
 )
 from mipyme_backup.operations.targets import Request, Targets, make_targets
@@ -152,10 +152,11 @@ def undo(project: Project, progress: Progress) -> RestoreResult:
         progress.step(
             Message(_("Swapping back what the restore %(id)s replaced"), {"id": entry["id"]})
         )
+        targets = targets_of(project, entry)
         connections.close_all()
         entry["phase"], entry["finished_at"] = "undoing", None
         project.journal.write(entry)
-        undo_targets(project, entry, [target_of(project, state) for state in entry["targets"]])
+        undo_targets(project, entry, targets)
     return RestoreResult(
         id=entry["id"],
         status="undone",

@@ -6,16 +6,14 @@ would take. A pack is shared by many backups, and read once in that time, howeve
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import Any
 
-from mipyme_backup.errors import DestinationError, KeyMissingError, NoBackupError
+from mipyme_backup.errors import BackupError, DestinationError, KeyMissingError, NoBackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import verify
@@ -24,9 +22,10 @@ from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found
 from mipyme_backup.operations.verify import Verified
-from mipyme_backup.private_files import make_folder, write_file
+from mipyme_backup.translation import translated
 
 logger = logging.getLogger("mipyme_backup")
+RECORD = "verified_days.json"
 NIGHTS = 7
 """A week: short enough that of two copies one is still good when the other is found bad."""
 
@@ -141,27 +140,21 @@ def chosen_copies(
 
 def noted_days(project: Project) -> Mapping[str, int]:
     """Return the last day whose share was read on each destination, as an ordinal."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        noted = json.loads(_file(project).read_text())
-        return {name: int(day) for name, day in noted.items()}
-    return {}
+    return project.recall(RECORD, _parsed, {})
 
 
 def note_day(project: Project, destination: str, day: int) -> None:
     """Note the last day whose share was read; what cannot be noted is no fault of the backups."""
-    file = _file(project)
-    temporary = file.with_suffix(".new")
     try:
-        make_folder(file.parent)
-        temporary.unlink(missing_ok=True)
-        write_file(temporary, json.dumps({**noted_days(project), destination: day}).encode())
-        temporary.rename(file)
-    except OSError as error:
-        logger.warning("%s cannot be written: %s", file, error.strerror)
+        project.remember(RECORD, {**noted_days(project), destination: day})
+    except BackupError as error:
+        logger.warning("%s", translated(error.message))
 
 
-def _file(project: Project) -> Path:
-    return project.state_dir / "verified_days.json"
+def _parsed(record: Any) -> Mapping[str, int]:
+    if not all(type(day) is int and day > 0 for day in record.values()):
+        raise ValueError(RECORD)
+    return {str(name): day for name, day in record.items()}
 
 
 def _own_size(manifest: Manifest) -> int:

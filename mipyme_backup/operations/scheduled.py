@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mipyme_backup import schedule
-from mipyme_backup.errors import BackupError, PreflightError, SlotDoneError, reason_of
+from mipyme_backup.errors import (
+    BackupError,
+    PreflightError,
+    SlotDoneError,
+    StateError,
+    reason_of,
+)
 from mipyme_backup.messages import _
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
 from mipyme_backup.schedule import EVERY, Attempts, Due
+from mipyme_backup.state import State
 from mipyme_backup.translation import translated
 
 FOLDER = "schedule"
@@ -204,7 +209,7 @@ def _claim(state_dir: Path, job: str) -> Iterator[bool]:
     """Hold the job's lock; yields False where another process holds it."""
     file = state_dir / FOLDER / f"{job}.lock"
     with _kept(state_dir):
-        make_folder(state_dir / FOLDER)
+        State(state_dir).make(FOLDER)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -233,17 +238,24 @@ def _kept(state_dir: Path) -> Iterator[None]:
 def _read(state_dir: Path, job: str) -> Attempts | None:
     """Return the record of a job; None where there is none that can be read."""
     try:
-        record = json.loads((state_dir / FOLDER / f"{job}.json").read_bytes())
-        return Attempts(
-            slot=_moment(record["slot"]),
-            done=bool(record["done"]),
-            failed=int(record["failed"]),
-            at=_moment(record["at"]) if record["at"] else None,
-            before=int(record.get("before", 0)),
-            error=str(record.get("error", "")),
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+        return State(state_dir).recall(_name(job), _attempts)
+    except (OSError, StateError):
         return None  # as if it had never been tried: better twice than not at all
+
+
+def _attempts(record: Any) -> Attempts:
+    return Attempts(
+        slot=_moment(record["slot"]),
+        done=bool(record["done"]),
+        failed=int(record["failed"]),
+        at=_moment(record["at"]) if record["at"] else None,
+        before=int(record.get("before", 0)),
+        error=str(record.get("error", "")),
+    )
+
+
+def _name(job: str) -> str:
+    return f"{FOLDER}/{job}.json"
 
 
 def _moment(text: str) -> datetime:
@@ -262,10 +274,5 @@ def _write(state_dir: Path, job: str, tried: Attempts) -> None:
         "before": tried.before,
         "error": tried.error,
     }
-    file = state_dir / FOLDER / f"{job}.json"
-    new = file.with_suffix(".new")  # no .tmp, which every run sweeps away
     with _kept(state_dir):
-        new.unlink(missing_ok=True)
-        write_file(new, json.dumps(record).encode())
-        os.replace(new, file)
-        sync_folder(file.parent)
+        State(state_dir).write(_name(job), record)

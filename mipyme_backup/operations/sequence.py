@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from typing import Any
 
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, Holdings
-from mipyme_backup.private_files import make_folder, write_file
+
+LAST_GIVEN = "sequence"
+NEWEST = "newest"
+LARGEST = 2**53
+"""No project comes near, and each JSON reader takes it for a whole number."""
 
 
 def next_sequence(project: Project, held: Mapping[str, Holdings]) -> int:
@@ -21,15 +24,15 @@ def next_sequence(project: Project, held: Mapping[str, Holdings]) -> int:
     """
     backups = [item for one in held.values() for item in one.backups]
     numbers = [item.manifest.sequence for item in backups if item.manifest is not None]
-    number = 1 + max(_noted(_last_given(project)), *numbers, 0)
-    _note(_last_given(project), number)
+    number = 1 + max(project.recall(LAST_GIVEN, _number, 0), *numbers, 0)
+    project.remember(LAST_GIVEN, number)
     return number
 
 
 def note_newest(project: Project, manifest: Manifest) -> None:
     """Remember a backup that was committed, so that one who hides it is found out."""
     if _counts(manifest):
-        _note(_newest(project), manifest.sequence)
+        project.remember(NEWEST, manifest.sequence)
 
 
 def newest_known(project: Project) -> int:
@@ -37,7 +40,8 @@ def newest_known(project: Project) -> int:
 
     On a bare host that is 0.
     """
-    return max(_noted(_newest(project)), project.catalog.newest_sequence(project.name))
+    known = project.recall(NEWEST, _number, 0)
+    return max(known, project.catalog.newest_sequence(project.name))
 
 
 def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
@@ -60,23 +64,7 @@ def _counts(manifest: Manifest) -> bool:
     return manifest.whole and manifest.kind != "safety"
 
 
-def _last_given(project: Project) -> Path:
-    return project.state_dir / "sequence"
-
-
-def _newest(project: Project) -> Path:
-    return project.state_dir / "newest"
-
-
-def _noted(file: Path) -> int:
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        return int(file.read_text())
-    return 0
-
-
-def _note(file: Path, number: int) -> None:
-    make_folder(file.parent)
-    temporary = file.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    write_file(temporary, str(number).encode())
-    temporary.rename(file)
+def _number(record: Any) -> int:
+    if type(record) is not int or not 0 <= record <= LARGEST:
+        raise ValueError(record)
+    return record

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
+
+from mipyme_backup.destinations import Destination
+
+
+@contextlib.contextmanager
+def spool_folder(work: Path, destinations: Iterable[Destination]) -> Iterator[Path]:
+    """Yield a private folder for finished volumes, which is gone afterwards.
+
+    Where a destination is a folder on another disk than `work`, it lies there: so a volume is
+    linked into its place and not copied. What it holds is hashed again before it counts.
+    """
+    device = work.stat().st_dev
+    for destination in destinations:
+        folder = destination.make_staging()
+        if folder is None:
+            continue
+        try:
+            if folder.stat().st_dev != device:
+                yield folder
+                return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+    yield work
 
 
 class SharedFile:

@@ -60,7 +60,7 @@ def copies_on(
 
     One is in use while a restore that came from it, or saved it, can still be undone.
     """
-    entries = [*project.journal.entries()]
+    entries = project.journal.entries()
     in_use = {entry["backup"] for entry in entries} | {e["safety_backup"] for e in entries}
     packs = known_damage(project).get(name, frozenset())
     return [_copy(project, item, held, known, pinned, in_use, packs) for item in held.backups]

@@ -43,15 +43,15 @@ class Writer:
     those that have the whole backup, with `manifest_bytes` as its manifest.
     """
 
-    def __init__(self, project: Project, lanes: Lanes, note: RunNote, *, work: Path) -> None:
+    def __init__(self, project: Project, lanes: Lanes, note: RunNote, *, spool: Path) -> None:
         self.packs: dict[str, StoredArtifact] = {}
         self.committed: list[str] = []
         self.manifest_bytes = b""
         self._project = project
         self._lanes = lanes
         self._note = note
-        self._work = work
-        self._spool = Spool(work)
+        self._folder = spool
+        self._spool = Spool(spool)
         self._unread: dict[str, set[str]] = {name: set() for name in lanes}
         self._grace = GRACE_SECONDS
         self._near_grace = NEAR_GRACE_SECONDS
@@ -74,7 +74,7 @@ class Writer:
         )
         volumes = []
         try:
-            for volume in cut(stored, spool=self._work, volume_size=self._project.volume_size):
+            for volume in cut(stored, spool=self._folder, volume_size=self._project.volume_size):
                 self._send(volume_name(path, volume.index), volume.file)
                 volumes.append(Volume(size=volume.size, sha256=volume.sha256))
         finally:
@@ -225,7 +225,7 @@ class Writer:
             data,
             others=others,
             unread=self._unread[lane.name].__contains__,
-            work=self._work,
+            work=self._folder,
         )
         self.committed.append(lane.name)
         self._note.settled(lane.name, committed=True)

@@ -42,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     status_proof.rto_at_risk,
     status_host.key_expiring,
     status_host.unencrypted,
+    status_host.state_ignored,
     status_host.no_catalog,
     status_host.review_overdue,
     status_host.cannot_open,

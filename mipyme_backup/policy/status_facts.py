@@ -170,6 +170,15 @@ class DrillFacts(RestoreFacts):
 
 
 @dataclass(frozen=True, kw_only=True)
+class IgnoredRecord:
+    """A record that does not count; `interrupted` where a restore may be unfinished with it."""
+
+    message: Message
+    hint: Message
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that the rules look at.
 
@@ -178,7 +187,8 @@ class Facts:
     `opens` says whether this host can open what it encrypts. `highest_known` is the sequence
     number of the newest backup that counts and that this host remembers, 0 of none.
     `key_expires` is when the first of the keys that encrypt does, None where none ever does.
-    `predicted_restore` is for the newest good backup.
+    `predicted_restore` is for the newest good backup. `ignored` says of each record in `STATE_DIR`
+    that does not count what is wrong with it.
     """
 
     destinations: Sequence[DestinationFacts]
@@ -196,6 +206,7 @@ class Facts:
     last_restore: RestoreFacts | None = None
     last_drill: DrillFacts | None = None
     predicted_restore: timedelta | None = None
+    ignored: Sequence[IgnoredRecord] = ()
 
     @property
     def newest(self) -> BackupFacts | None:

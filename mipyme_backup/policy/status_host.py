@@ -83,3 +83,13 @@ def review_overdue(policy: Policy, facts: Facts, now: datetime) -> Iterator[Find
                 _("Go through the policy and its contacts, then set POLICY_REVIEW to the next day.")
             ),
         )
+
+
+def state_ignored(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for number, record in enumerate(facts.ignored, start=1):
+        yield Finding(
+            id=f"state_ignored:{number}",
+            level="critical" if record.interrupted else "warning",
+            message=record.message,
+            hint=record.hint,
+        )

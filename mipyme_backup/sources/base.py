@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from mipyme_backup.messages import Message
+from mipyme_backup.errors import StateError
+from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 
 Facts = Mapping[str, Any]
@@ -94,6 +95,29 @@ class Source(ABC):
     @abstractmethod
     def artifacts(self, view: View) -> Iterator[Artifact]:
         """Yield the artifacts; each is read to its end before the next is asked for."""
+
+
+def require_own(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise StateError where a target's `state` names other places than `own`.
+
+    A journal is no order: `own` is made anew, from the settings and the restore's id.
+    """
+    for key, expected in own.items():
+        if state.get(key) != expected:
+            raise StateError(
+                _(
+                    "The restore %(id)s in the journal is ignored: its %(key)s is %(found)s, and"
+                    " by the settings it is %(expected)s."
+                ),
+                hint=_(
+                    "If the settings changed since that restore, set them back until"
+                    " KEEP_REPLACED_HOURS are over; else move its file out of STATE_DIR."
+                ),
+                id=state.get("restore_id"),
+                key=key,
+                found=state.get(key),
+                expected=expected,
+            )
 
 
 class Target(ABC):

@@ -21,12 +21,18 @@ from mipyme_backup.sources.base import (
     Target,
     View,
     artifact_name,
+    require_own,
 )
 from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.sqlite.parse import check_file
 
 PREFIX = "database:"
+TARGETS_BY_VENDOR = {
+    "sqlite": {"sqlite"},
+    "postgresql": {"postgresql", "postgresql_in_place"},
+}
+"""The ``type`` in the state of a target, by the vendor of its database."""
 
 
 class DatabaseSource(Source):
@@ -202,17 +208,23 @@ class DatabaseSource(Source):
             return None
         return next((known for known in self.aliases if self._identity(known) == identity), None)
 
-    def restored_target(self, state: dict[str, Any]) -> Target:
-        """Return the target that another process kept in its journal."""
+    def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
+        """Return the target that another process kept in its journal.
+
+        Raises StateError where it names other places than follow from the settings. Only what was
+        restored `elsewhere` lies where the operator said.
+        """
+        settings = self.settings(state["alias"])
+        if state["type"] not in TARGETS_BY_VENDOR[self.vendor(state["alias"])]:
+            require_own(state, {"type": self.vendor(state["alias"])})
         if state["type"] == "sqlite":
+            sqlite.SQLiteTarget.check_state(state, settings, elsewhere=elsewhere)
             return sqlite.SQLiteTarget.from_state(state)
         if state["type"] == "postgresql_in_place":
-            return postgresql.InPlaceTarget.from_state(
-                state, self.settings(state["alias"]), self._bin_dir
-            )
-        return postgresql.PostgreSQLTarget.from_state(
-            state, self.settings(state["alias"]), self._bin_dir
-        )
+            postgresql.InPlaceTarget.check_state(state, settings)
+            return postgresql.InPlaceTarget.from_state(state, settings, self._bin_dir)
+        postgresql.PostgreSQLTarget.check_state(state, settings, elsewhere=elsewhere)
+        return postgresql.PostgreSQLTarget.from_state(state, settings, self._bin_dir)
 
     def server_locks(self) -> list[Any]:
         """Return an advisory lock for each server that holds a database of the project.

@@ -114,7 +114,7 @@ class _Target(TargetContract):
         become(OLD)
         return Restoring(
             make=lambda: source.target(restore_id="ab12"),
-            again=restored_target,
+            again=lambda state: restored_target(source, state, elsewhere=False),
             live=live,
             artifacts=saved.artifacts(),
             facts=saved.facts,

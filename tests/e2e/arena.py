@@ -69,7 +69,7 @@ class Arena:
 
     @property
     def state(self) -> Path:
-        return self.project.backups / ".state"
+        return self.project.state
 
     def restore_command(self) -> list[str]:
         return ["restore", self.first, "--no-input"]
@@ -81,13 +81,13 @@ class Arena:
         for path in (*self.project.root.glob(".mipyme_backup_*"), self._temporary):
             shutil.rmtree(path)
         self._temporary.mkdir()
-        for name in ("backups", "media"):
+        for name in ("backups", "media", self.state.name):
             shutil.rmtree(self.project.root / name, ignore_errors=True)
             shutil.copytree(self._kept / name, self.project.root / name)
         self._reset_database()
 
     def _keep(self) -> None:
-        for name in ("backups", "media"):
+        for name in ("backups", "media", self.state.name):
             shutil.copytree(self.project.root / name, self._kept / name)
         name, server = self.project.database["NAME"], self.project.server
         if server is None:

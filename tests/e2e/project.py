@@ -124,6 +124,10 @@ class Project:
         return self.root / "backups"
 
     @property
+    def state(self) -> Path:
+        return self.root / ".mipyme_backup"
+
+    @property
     def passphrase_file(self) -> Path:
         return self.root / "passphrase"
 
@@ -284,13 +288,13 @@ class Project:
         """
         other = self._elsewhere(folder)
         if self.backups.exists():  # else they are off-site
-            shutil.copytree(self.backups, other.backups, ignore=shutil.ignore_patterns(".state"))
+            shutil.copytree(self.backups, other.backups)
         return other
 
     def clone(self, folder: Path) -> Project:
         """Return a copy of this project below `folder`: data, backups and state."""
         other = self._elsewhere(folder)
-        for name in ("backups", "media"):
+        for name in ("backups", "media", self.state.name):
             if (self.root / name).exists():
                 shutil.copytree(self.root / name, other.root / name, symlinks=True)
         if self.server is None:

@@ -113,7 +113,7 @@ def _state(project: Project) -> State:
     for folder in (project.root, Path(str(project.database["NAME"])).parent):
         if folder.is_dir():
             state |= {("beside", str(path)): "" for path in folder.iterdir()}
-    work = project.backups / ".state"
+    work = project.state
     for folder in (work / "work", work / "runs", work / "restores"):
         if folder.is_dir():
             state |= {("left", str(path)): "" for path in folder.iterdir()}
@@ -798,7 +798,7 @@ def _stopped_in_the_middle(project: Project, *args: str) -> Iterator[subprocess.
     folder = {"backup": "runs", "restore": "restores"}[args[0]]
     deadline = time.monotonic() + SECONDS
     try:
-        while not list((project.backups / ".state" / folder).glob("*.json")):
+        while not list((project.state / folder).glob("*.json")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.002)

@@ -183,7 +183,7 @@ def problems(document: Mapping[str, Any]) -> dict[str, str]:
 
 def left_behind(project: Project) -> list[str]:
     """Return what only a drill can have made, and that should be gone."""
-    state = project.backups / ".state"
+    state = project.state
     found = [
         str(path)
         for name in ("work", "restores")
@@ -436,7 +436,7 @@ def test_damaged_copy_fails_and_the_evidence_is_kept(project: Project) -> None:
     error = drill(project, status=6)["error"]
 
     assert error["code"] == "damaged" and volume.name in error["message"]
-    (report,) = (project.backups / ".state" / "drills").glob("*.json")
+    (report,) = (project.state / "drills").glob("*.json")
     found = json.loads(report.read_text())
     assert [*problems(found)] == ["fetch_and_load:database:default"]
     assert project.execute("SELECT count(*) FROM mipyme_backup_drill WHERE NOT passed") == [(1,)]
@@ -497,7 +497,7 @@ def test_what_cannot_be_tried_is_refused(
     error = drill(on_sqlite, *args, status=status)["error"]
 
     assert error["code"] == code
-    assert not (on_sqlite.backups / ".state" / "drills").exists()
+    assert not (on_sqlite.state / "drills").exists()
     assert on_sqlite.execute("SELECT count(*) FROM mipyme_backup_drill") == [(0,)]
 
 
@@ -518,7 +518,7 @@ def test_host_that_cannot_decrypt_refuses(workdir: Path) -> None:
             error = drill(project, status=4)["error"]
 
             assert error["code"] == "key_missing"
-            assert not (project.backups / ".state" / "drills").exists()
+            assert not (project.state / "drills").exists()
             assert left_behind(project) == []
 
 
@@ -716,7 +716,7 @@ def test_no_secret_is_told(original: Project, workdir: Path) -> None:
             Path(f"/proc/{child}/cmdline").read_bytes()
             + Path(f"/proc/{child}/environ").read_bytes()
         )
-        written = [path for path in (clone.backups / ".state").rglob("*") if path.is_file()]
+        written = [path for path in clone.state.rglob("*") if path.is_file()]
         open_to_others = [
             path
             for path in written

@@ -247,7 +247,7 @@ def test_newest_backup_that_was_hidden_is_missed(workdir: Path) -> None:
         plan = project.json("restore", "--latest", "--plan")["plan"]
         assert not any("was made" in line for line in plan)
 
-        shutil.rmtree(project.backups / ".state")  # then the catalog still knows
+        shutil.rmtree(project.state)  # then the catalog still knows
         (project.backups / third["name"]).rename(workdir / "hidden too")
         plan = project.json("restore", "--latest", "--plan")["plan"]
         assert any("number 3 was made" in line for line in plan)

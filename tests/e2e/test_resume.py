@@ -48,7 +48,7 @@ def test_next_run_completes_or_sweeps(workdir: Path, dies_at: int | str) -> None
             folders = {path.name for path in place.iterdir() if path.name[0] != "."}
             folders.remove("recover.py")
             assert folders == held["local"] | {"pool", later["name"]}
-        assert not [*(project.backups / ".state" / "runs").iterdir()]
+        assert not [*(project.state / "runs").iterdir()]
 
 
 def test_run_killed_before_it_noted_its_first_manifest(workdir: Path) -> None:
@@ -58,7 +58,7 @@ def test_run_killed_before_it_noted_its_first_manifest(workdir: Path) -> None:
         far.touch()  # no folder
         _place(project, far)
         first = project.manage("backup", check=False)
-        (note,) = (project.backups / ".state" / "runs").iterdir()
+        (note,) = (project.state / "runs").iterdir()
         noted = json.loads(note.read_text())
         note.write_text(json.dumps({**noted, "destinations": ["local", "far"], "committed": False}))
         note.with_suffix(".tmp").write_text("half of a no")
@@ -129,7 +129,7 @@ def _place(project: Project, far: Path, **options: Any) -> None:
     local = {"location": str(project.backups)}
     project.backup_settings = {
         **project.backup_settings,
-        "STATE_DIR": str(project.backups / ".state"),
+        "STATE_DIR": str(project.state),
         "DESTINATIONS": {
             "local": {
                 "BACKEND": "mipyme_backup.destinations.LocalDestination",

@@ -98,7 +98,7 @@ def test_day_of_an_operator_has_no_english_in_it(project: Project) -> None:
     assert "Próxima" in spoken(project, "schedule_backups", "show")
     drill = spoken(project, "restore_drill")
     assert "superado" in drill and "Simulacro: Un usuario inicia sesión" in drill
-    (page,) = (project.backups / ".state" / "drills").glob("*.html")
+    (page,) = (project.state / "drills").glob("*.html")
     assert not untranslated_in(page.read_text()) and '<html lang="es">' in page.read_text()
     assert "Agregue esta línea" in spoken(project, "schedule_backups", "install-cron", "--print")
 

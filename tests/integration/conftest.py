@@ -36,6 +36,7 @@ def backups(database: None, settings: Any, workdir: Path) -> Path:
     passphrase.write_text("correct horse battery staple\n")
     settings.MIPYME_BACKUP = {
         "DESTINATIONS": {"local": {"BACKEND": LOCAL, "OPTIONS": {"location": workdir / "backups"}}},
+        "STATE_DIR": workdir / "state",
         "ENCRYPTION": {
             "BACKEND": "mipyme_backup.encryption.GPG",
             "OPTIONS": {"passphrase_file": passphrase},

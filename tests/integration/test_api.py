@@ -265,7 +265,7 @@ def _heard(signal: Signal) -> Iterator[list[dict[str, Any]]]:
 @contextmanager
 def _held(backups: Path, operation: str) -> Iterator[None]:
     """Hold the project's lock, as another process would."""
-    state = backups / ".state"
+    state = backups.with_name("state")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

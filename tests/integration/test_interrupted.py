@@ -31,7 +31,7 @@ def picture(backups: Path) -> Path:
 
 
 def journal(backups: Path) -> list[dict[str, Any]]:
-    folder = backups / ".state" / "restores"
+    folder = backups.with_name("state") / "restores"
     return [json.loads(file.read_text()) for file in folder.glob("*.json")]
 
 
@@ -83,7 +83,7 @@ def test_swap_that_had_begun_is_finished(
 
 def test_note_of_a_dead_run_does_not_remove_a_backup_of_the_same_name(backups: Path) -> None:
     made = api.backup(kind="monthly")
-    notes = backups / ".state" / "runs"
+    notes = backups.with_name("state") / "runs"
     note = {"name": made.manifest.name, "destinations": ["local"], "packs": []}
     flags = {"committing": False, "committed": False}
     (notes / f"{'d' * 16}.json").write_text(json.dumps({**note, **flags}))
@@ -130,7 +130,7 @@ def test_backup_on_a_disk_that_was_away_is_not_taken_for_a_leftover(
     made = api.backup()
     note = {"name": made.manifest.name, "destinations": ["local"], "packs": []}
     flags = {"committing": True, "committed": committed}
-    file = backups / ".state" / "runs" / f"{made.manifest.id}.json"
+    file = backups.with_name("state") / "runs" / f"{made.manifest.id}.json"
     file.write_text(json.dumps({**note, **flags}))
     mounted, away = backups / made.manifest.name, backups.with_name("away")
     mounted.rename(away)

@@ -70,7 +70,7 @@ def test_pin_outlives_the_catalog_and_the_state(places: dict[str, Any], backups:
     api.pin(identifier=made.manifest.id)
 
     Backup.objects.all().delete()
-    shutil.rmtree(backups / ".state")
+    shutil.rmtree(backups.with_name("state"))
 
     assert pinned(sync=True)
 

@@ -18,6 +18,7 @@ from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import LockedError, PreflightError, UsageError
 from mipyme_backup.journal import Journal
 from mipyme_backup.models import Backup, Copy
+from mipyme_backup.state import State
 from tests.integration.conftest import LOCAL
 from tests.integration.pruning import (
     History,
@@ -209,8 +210,8 @@ class TestWhatStays:
         assert restored.safety_backup is not None
         assert actions(result)[restored.safety_backup] == "keep"
         assert actions(result)[history.name(90)] == "keep"
-        (entry,) = Journal(history.state).entries()
-        Journal(history.state).remove(entry)
+        (entry,) = Journal(State(history.state)).entries()
+        Journal(State(history.state)).remove(entry)
         result = api.prune()
         assert actions(result)[restored.safety_backup] == "delete"
         assert history.held() == {3, 2, 1}
@@ -525,10 +526,9 @@ class TestDryRun:
         assert planned.destinations[0].waiting == done.destinations[0].waiting
 
     def test_it_needs_no_lock(self, history: History) -> None:
-        history.configure(STATE_DIR=history.folder / ".state")
         history.take(90, 3, 2, 1)
 
-        with _held(history.folder, "backup"):
+        with _held(history.state, "backup"):
             assert not api.prune(dry_run=True).failed
             with pytest.raises(LockedError):
                 api.prune()
@@ -595,10 +595,9 @@ class TestCommand:
         assert "lacks what should be there" in said and "list_backups --sync" in said
 
     def test_held_lock_ends_with_5(self, history: History) -> None:
-        history.configure(STATE_DIR=history.folder / ".state")
         history.take(90, 3, 2, 1)
 
-        with _held(history.folder, "prune"), pytest.raises(CommandError) as caught:
+        with _held(history.state, "prune"), pytest.raises(CommandError) as caught:
             call_command("prune_backups")
 
         assert caught.value.returncode == 5

@@ -81,7 +81,7 @@ class TestRunDue:
 
         assert sunday["drill"] == "done" and "drill" not in week_after
         assert Drill.objects.count() == 1
-        assert [*(backups / ".state" / "drills").glob("*.html")]
+        assert [*(backups.with_name("state") / "drills").glob("*.html")]
 
     def test_many_at_once_take_one(self, backups: Path) -> None:
         slot = datetime(2026, 7, 15, 2, tzinfo=MADRID)
@@ -89,14 +89,18 @@ class TestRunDue:
 
         def slow(_slot: datetime) -> None:
             others = [
-                scheduled.run_once(backups / ".state", due, lambda _slot: pytest.fail("twice"))
+                scheduled.run_once(
+                    backups.with_name("state"), due, lambda _slot: pytest.fail("twice")
+                )
                 for _number in range(5)
             ]
             endings.extend(other.ending for other in others)
 
         due = schedule.Due(job="daily", slot=slot)
-        first = scheduled.run_once(backups / ".state", due, slow)
-        after = scheduled.run_once(backups / ".state", due, lambda _slot: pytest.fail("twice"))
+        first = scheduled.run_once(backups.with_name("state"), due, slow)
+        after = scheduled.run_once(
+            backups.with_name("state"), due, lambda _slot: pytest.fail("twice")
+        )
 
         assert first.ending == "done"
         assert endings == ["busy"] * 5
@@ -105,7 +109,7 @@ class TestRunDue:
     def test_slot_that_another_host_has_done(self, backups: Path) -> None:
         """Hosts share the catalog, not the records of `STATE_DIR`."""
         run_due(MORNING)
-        shutil.rmtree(backups / ".state" / "schedule")
+        shutil.rmtree(backups.with_name("state") / "schedule")
 
         assert run_due(MORNING + QUARTER) == {"daily": "already_done", "monthly": "already_done"}
         assert run_due(MORNING + 2 * QUARTER) == {}
@@ -149,7 +153,7 @@ class TestRunDue:
             raise KeyboardInterrupt
 
         with time_machine.travel(MORNING), pytest.raises(KeyboardInterrupt):
-            scheduled.run_once(backups / ".state", due, killed)
+            scheduled.run_once(backups.with_name("state"), due, killed)
 
         assert "daily" not in run_due(MORNING + timedelta(minutes=5))
         assert run_due(MORNING + QUARTER)["daily"] == "done"
@@ -193,7 +197,7 @@ class TestRunDue:
         for days in range(3):
             with time_machine.travel(MORNING + timedelta(days=days)):
                 due = schedule.Due(job="drill", slot=MORNING + timedelta(days=days))
-                scheduled.run_once(backups / ".state", due, lambda _slot: 1 / 0)
+                scheduled.run_once(backups.with_name("state"), due, lambda _slot: 1 / 0)
 
         told = findings_at(MORNING + timedelta(days=2))
 
@@ -204,7 +208,7 @@ class TestRunDue:
         for number in range(3):
             with time_machine.travel(MORNING + number * timedelta(hours=5)):
                 due = schedule.Due(job="prune", slot=MORNING)
-                scheduled.run_once(backups / ".state", due, lambda _slot: 1 / 0)
+                scheduled.run_once(backups.with_name("state"), due, lambda _slot: 1 / 0)
         failing = findings_at(MORNING + timedelta(hours=12))
         settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "SCHEDULE": {"prune": None}}
 
@@ -220,16 +224,17 @@ class TestRunDue:
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"slot": "now"}', b"\xff"])
     def test_record_that_is_nonsense(self, content: bytes, backups: Path) -> None:
         run_due(MORNING)
-        (backups / ".state" / "schedule" / "daily.json").write_bytes(content)
+        (backups.with_name("state") / "schedule" / "daily.json").write_bytes(content)
 
         assert run_due(MORNING + QUARTER) == {"daily": "already_done"}
 
     def test_who_tells_looks_once_a_slot_where_nothing_can_be_noted(self, backups: Path) -> None:
         run_due(MORNING)
         Look.objects.all().delete()
-        records = backups / ".state" / "schedule"
+        records = backups.with_name("state") / "schedule"
         shutil.rmtree(records)
-        records.touch()
+        for job in schedule.JOBS:
+            (records / f"{job}.lock").mkdir(parents=True)
         noon = datetime(2026, 7, 15, 12, 0, tzinfo=MADRID)
 
         at_noon = run_due(noon)
@@ -243,7 +248,7 @@ class TestRunDue:
         assert seen == seen_later < Look.objects.get().at
 
     def test_what_keeps_a_job_from_its_turn_is_said(self, backups: Path) -> None:
-        (backups / ".state" / "schedule" / "daily.lock" / "in the way").mkdir(parents=True)
+        (backups.with_name("state") / "schedule" / "daily.lock" / "in the way").mkdir(parents=True)
 
         with time_machine.travel(MORNING):
             outcomes = {outcome.job: outcome for outcome in api.run_due()}
@@ -257,9 +262,9 @@ class TestRunDue:
         due = schedule.Due(job="daily", slot=datetime(2026, 7, 15, 2, tzinfo=MADRID))
 
         def in_the_way(_slot: datetime) -> None:
-            (backups / ".state" / "schedule" / "daily.new").mkdir()
+            (backups.with_name("state") / "schedule" / "daily.new").mkdir()
 
-        assert scheduled.run_once(backups / ".state", due, in_the_way).ending == "done"
+        assert scheduled.run_once(backups.with_name("state"), due, in_the_way).ending == "done"
 
     def test_unknown_job(self, backups: Path) -> None:
         with pytest.raises(UsageError, match="no job hourly"):

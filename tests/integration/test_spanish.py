@@ -88,6 +88,7 @@ def test_task_answers_in_the_language_of_the_project(backups: Path) -> None:
 
 
 def test_failed_task_says_why_in_the_language_of_the_project(backups: Path) -> None:
+    backups.mkdir(mode=0o700)
     failed = tasks.complete.apply(kwargs={"identifier": "nada"})
 
     assert str(failed.result) == "No existe el respaldo nada. list_backups muestra los que hay."

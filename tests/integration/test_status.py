@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -196,7 +197,7 @@ class TestFindings:
         settings.MIPYME_BACKUP = {
             **settings.MIPYME_BACKUP,
             "PROJECT": "other",
-            "STATE_DIR": backups.with_name("state"),
+            "STATE_DIR": backups.with_name("another state"),
         }
 
         assert look() == {"no_backup": "critical"}
@@ -295,7 +296,7 @@ class TestFindings:
                     "RETRY_FOR": 0,
                 }
             },
-            "STATE_DIR": backups / ".state",
+            "STATE_DIR": backups.with_name("state"),
         }
         with pytest.raises(BackupError):
             api.backup()
@@ -676,7 +677,7 @@ def test_drill_that_failed_is_told_and_one_that_passed_predicts(
 
 def test_reports_of_drills_do_not_grow_for_ever(backups: Path) -> None:
     api.backup()
-    drills = backups / ".state" / "drills"
+    drills = backups.with_name("state") / "drills"
     drills.mkdir()
     for number in range(drill_report.KEPT + 5):
         for ending in ("json", "html"):
@@ -692,9 +693,15 @@ def test_reports_of_drills_do_not_grow_for_ever(backups: Path) -> None:
     assert (drills / "drills_signed_in_2024.pdf").exists()
 
 
-def test_drill_is_on_record_even_where_its_report_cannot_be_kept(backups: Path) -> None:
+def test_drill_is_on_record_even_where_its_report_cannot_be_kept(
+    backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api.backup()
-    (backups / ".state" / "drills").touch()
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(drill_report, "write_file", full)
 
     with pytest.raises(OSError):
         api.drill()

@@ -47,7 +47,8 @@ def test_without_any_settings_everything_has_a_default(settings: Any) -> None:
     assert loaded.destinations == {
         "local": conf.Part(backend=LOCAL, options={"location": Path("/srv/shop/backups")})
     }
-    assert loaded.state_dir == Path("/srv/shop/backups/.state")
+    assert loaded.state_dir == Path("/srv/shop/.mipyme_backup")
+    assert loaded.former_state_dir == Path("/srv/shop/backups/.state")
     assert loaded.encryption is None
     assert loaded.signing_key_file is None
     assert loaded.volume_size == 256 * 2**20
@@ -178,7 +179,7 @@ def test_destinations_carry_extra_keys(settings: Any) -> None:
     assert given(settings, DESTINATIONS={"a": place}).destinations["a"].extra == extra
 
 
-def test_the_state_lies_in_the_first_local_destination(settings: Any) -> None:
+def test_the_state_lies_on_the_host_and_was_in_the_first_local_destination(settings: Any) -> None:
     tape = {"BACKEND": "shop.backups.Tape"}
     places = {
         "tape": tape,
@@ -187,10 +188,33 @@ def test_the_state_lies_in_the_first_local_destination(settings: Any) -> None:
     }
     settings.BASE_DIR = "/srv/shop"
 
-    assert given(settings, DESTINATIONS=places).state_dir == Path("/one/.state")
-    assert given(settings, DESTINATIONS={"tape": tape}).state_dir == Path(
-        "/srv/shop/.mipyme_backup"
-    )
+    loaded = given(settings, DESTINATIONS=places)
+    assert loaded.state_dir == Path("/srv/shop/.mipyme_backup")
+    assert loaded.former_state_dir == Path("/one/.state")
+    assert given(settings, DESTINATIONS={"tape": tape}).former_state_dir is None
+    assert given(settings, DESTINATIONS=places, STATE_DIR="/else").former_state_dir is None
+
+
+@pytest.mark.parametrize("shared", ["MEDIA_ROOT", "STATIC_ROOT", "STATICFILES_DIRS", "destination"])
+def test_a_project_whose_folder_others_read_or_write_keeps_its_state_elsewhere(
+    shared: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.BASE_DIR = "/srv/shop"
+    places = {"one": {"BACKEND": LOCAL, "OPTIONS": {"location": "/one"}}}
+    if shared == "destination":
+        places["one"]["OPTIONS"] = {"location": "/srv"}
+    else:
+        setattr(settings, shared, ["/srv"] if shared.endswith("DIRS") else "/srv")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    by_root = given(settings, DESTINATIONS=places).state_dir
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/ana/.state")
+    by_ana = given(settings, DESTINATIONS=places).state_dir
+
+    assert by_root.parent == Path("/var/lib/mipyme_backup")
+    assert by_ana == Path("/home/ana/.state/mipyme_backup") / by_root.name
+    assert by_root.name.startswith("tests-")
 
 
 def test_without_base_dir_the_key_to_set_is_named(settings: Any) -> None:

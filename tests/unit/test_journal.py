@@ -13,20 +13,23 @@ from typing import Any
 
 import pytest
 
-from mipyme_backup.errors import RestoreError
+from mipyme_backup.errors import RestoreError, StateError
 from mipyme_backup.journal import Entry, Journal
+from mipyme_backup.state import State
 
 
 def entry(restore_id: str = "ab12", **changes: Any) -> Entry:
     values: dict[str, Any] = dict.fromkeys(Entry.__required_keys__)
     values |= {"id": restore_id, "backup": "feed", "phase": "loading"}
     values |= {"elsewhere": False, "merges": [], "targets": [{"type": "sqlite"}]}
-    return {**values, **changes}  # type: ignore[typeddict-item]
+    values |= {"drill": False, **changes}
+    values["targets"] = [{"restore_id": restore_id, **state} for state in values["targets"]]
+    return values  # type: ignore[return-value]
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "state")
+    return Journal(State(tmp_path / "state"))
 
 
 def files(tmp_path: Path) -> list[str]:
@@ -80,7 +83,7 @@ def test_unfinished_are_those_without_an_end(journal: Journal) -> None:
 
 
 def test_the_newest_done_is_what_an_undo_takes(journal: Journal) -> None:
-    for restore_id, phase in (("one", "done"), ("two", "done"), ("three", "loading")):
+    for restore_id, phase in (("one", "done"), ("two", "done"), ("three", "undone")):
         journal.write(entry(restore_id, phase=phase, finished_at="2025-01-01T00:00:00+00:00"))
         time.sleep(0.01)
 
@@ -105,17 +108,60 @@ def test_everything_is_private_whatever_the_umask(journal: Journal, tmp_path: Pa
     assert [place.stat().st_mode & 0o777 for place in places] == [0o700, 0o700, 0o600]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"id": "ab12"}'])
-def test_a_damaged_file_is_named_and_never_skipped(
+BAD = {
+    "empty": b"",
+    "half": b"{",
+    "a list": b"[]",
+    "no keys": b"{}",
+    "no text": b"\xff",
+    "some keys": b'{"id": "ab12"}',
+    "deep": b"[" * 100_000,
+    "a large number": b"9" * 10_000,
+}
+CHANGED: dict[str, Any] = {
+    "id": ["other", "../ab12", "", 7, None],
+    "backup": [7, None, ["feed"]],
+    "phase": ["gone", 7, None, ["done"], "done", "undone"],
+    "elsewhere": ["no", 0, None],
+    "drill": ["yes", 1],
+    "merges": ["default", [7], {}],
+    "targets": [{}, "none", [7], [{"type": "media"}], [{"restore_id": "other"}]],
+    "safety_backup": [7, {}, []],
+    "finished_at": ["yesterday", 7, "2025-01-01T00:00:00+00:00", ""],
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+def test_what_is_no_entry_is_ignored_and_told(
     content: bytes, journal: Journal, tmp_path: Path
 ) -> None:
     journal.write(entry("good"))
     (tmp_path / "state" / "restores" / "ab12.json").write_bytes(content)
 
-    for call in (lambda: list(journal.entries()), journal.unfinished, journal.newest_done):
-        with pytest.raises(RestoreError, match=r"ab12\.json") as caught:
-            call()
-        assert "live data" in str(caught.value.hint)
+    assert [e["id"] for e in journal.entries()] == ["good"]
+    (told,) = journal.ignored()
+    assert "ab12.json" in str(told)
+    assert "STATE_DIR" in str(told.hint)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(k, v) for k, values in CHANGED.items() for v in values]
+)
+def test_an_entry_with_one_wrong_value_is_ignored(
+    key: str, value: Any, journal: Journal, tmp_path: Path
+) -> None:
+    journal.write(entry())
+    (tmp_path / "state/restores/ab12.json").write_text(json.dumps({**entry(), key: value}))
+
+    assert journal.entries() == []
+    assert len(journal.ignored()) == 1
+
+
+def test_what_replaces_nothing_is_never_undone(journal: Journal, tmp_path: Path) -> None:
+    journal.write(entry(elsewhere=True, phase="done", finished_at="2025-01-01T00:00:00+00:00"))
+
+    assert journal.newest_done() is None
+    assert len(journal.ignored()) == 1
 
 
 def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
@@ -124,7 +170,7 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "state" / "restores").mkdir(parents=True)
-    (tmp_path / "state" / "restores" / "ab12.tmp").symlink_to(victim)
+    (tmp_path / "state" / "restores" / "ab12.json.new").symlink_to(victim)
 
     journal.write(entry())
 
@@ -133,7 +179,7 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
 
 
 def test_a_full_disk_keeps_the_entry_that_was_there(small_disk: Path) -> None:
-    journal = Journal(small_disk)
+    journal = Journal(State(small_disk))
     journal.write(entry())
 
     with pytest.raises(RestoreError) as caught:
@@ -147,19 +193,21 @@ def test_a_full_disk_keeps_the_entry_that_was_there(small_disk: Path) -> None:
 def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(RestoreError, match="cannot be written"):
-        Journal(tmp_path / "file").write(entry())
+    with pytest.raises(StateError, match="cannot be used"):
+        Journal(State(tmp_path / "file")).write(entry())
 
 
 WRITER = """
 import json, sys
 from pathlib import Path
 from mipyme_backup.journal import Journal
-journal, entry = Journal(Path(sys.argv[1])), json.loads(sys.argv[2])
+from mipyme_backup.state import State
+journal, entry = Journal(State(Path(sys.argv[1]))), json.loads(sys.argv[2])
 print("ready", flush=True)
 while True:
     for size in (10, 200_000):
-        journal.write({**entry, "targets": [{"state": "x" * size}]})
+        state = {"restore_id": entry["id"], "state": "x" * size}
+        journal.write({**entry, "targets": [state]})
 """
 
 

@@ -152,16 +152,20 @@ def test_a_holder_that_cannot_be_read_is_a_dash(content: str, state_dir: Path) -
             take(state_dir)
 
 
-def test_a_link_in_its_place_is_refused(state_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_lies_in_its_place_is_set_aside(kind: str, state_dir: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     state_dir.mkdir(parents=True)
-    (state_dir / "lock").symlink_to(victim)
+    lock = state_dir / "lock"
+    make = {"link": lambda: lock.symlink_to(victim), "folder": lock.mkdir, "pipe": None}[kind]
+    os.mkfifo(lock) if make is None else make()
 
-    with pytest.raises(PreflightError, match="lock"):
-        take(state_dir)
+    take(state_dir)
 
     assert victim.read_text() == "precious"
+    assert lock.is_file() and not lock.is_symlink()
+    assert len([*state_dir.glob("lock.ignored-*")]) == 1
 
 
 def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -135,9 +135,17 @@ def _opener(reader: Reader) -> Callable[[], Reader]:
     return lambda: reader
 
 
-def restored_target(state: Mapping[str, Any]) -> Target:
-    """Return the target that a state was taken from; RestoreError where its storage is unknown."""
+def restored_target(source: MediaSource, state: Mapping[str, Any], *, elsewhere: bool) -> Target:
+    """Return the target that a state was taken from.
+
+    Raises RestoreError where its storage is unknown, and StateError where it names other places
+    than those of `source`; only what was restored `elsewhere` lies where the operator said.
+    """
     try:
+        if state["type"] == "media":
+            MediaTarget.check_state(state, None if elsewhere else source.location)
+        else:
+            RemoteMediaTarget.check_state(state, source.storage)
         return TARGETS[state["type"]].from_state(dict(state))
     except ConfigurationError as error:
         raise RestoreError(

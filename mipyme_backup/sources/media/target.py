@@ -13,7 +13,7 @@ from typing import Any
 from mipyme_backup.errors import DamagedError, PreflightError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, Target
+from mipyme_backup.sources.base import Facts, Target, require_own
 from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.extract import Extraction
 from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
@@ -79,6 +79,21 @@ class MediaTarget(Target):
     def from_state(cls, state: dict[str, Any]) -> MediaTarget:
         """Return the target that `state` was taken from."""
         return cls(dict(state))
+
+    @classmethod
+    def check_state(cls, state: Mapping[str, Any], location: Path | None) -> None:
+        """Raise StateError where `state` names others than the live folder `location` and ours.
+
+        Without a `location` it is that of a folder elsewhere, which the operator named.
+        """
+        directory = Path(state["to_directory"]) if location is None else None
+        own = cls.prepare(
+            location=location or Path(state["to_directory"]),
+            restore_id=state["restore_id"],
+            to_directory=directory,
+            inside=bool(state["inside"]),
+        )
+        require_own(state, own.state)
 
     def plan(self) -> list[Message]:
         if self._to_directory is not None:

@@ -20,7 +20,7 @@ from mipyme_backup import process
 from mipyme_backup.errors import BackupError, ProcessError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Child, Reader
-from mipyme_backup.sources.base import Facts, Target, artifact_name
+from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
 from mipyme_backup.sources.postgresql import content, plan, replacing
 from mipyme_backup.sources.postgresql.archive import Peeked, WholeDump, peek_contents
 from mipyme_backup.sources.postgresql.connection import (
@@ -99,6 +99,12 @@ class InPlaceTarget(Target):
     ) -> Self:
         """Return the target that a journal's `state` describes."""
         return cls(state, settings_dict, bin_dir)
+
+    @staticmethod
+    def check_state(state: dict[str, Any], settings_dict: Mapping[str, Any]) -> None:
+        """Raise StateError where a journal's `state` names another database than ours."""
+        if settings_dict.get("NAME"):
+            require_own(state, {"live": str(settings_dict["NAME"])})
 
     def plan(self) -> list[Message]:
         with self._connected() as connection, connection.cursor() as cursor:

@@ -11,7 +11,7 @@ from django.db import Error
 from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, Target, artifact_name
+from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
 from mipyme_backup.sources.postgresql import content, plan
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.connection import connected, server_major
@@ -137,6 +137,28 @@ class PostgreSQLTarget(Target):
     ) -> Self:
         """Return the target that a journal's `state` describes."""
         return cls(state, settings_dict, bin_dir)
+
+    @staticmethod
+    def check_state(
+        state: dict[str, Any], settings_dict: Mapping[str, Any], *, elsewhere: bool
+    ) -> None:
+        """Raise StateError where a journal's `state` names databases that are not called as ours.
+
+        What was restored `elsewhere` has the name that the operator gave, and replaces nothing.
+        """
+        alias, restore_id = state["alias"], state["restore_id"]
+        model = str(settings_dict.get("NAME") or "") or _name_by_service(alias, settings_dict)
+        thrown_away = beside(model, "drill", restore_id)
+        name = str(state["live"]) if elsewhere else model
+        drill = elsewhere and name == thrown_away
+        own = {
+            "model": model,
+            "live": name,
+            "side": thrown_away if drill else beside(name, "restoring", restore_id),
+            "before": beside(name, "before", restore_id),
+            "parked": beside(name, "swapping", restore_id),
+        }
+        require_own(state, own if not elsewhere else {**own, "replaces": False})
 
     def plan(self) -> list[Message]:
         with self._maintenance() as connection, connection.cursor() as cursor:

@@ -13,7 +13,7 @@ from typing import Any
 from mipyme_backup.errors import PreflightError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Reader
-from mipyme_backup.sources.base import Facts, Target, artifact_name
+from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
 from mipyme_backup.sources.sqlite import files
 from mipyme_backup.sources.sqlite.exchange import Exchange
 
@@ -76,6 +76,21 @@ class SQLiteTarget(Target):
     def from_state(cls, state: dict[str, Any]) -> SQLiteTarget:
         """Return the target that `state` came from."""
         return cls(state)
+
+    @classmethod
+    def check_state(
+        cls, state: dict[str, Any], settings_dict: Mapping[str, Any], *, elsewhere: bool
+    ) -> None:
+        """Raise StateError where a journal's `state` names other files than ours."""
+        own = cls.prepare(
+            alias=state["alias"],
+            settings_dict=settings_dict,
+            restore_id=state["restore_id"],
+            to_database=str(state["live"]) if elsewhere else None,
+            raw_size=int(state["raw_size"]),
+            busy_timeout=float(state["busy_timeout"]),
+        )
+        require_own(state, {**own.state, "wal": bool(state["wal"])})
 
     def plan(self) -> list[Message]:
         folder = self._live.parent

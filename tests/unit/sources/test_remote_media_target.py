@@ -93,7 +93,8 @@ def loaded(saved: Saved) -> RemoteMediaTarget:
 
 
 def again(made: RemoteMediaTarget) -> Any:
-    return restored_target(json.loads(json.dumps(made.state)))
+    state = json.loads(json.dumps(made.state))
+    return restored_target(MediaSource(storage=state["storage"]), state, elsewhere=False)
 
 
 def test_swap_and_undo_change_what_is_live_and_leave_nothing_else(
@@ -365,7 +366,7 @@ def test_a_restore_whose_storage_is_unknown_now_says_so(saved: Saved) -> None:
     state = {**loaded(saved).state, "storage": "renamed"}
 
     with pytest.raises(RestoreError, match="renamed") as caught:
-        restored_target(state)
+        restored_target(MediaSource(storage="renamed"), state, elsewhere=False)
 
     assert "KEEP_REPLACED_HOURS" in str(caught.value.hint)
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from mipyme_backup.errors import PreflightError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, Target
+from mipyme_backup.sources.base import Facts, Target, require_own
 from mipyme_backup.sources.media.index import (
     INDEX_NAME,
     LARGEST,
@@ -73,6 +73,12 @@ class RemoteMediaTarget(Target):
     def from_state(cls, state: dict[str, Any]) -> RemoteMediaTarget:
         """Return the target that `state` was taken from."""
         return cls(dict(state), objects_in(state["storage"]))
+
+    @classmethod
+    def check_state(cls, state: Mapping[str, Any], storage: str) -> None:
+        """Raise StateError where `state` names another storage, or others' names in it."""
+        own = cls.prepare(storage=storage, restore_id=state["restore_id"])
+        require_own(state, own.state)
 
     def plan(self) -> list[Message]:
         # A folder that is gone with all the media is made anew.

@@ -1,0 +1,209 @@
+"""The records in ``STATE_DIR``: what this host remembers, and a later run acts on.
+
+Only private files of this user's count. A record that others could have written is refused,
+whatever it says; so is one that is too large, or no JSON. Imports no Django.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mipyme_backup.errors import StateError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.private_files import make_folder, sync_folder, write_file
+
+MAX_BYTES = 64 * 2**20
+"""No record of ours comes near: the longest names each folder that a prune has to delete."""
+SUFFIX = ".json"
+UNFINISHED = ".new"
+IGNORED = ".ignored-"
+NOT_WRITTEN = _("it is not what was written there")
+
+T = TypeVar("T")
+
+
+class State:
+    """The records below `folder`, by their names in it (``restores/ID.json``).
+
+    `owners` are the users whose files count: this process's and root. For root, the owner of
+    `folder` counts as well, for whom the commands usually run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(self, name: str = "") -> Path:
+        """Return the folder `name`, made where it is absent.
+
+        What lies there and is not ours is set aside. Raises StateError where `STATE_DIR` itself
+        is another user's, OSError where the folder cannot be made.
+        """
+        make_folder(self.folder)
+        try:
+            self._check_folders("")
+        except StateError as error:
+            raise StateError(
+                _("STATE_DIR %(path)s cannot be used: %(reason)s."),
+                hint=_("It must be a folder of the user that runs the backups, and only theirs."),
+                path=self.folder,
+                reason=error.message.params["reason"],
+            ) from error
+        folder = self.folder
+        for part in Path(name).parts:
+            folder = folder / part
+            try:
+                self._check_folder(folder, folder.lstat())
+            except FileNotFoundError:
+                pass
+            except StateError:
+                set_aside(folder)
+            make_folder(folder)
+        return folder
+
+    def read(self, name: str) -> Any:
+        """Return the record, None where there is none; raises StateError for a bad one."""
+        file = self.folder / name
+        try:
+            self._check_folders(str(Path(name).parent))
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._bad(file, _("it cannot be opened")) from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise self._bad(file, _("it is no regular file with one name"))
+            self._check_private(file, status)
+            with os.fdopen(descriptor, "rb", closefd=False) as opened:
+                content = opened.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise self._bad(file, _("it cannot be read")) from error
+        finally:
+            os.close(descriptor)
+        if len(content) > MAX_BYTES:
+            raise self._bad(file, _("it is too large"))
+        try:
+            record = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise self._bad(file, _("it is no JSON")) from error
+        if record is None:
+            raise self._bad(file, NOT_WRITTEN)
+        return record
+
+    def recall(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        """Return what `parse` makes of the record, None where there is none.
+
+        StateError for a bad one, and for one that `parse` fails at, as it does at what it did not
+        write: by ValueError, TypeError, KeyError, AttributeError or OverflowError.
+        """
+        record = self.read(name)
+        if record is None:
+            return None
+        try:
+            return parse(record)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise self._bad(self.folder / name, NOT_WRITTEN) from error
+
+    def write(self, name: str, record: Any) -> None:
+        """Keep the record, private, whole at any moment and synced, in place of the one before.
+
+        Raises OSError, or StateError for a folder that is another user's.
+        """
+        target = self.folder / name
+        self.make(str(Path(name).parent))
+        unfinished = target.with_name(f"{target.name}{UNFINISHED}")
+        try:
+            for path in (unfinished, target):
+                if path.is_dir() and not path.is_symlink():
+                    set_aside(path)
+            unfinished.unlink(missing_ok=True)
+            write_file(unfinished, json.dumps(record, indent=1).encode())
+            unfinished.rename(target)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+    def remove(self, name: str) -> None:
+        """Forget the record; one that is absent is no error."""
+        target = self.folder / name
+        target.with_name(f"{target.name}{UNFINISHED}").unlink(missing_ok=True)
+        try:
+            target.unlink()
+            sync_folder(target.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the records in `folder`, oldest first.
+
+        Raises StateError where it is another user's, or a link.
+        """
+        try:
+            self._check_folders(folder)
+            with os.scandir(self.folder / folder) as entries:
+                found = [
+                    (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
+                    for entry in entries
+                    if entry.name.endswith(SUFFIX)
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [f"{folder}/{name}" for _moment, name in sorted(found)]
+
+    def _check_folders(self, name: str) -> None:
+        """Raise StateError where a folder on the way to `name` is a link or another user's."""
+        folder = self.folder
+        for part in ("", *Path(name).parts):
+            folder = folder / part
+            # STATE_DIR itself may be a link that the settings name.
+            self._check_folder(folder, folder.lstat() if part else folder.stat())
+
+    def _check_folder(self, folder: Path, status: os.stat_result) -> None:
+        if not stat.S_ISDIR(status.st_mode):
+            raise self._bad(folder, _("it is no folder"))
+        self._check_private(folder, status, group_may_write=folder == self.folder)
+
+    def _check_private(
+        self, path: Path, status: os.stat_result, *, group_may_write: bool = False
+    ) -> None:
+        """Raise StateError where others own `path`, or may write to it.
+
+        A volume that Kubernetes makes for our group may be written to by that group; what others
+        lay there is found out by its owner.
+        """
+        if status.st_uid not in self._owners():
+            raise self._bad(path, _("it belongs to another user"))
+        if status.st_mode & (0o002 if group_may_write else 0o022):
+            raise self._bad(path, _("others may write to it"))
+
+    def _owners(self) -> set[int]:
+        owners = {os.geteuid(), 0}
+        if os.geteuid() == 0:
+            owners.add(self.folder.stat().st_uid)
+        return owners
+
+    def bad(self, name: str, reason: str) -> StateError:
+        """Return the error that says why the record `name` does not count."""
+        return self._bad(self.folder / name, reason)
+
+    @staticmethod
+    def _bad(path: Path, reason: str) -> StateError:
+        return StateError(
+            _("%(path)s is ignored: %(reason)s."),
+            hint=_("Move it out of STATE_DIR; check who may write there, and its owner and mode."),
+            path=path,
+            reason=Message(reason),
+        )
+
+
+def set_aside(path: Path) -> None:
+    """Rename what lies in the way, and is not ours, so that it is neither used nor deleted."""
+    path.rename(path.with_name(f"{path.name}{IGNORED}{secrets.token_hex(4)}"))
