@@ -27,13 +27,15 @@ class Destination(ABC):
     by credentials that may only add) is `DeletionRefusedError`. A listing that fails raises: it
     never looks empty.
 
-    `remote` says that it is not on this machine; `bandwidth` limits what is sent, in bytes a
+    `remote` says that it is not on this machine, `fetches_whole` that `open` brings all of the
+    object here before its first byte can be read; `bandwidth` limits what is sent, in bytes a
     second (None: not at all). Known once `check` or `probe` has passed, and None where it cannot
     be told: `may_delete`, and `skew`, how far its clock is ahead of ours. One thread uses a
     destination at a time.
     """
 
     remote = False
+    fetches_whole = False
     bandwidth: int | None = None
     may_delete: bool | None = None
     skew: timedelta | None = None

@@ -45,6 +45,10 @@ class RetryingDestination(Destination):
         return self._inner.remote
 
     @property
+    def fetches_whole(self) -> bool:  # type: ignore[override]
+        return self._inner.fetches_whole
+
+    @property
     def bandwidth(self) -> int | None:
         return self._inner.bandwidth
 

@@ -61,6 +61,7 @@ class RsyncDestination(Destination):
     """
 
     remote = True
+    fetches_whole = True
     work_folder: Path | None = None
     control_path = "none"
     """The socket of an ssh connection to share (ssh_config(5), ControlPath)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,10 +17,8 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.damage import known_damage, note_damage
 from mipyme_backup.operations.notes import manifest_path
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import check_volume
+from mipyme_backup.operations.reading import check_volume, read_whole
 from mipyme_backup.private_files import write_file
-from mipyme_backup.process import CHUNK
-from mipyme_backup.streams.digest import Measured
 from mipyme_backup.translation import said, warn
 
 logger = logging.getLogger("mipyme_backup")
@@ -133,11 +132,11 @@ def _fetched(other: Destination, path: str, volume: Volume, work: Path) -> Itera
     with tempfile.TemporaryDirectory(dir=work) as folder:
         file = Path(folder) / "volume"
         try:
-            reader = Measured(other.open(path))
-            with contextlib.closing(reader):
-                write_file(file, reader)
-            if (reader.size, reader.sha256) != (volume.size, volume.sha256):
-                raise DamagedError(_("%(path)s is damaged."), path=path)
+            write_file(file, b"")
+            with file.open("r+b") as output:
+                check_volume(other, path, volume, copy_to=output)
+                output.flush()
+                os.fsync(output.fileno())
         except (DestinationError, DamagedError) as error:
             raise _NotHereError(str(error)) from error
         yield file
@@ -149,7 +148,7 @@ def _put_manifest(destination: Destination, path: str, data: bytes, work: Path) 
             file = Path(folder) / "manifest"
             write_file(file, data)
             destination.put(path, file)
-        if read_whole(destination, path) != data:
+        if _read_again(destination, path, len(data)) != data:
             raise DestinationError(_("The manifest read back is not the one that was written."))
     except DestinationError:
         # What is reported as failed must not be found to be a backup later.
@@ -158,7 +157,9 @@ def _put_manifest(destination: Destination, path: str, data: bytes, work: Path) 
         raise
 
 
-def read_whole(destination: Destination, path: str) -> bytes:
-    """Return the bytes of a small object."""
-    with contextlib.closing(destination.open(path)) as reader:
-        return b"".join(iter(lambda: reader.read(CHUNK), b""))
+def _read_again(destination: Destination, path: str, size: int) -> bytes | None:
+    """Return the bytes of an object, None where there are more than `size`."""
+    try:
+        return read_whole(destination, path, size)
+    except DamagedError:
+        return None

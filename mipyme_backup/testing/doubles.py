@@ -94,6 +94,7 @@ class FaultyDestination(Destination):
 
     def __init__(self, inner: Destination, *faults: Fault) -> None:
         self.remote = inner.remote
+        self.fetches_whole = inner.fetches_whole
         self.calls: Counter[str] = Counter()
         self._inner = inner
         self._faults = faults
