@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from mipyme_backup.destinations.listing import Entry, Layout, Listing
 from mipyme_backup.process import Reader
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """An object of a destination: `name` is relative and ``/``-separated, `size` in bytes."""
-
-    name: str
-    size: int
 
 
 class Destination(ABC):
@@ -74,6 +66,14 @@ class Destination(ABC):
     @abstractmethod
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every object whose name begins with `prefix`, in order of name."""
+
+    def listing(self, layout: Layout) -> Listing:
+        """Return the objects that `layout` knows, and how much else there is.
+
+        A destination that can go into folders, or ask for prefixes, looks nowhere else: whoever
+        can write here may leave a million other things.
+        """
+        return layout.sorted_out(self.entries())
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from mipyme_backup.destinations import Destination
+from mipyme_backup.destinations.listing import Foreign
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
@@ -164,12 +165,15 @@ def _unreadable(look: Look) -> dict[str, BackupError]:
 def _described(project: Project, look: Look) -> DestinationFacts:
     ours, unreadable = _ours(project, look), _unreadable(look)
     first = next(iter(unreadable.values()), None)
+    foreign = look.holdings.foreign if look.holdings else Foreign()
     return replace(
         look.facts,
         backups=len(ours),
         highest_sequence=max((manifest.sequence for manifest in ours.values()), default=None),
         unreadable=[*unreadable],
         unreadable_reason=first.message if first else NOTHING,
+        foreign=foreign.count,
+        foreign_names=foreign.names,
     )
 
 

@@ -15,6 +15,7 @@ from mipyme_backup.errors import BackupError, DamagedError, DestinationError
 from mipyme_backup.manifest import Manifest, Volume
 from mipyme_backup.messages import _
 from mipyme_backup.operations.damage import known_damage, note_damage
+from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.notes import manifest_path
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import check_volume, read_whole
@@ -22,7 +23,6 @@ from mipyme_backup.private_files import write_file
 from mipyme_backup.translation import said, warn
 
 logger = logging.getLogger("mipyme_backup")
-RECOVERY_PROGRAM = "recover.py"
 
 
 def complete(
@@ -67,8 +67,11 @@ def put_recovery_program(name: str, destination: Destination) -> None:
 
 
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:
+    """Return the sizes of the backup's volumes that are there, whatever else lies there."""
+    needed = {path for artifact in manifest.artifacts() for path, _ in artifact.volume_paths()}
     prefixes = [f"{manifest.name}/", *(["pool/"] if manifest.packs else [])]
-    return {e.name: e.size for prefix in prefixes for e in destination.entries(prefix)}
+    found = (entry for prefix in prefixes for entry in destination.entries(prefix))
+    return {entry.name: entry.size for entry in found if entry.name in needed}
 
 
 def _mend(

@@ -17,17 +17,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mipyme_backup.operations.layout import BACKUP_FOLDER, PACK_FOLDER, PIN_FILE
 from mipyme_backup.operations.notes import RunNote, manifest_path
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import PIN_FILE, Found
+from mipyme_backup.operations.reading import Found
 from mipyme_backup.private_files import make_folder, sync_folder, write_file
 
 PATIENCE = timedelta(hours=72)
-BACKUP_FOLDER = re.compile(
-    r"((mipyme_backup|manual|pre_deploy|safety_before_restore)_\d{8}T\d{6}Z"
-    r"|monthly/mipyme_backup_\d{6})(_\d+|_[0-9a-f]{16})?"
-)
-PACK_FOLDER = re.compile(r"pool/[0-9a-f]{32}")
 STORED_FILE = re.compile(rf"[^/]+\.\d{{5}}|{PIN_FILE}")
 
 

@@ -6,15 +6,17 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO, cast
 
 from mipyme_backup import manifest as manifests
 from mipyme_backup.destinations import Destination
+from mipyme_backup.destinations.listing import Foreign
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
+from mipyme_backup.operations.layout import LAYOUT, PIN_FILE
 from mipyme_backup.operations.manifest_keys import keys_of
 from mipyme_backup.operations.project import Project
 from mipyme_backup.private_files import make_folder
@@ -24,9 +26,6 @@ from mipyme_backup.streams.pipeline import raw_form
 from mipyme_backup.streams.volumes import Joined
 
 OnBytes = Callable[[int], None]
-
-PIN_FILE = "pinned"
-"""Beside the manifest of a pinned backup lies one that is not empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,14 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What one listing of a destination showed: the size of each object, and the backups."""
+    """What one listing of a destination showed: the size of each object, and the backups.
+
+    `foreign` is what else lies there, and is none of ours by its name.
+    """
 
     sizes: Mapping[str, int]
     backups: Sequence[Found]
+    foreign: Foreign = field(default_factory=Foreign)
 
     def hold(self, artifact: StoredArtifact) -> bool:
         """Say whether all volumes are there, by their size."""
@@ -67,7 +70,8 @@ def backups_on(project: Project, destination: str) -> list[Found]:
 def holdings(project: Project, destination: str) -> Holdings:
     """List the destination, and read every manifest on it; raises DestinationError."""
     ending = f"/{manifests.FILE_NAME}"
-    sizes = {entry.name: entry.size for entry in project.destinations[destination].entries()}
+    listed = project.destinations[destination].listing(LAYOUT)
+    sizes = {entry.name: entry.size for entry in listed.entries}
     names = [name.removesuffix(ending) for name in sizes if name.endswith(ending)]
     backups = [
         replace(
@@ -76,7 +80,7 @@ def holdings(project: Project, destination: str) -> Holdings:
         )
         for name in names
     ]
-    return Holdings(sizes=sizes, backups=backups)
+    return Holdings(sizes=sizes, backups=backups, foreign=listed.foreign)
 
 
 def read_manifest(project: Project, destination: str, name: str, size: int | None = None) -> Found:

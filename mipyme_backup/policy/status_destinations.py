@@ -16,6 +16,10 @@ from mipyme_backup.policy.status_facts import (
 )
 
 NAMES_SHOWN = 3
+NAME_LENGTH = 80
+
+MANY = 100
+"""So many foreign things may be a folder that is shared; more are somebody's mistake, or attack."""
 
 SKEW = timedelta(minutes=5)
 """A clock that is kept by NTP is right to a second; S3 refuses what is 15 minutes off."""
@@ -127,6 +131,37 @@ def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]
                     )
                 ),
             )
+
+
+def foreign(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """What is not ours harms nothing, and is told for who may wonder; much of it slows each run."""
+    for destination in facts.destinations:
+        count, names = destination.foreign, destination.foreign_names
+        if count:
+            shown = [name if is_plain(name) else ascii(name)[:NAME_LENGTH] for name in names]
+            yield Finding(
+                id=f"foreign_objects:{destination.name}",
+                level="ok" if count <= MANY else "warning",
+                message=Message(
+                    _("%(destination)s holds what is no backup (%(count)d or more): %(names)s"),
+                    {
+                        "destination": destination.name,
+                        "count": count,
+                        "names": ", ".join([*shown, *(["…"] if count > len(shown) else [])]),
+                    },
+                ),
+                hint=Message(
+                    _(
+                        "It is left alone. Where it is not yours, look who can write there, and run"
+                        " nothing of it. A place for backups alone is best."
+                    )
+                ),
+            )
+
+
+def is_plain(name: str) -> bool:
+    """Say whether a name can be shown as it is, on one line, and nobody takes it for another."""
+    return name.isprintable() and name == name.strip() and len(name) <= NAME_LENGTH
 
 
 def full(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:

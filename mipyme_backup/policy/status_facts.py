@@ -106,7 +106,8 @@ class DestinationFacts:
     `error` says why it could not be listed (not `reachable`) or not be written to (`writable`
     is False; None where that was not tried), `hint` what to do. `backups` are those of this
     project, and `unreadable` the names of what lies there with a manifest that cannot be read,
-    for the reason `unreadable_reason`. `skew` is how far its clock is ahead of ours.
+    for the reason `unreadable_reason`. `foreign` things lie there at the least that no name of ours
+    has, the first of them `foreign_names`. `skew` is how far its clock is ahead of ours.
     """
 
     name: str
@@ -124,6 +125,8 @@ class DestinationFacts:
     highest_sequence: int | None = None
     unreadable: Sequence[str] = ()
     unreadable_reason: Message = NOTHING
+    foreign: int = 0
+    foreign_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
