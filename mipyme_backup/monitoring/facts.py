@@ -17,6 +17,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import newest_known
 from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status_facts import (
@@ -98,6 +99,8 @@ def _look(project: Project, name: str, looks: dict[str, Look], destination: Dest
     facts = DestinationFacts(
         name=name, place=destination.describe(), remote=destination.remote, reachable=True
     )
+    looks[name] = Look(facts=facts, holdings=held)
+    facts = replace(facts, program_changed=is_changed(project, destination, held.backups))
     looks[name] = Look(facts=facts, holdings=held)  # it counts, should the rest not come to an end
     try:
         # First: a disk that takes nothing more is to be known for a full one.

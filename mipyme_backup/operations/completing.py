@@ -9,18 +9,16 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import mipyme_backup
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError
 from mipyme_backup.manifest import Manifest, Volume
 from mipyme_backup.messages import _
 from mipyme_backup.operations.damage import known_damage, note_damage
-from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.notes import manifest_path
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import check_volume, read_whole
 from mipyme_backup.private_files import write_file
-from mipyme_backup.translation import said, warn
+from mipyme_backup.translation import said
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -53,17 +51,6 @@ def complete(
         if artifact.path in damage:
             note_damage(project, name, damaged=(), sound=(artifact.path,))
     _put_manifest(destination, manifest_path(manifest.name), data, work)
-
-
-def put_recovery_program(name: str, destination: Destination) -> None:
-    """Lay `recover.py` beside the backups: all that is needed to read them without us."""
-    program = Path(mipyme_backup.__file__).with_name(RECOVERY_PROGRAM)
-    try:
-        if destination.size(RECOVERY_PROGRAM) != program.stat().st_size:
-            destination.put(RECOVERY_PROGRAM, program)
-    except DestinationError as error:  # no reason to call a backup that is whole a failure
-        text = _("%(name)s lacks its copy of %(file)s: %(reason)s")
-        warn(logger, text, name=name, file=RECOVERY_PROGRAM, reason=error)
 
 
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:

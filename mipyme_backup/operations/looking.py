@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from mipyme_backup.destinations import Destination
@@ -11,6 +12,7 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings, read_manifest
+from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import hidden_newest
 
 PATIENCE_SECONDS = 3.0
@@ -55,7 +57,9 @@ def _look(
     for note in notes:
         if name in note.destinations and not note.committing:
             _settle(project, name, note, destination)
-    answers[name] = holdings(project, name)
+    held = holdings(project, name)
+    changed = is_changed(project, destination, held.backups)
+    answers[name] = replace(held, program_changed=changed)
 
 
 def _settle(project: Project, name: str, note: RunNote, destination: Destination) -> None:

@@ -47,12 +47,14 @@ class Found:
 class Holdings:
     """What one listing of a destination showed: the size of each object, and the backups.
 
-    `foreign` is what else lies there, and is none of ours by its name.
+    `foreign` is what else lies there, and is none of ours by its name. `program_changed` says that
+    `recover.py` there is none of ours, where that was looked at.
     """
 
     sizes: Mapping[str, int]
     backups: Sequence[Found]
     foreign: Foreign = field(default_factory=Foreign)
+    program_changed: bool = False
 
     def hold(self, artifact: StoredArtifact) -> bool:
         """Say whether all volumes are there, by their size."""

@@ -133,6 +133,29 @@ def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]
             )
 
 
+def program_changed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """People give their passphrase to what lies there as ``recover.py``.
+
+    Where manifests are signed they say which versions put theirs there; else it may be an older one.
+    """
+    for destination in facts.destinations:
+        if destination.program_changed:
+            yield Finding(
+                id=f"recovery_program_changed:{destination.name}",
+                level="critical" if facts.encryption else "warning",
+                message=Message(
+                    _("recover.py on %(name)s is not the one that this software put there."),
+                    {"name": destination.name},
+                ),
+                hint=Message(
+                    _(
+                        "Do not run it: it could send the passphrase away. A backup replaces it"
+                        " where that is allowed: manage.py backup. Look who can write there."
+                    )
+                ),
+            )
+
+
 def foreign(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """What is not ours harms nothing, and is told for who may wonder; much of it slows each run."""
     for destination in facts.destinations:
