@@ -24,6 +24,7 @@ from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 
+HUGE = "huge"
 MOST_BYTES = 2**20
 """No version of it comes near; of a larger one nothing is read."""
 
@@ -45,9 +46,8 @@ def is_changed(project: Project, destination: Destination, found: Iterable[Found
         return False
     known = {program_sha256()}
     if project.signing_key is not None:  # else anyone may have written the manifests
-        known |= {
-            item.manifest.versions.get(RECOVERY_PROGRAM, "") for item in found if item.manifest
-        }
+        versions = (item.manifest.versions for item in found if item.manifest is not None)
+        known |= {str(version.get(RECOVERY_PROGRAM)) for version in versions}
     return held is not None and held not in known
 
 
@@ -77,14 +77,14 @@ def replaced_text(name: str) -> Message:
 
 
 def _held(destination: Destination) -> str | None:
-    """Return the SHA-256 of what lies there, None of nothing, and an empty text of what is huge."""
+    """Return the SHA-256 of what lies there, None of nothing, `HUGE` of what is so."""
     size = destination.size(RECOVERY_PROGRAM)
     if size is None:
         return None
     try:
         content = read_whole(destination, RECOVERY_PROGRAM, min(size, MOST_BYTES), size)
     except DamagedError:
-        return ""
+        return HUGE
     return hashlib.sha256(content).hexdigest()
 
 

@@ -72,14 +72,24 @@ def copies(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 
 def behind(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """Where another destination has what is asked for, and nobody meant to send it here."""
-    newest = facts.newest_good()
+    newest = facts.newest_dated(now)
     if newest is None or policy.is_too_old(newest.finished_at, now):
         return
     for destination in _reachable(facts):
         if destination.name in newest.copies:
             continue
-        held = facts.newest_good(destination.name)
-        if held is None:
+        held = facts.newest_dated(now, destination.name)
+        if held is None and facts.newest_good(destination.name) is not None:
+            yield Finding(
+                id=f"destination_old:{destination.name}",
+                level="warning",
+                message=Message(
+                    _("Every good backup on %(destination)s is dated ahead of now."),
+                    {"destination": destination.name},
+                ),
+                hint=_complete(newest, destination),
+            )
+        elif held is None:
             yield Finding(
                 id=f"destination_empty:{destination.name}",
                 level="warning",
@@ -136,7 +146,7 @@ def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]
 def program_changed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """People give their passphrase to what lies there as ``recover.py``.
 
-    Where manifests are signed they say which versions put theirs there; else it may be an older one.
+    Where manifests are signed they say which versions put theirs there; else it may be older.
     """
     for destination in facts.destinations:
         if destination.program_changed:
