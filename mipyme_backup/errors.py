@@ -85,6 +85,13 @@ class KeyMissingError(EncryptionError):
     exit_status = 4
 
 
+class NotCheckedError(BackupError):
+    """A manifest was not authenticated, as too many of strangers had been before it."""
+
+    code = "not_checked"
+    permanent = False
+
+
 class DestinationError(BackupError):
     """A destination refused, failed or could not be reached."""
 

@@ -8,28 +8,31 @@ again in the same way, to check it. `docs/format.md` tells how to do so by hand.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mipyme_backup.errors import BackupError, DamagedError, KeyMissingError
+from mipyme_backup.authentication import MARKER, DeriveKey, authenticated, ending
+from mipyme_backup.errors import BackupError, DamagedError
 from mipyme_backup.messages import _
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
 MAX_BYTES = 64 * 2**20
-MARKER = b',\n "authentication": '
-HMAC = "HMAC-SHA256"
-CHECKSUM = "SHA-256"
+MAX_VALUES = 2_000_000
+"""Parsed values take many times the bytes that are written: so many are a quarter of a gigabyte."""
 DEFAULT_DATABASE = "database:default"
 MEDIA = "media"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,32}")
+KIND = re.compile(r"[a-z_]{1,16}")
+LARGEST = 2**62
+"""A number that any database has room for, and twice as much."""
+REASON_LENGTH = 200
 SHAPES: dict[str, Any] = {
     "id": str,
     "name": str,
@@ -45,9 +48,6 @@ SHAPES: dict[str, Any] = {
     "encryption": str | None,
     "key_fingerprint": str | None,
 }
-
-DeriveKey = Callable[[bytes, bytes], bytes]
-"""From (secret, salt) to the key of the HMAC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +170,8 @@ def dump(manifest: Manifest, *, key: tuple[str, bytes] | None, derive_key: Deriv
     """
     text = json.dumps(dataclasses.asdict(manifest), indent=1, default=_encode)
     body = text.encode().removesuffix(b"\n}")
-    data = body + MARKER + _ending(_authenticate(body, manifest.project, key, derive_key))
-    if len(data) > MAX_BYTES:
+    data = body + MARKER + ending(body, manifest.project, key, derive_key)
+    if len(data) > MAX_BYTES or _values(body) > MAX_VALUES:
         raise BackupError(
             _("The manifest would be larger than the %(limit)d bytes that can be read again."),
             hint=_("Make VOLUME_SIZE larger, so that there are fewer volumes to list."),
@@ -187,88 +187,29 @@ def load(
 
     Raises DamagedError for what is damaged, forged or of an unknown format, and where
     `trust_needed` for one that proves no author; KeyMissingError where the key that it names
-    is not among `secrets_by_key`.
+    is not among `secrets_by_key`; and what `derive_key` raises.
     """
     if len(data) > MAX_BYTES:
         raise DamagedError(_("The manifest is larger than %(limit)d bytes."), limit=MAX_BYTES)
-    body, marker, tail = data.rpartition(MARKER)
-    try:
-        authentication = json.loads(tail.removesuffix(b"\n}\n")) if marker else None
-    except (ValueError, RecursionError):
-        authentication = None
-    if not isinstance(authentication, dict):
-        raise DamagedError(
-            _("The manifest is cut off or damaged."),
-            hint=_("Use another copy of this backup, or another backup."),
-        )
-    expected = _expected(body, authentication, secrets_by_key, derive_key, trust_needed)
-    # All of the ending is compared, so that no byte of the file can change unseen.
-    if not hmac.compare_digest(_ending(expected), tail):
-        raise DamagedError(
-            _("The manifest is not authentic: it was changed after it was written."),
-            hint=_("Use another copy of this backup, or another backup."),
-        )
+    body = authenticated(
+        data, secrets_by_key=secrets_by_key, derive_key=derive_key, trust_needed=trust_needed
+    )
+    if _values(body) > MAX_VALUES:
+        raise DamagedError(_("The manifest cannot be understood: it is too large."))
     try:
         return _parse(json.loads(body + b"\n}"))
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        reason = "".join(c if c.isprintable() else "?" for c in str(error)[:REASON_LENGTH])
         raise DamagedError(
-            _("The manifest cannot be understood: %(reason)s"), reason=error
+            _("The manifest cannot be understood: %(reason)s"), reason=reason
         ) from error
     except RecursionError:
         raise DamagedError(_("The manifest cannot be understood: it is nested too deep.")) from None
 
 
-def _ending(authentication: Mapping[str, str]) -> bytes:
-    return json.dumps(authentication).encode() + b"\n}\n"
-
-
-def _authenticate(
-    body: bytes, project: str, key: tuple[str, bytes] | None, derive_key: DeriveKey
-) -> dict[str, str]:
-    if key is None:
-        return {"algorithm": CHECKSUM, "digest": hashlib.sha256(body).hexdigest()}
-    # One salt a project: a thousand manifests then cost one scrypt to read, not a thousand.
-    salt = hashlib.sha256(b"mipyme_backup manifest of " + project.encode()).digest()[:16]
-    return _signed(body, key, salt, derive_key)
-
-
-def _signed(
-    body: bytes, key: tuple[str, bytes], salt: bytes, derive_key: DeriveKey
-) -> dict[str, str]:
-    digest = hmac.digest(derive_key(key[1], salt), body, "sha256").hex()
-    return {"algorithm": HMAC, "key": key[0], "salt": salt.hex(), "digest": digest}
-
-
-def _expected(
-    body: bytes,
-    authentication: Mapping[str, Any],
-    secrets_by_key: Mapping[str, bytes],
-    derive_key: DeriveKey,
-    trust_needed: bool,
-) -> dict[str, str]:
-    """Return the authentication that `body` must carry; raise for what cannot be trusted."""
-    algorithm = authentication.get("algorithm")
-    if algorithm == CHECKSUM:
-        if trust_needed:
-            raise DamagedError(
-                _("The manifest is not signed, and the settings need it to be (ENCRYPTION)."),
-                hint=_("It was made without encryption, or by somebody else."),
-            )
-        return {"algorithm": CHECKSUM, "digest": hashlib.sha256(body).hexdigest()}
-    if algorithm == HMAC:
-        key = str(authentication.get("key"))
-        if key not in secrets_by_key:
-            raise KeyMissingError(
-                _("No passphrase at hand authenticates this backup: it was made with key %(key)s."),
-                hint=_("Name the file of that passphrase in the settings (ENCRYPTION, OPTIONS)."),
-                key=key,
-            )
-        try:
-            salt = bytes.fromhex(str(authentication.get("salt")))
-        except ValueError:
-            salt = b""
-        return _signed(body, (key, secrets_by_key[key]), salt, derive_key)
-    raise DamagedError(_("The manifest names an unknown way of authentication."))
+def _values(body: bytes) -> int:
+    """Return about how many values the JSON has, and no fewer."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 def _encode(value: object) -> str:
@@ -282,51 +223,75 @@ def _parse(document: Any) -> Manifest:
         raise DamagedError(
             _("The manifest has format %(format)s; this version reads format %(known)d."),
             hint=_("Restore it with the version of mipyme_backup that made it, or a newer one."),
-            format=document.get("format"),
+            format=ascii(document.get("format"))[:REASON_LENGTH],
             known=FORMAT,
         )
     known = {item.name for item in dataclasses.fields(Manifest)}
     values = {name: value for name, value in document.items() if name in known}
     for name, shape in SHAPES.items():
         if not isinstance(values[name], shape):
-            raise TypeError(f"{name} is {values[name]!r}")
+            raise TypeError(f"{name} is of type {type(values[name]).__name__}")
+    for name, form in (("id", IDENTIFIER), ("kind", KIND)):
+        if not form.fullmatch(values[name]):
+            raise ValueError(f"{name} is {values[name]!a}")
+    _check_number(values["sequence"])
     for name in ("started_at", "snapshot_at", "finished_at"):
         values[name] = _moment(values[name])
     values["slot"] = _moment(values["slot"]) if values.get("slot") else None
-    values["sources"] = tuple(
-        SavedSource(
-            name=source["name"],
-            artifacts=tuple(map(_parse_artifact, source["artifacts"])),
-            facts=source["facts"],
-        )
-        for source in values["sources"]
-    )
+    values["sources"] = tuple(map(_parse_source, values["sources"]))
     values["packs"] = tuple(map(_parse_artifact, values["packs"]))
-    values["warnings"] = tuple(values["warnings"])
+    values["warnings"] = tuple(map(_text, values["warnings"]))
     _check_path(values["name"])
-    return Manifest(**values)
+    manifest = Manifest(**values)
+    _check_number(manifest.raw_size)
+    _check_number(manifest.stored_size)
+    return manifest
 
 
 def _moment(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text} has no time zone")
+    if not 1 < moment.year < 9999:  # in every time zone there is such a day
+        raise ValueError(f"{text} is out of range")
     return moment.astimezone(UTC)
+
+
+def _parse_source(document: dict[str, Any]) -> SavedSource:
+    facts = document["facts"]
+    if not isinstance(facts, dict) or not all(isinstance(saved, dict) for saved in facts.values()):
+        raise TypeError("the facts of a source are no objects")
+    return SavedSource(
+        name=_text(document["name"]),
+        artifacts=tuple(map(_parse_artifact, document["artifacts"])),
+        facts=facts,
+    )
 
 
 def _parse_artifact(document: dict[str, Any]) -> StoredArtifact:
     volumes = tuple(Volume(size=v["size"], sha256=v["sha256"]) for v in document["volumes"])
     artifact = StoredArtifact(**{**document, "volumes": volumes})
+    _text(artifact.name)
     _check_path(artifact.path)
     for sha256 in (artifact.sha256, *(volume.sha256 for volume in volumes)):
         if not SHA256.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is no SHA-256")
     for size in (artifact.raw_size, artifact.stored_size, *(volume.size for volume in volumes)):
-        if type(size) is not int or size < 0:
-            raise ValueError(f"{size!r} is no size")
+        _check_number(size)
     if sum(volume.size for volume in volumes) != artifact.stored_size:
         raise ValueError("the volumes do not add up to the artifact")
     return artifact
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is no text")
+    return value
+
+
+def _check_number(value: Any) -> None:
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise ValueError(f"{value!a} is no number of bytes or of a backup")
 
 
 def _check_path(path: str) -> None:

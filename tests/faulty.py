@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from django.core.files.storage import InMemoryStorage
 
-from mipyme_backup.destinations import Entry, LocalDestination, StorageDestination
+from mipyme_backup.destinations import Destination, Entry, LocalDestination, StorageDestination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.process import Reader
 from mipyme_backup.testing import Fault, FaultyDestination
@@ -120,6 +120,8 @@ class Unanswering(LocalDestination):
         self._keep_back("entries")
         yield from super().entries(prefix)
 
+    listing = Destination.listing
+
     def open(self, name: str) -> Reader:
         self._keep_back("open", name)
         return super().open(name)
@@ -198,6 +200,8 @@ class Broken(LocalDestination):
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         raise ZeroDivisionError
+
+    listing = Destination.listing
 
 
 class AddOnly(LocalDestination):

@@ -88,12 +88,13 @@ class Runs(Guarded):
         return backups.values_list("name", flat=True).first()
 
     @otherwise(lambda: ({}, None))
-    def slots(self, project: str) -> tuple[dict[str, datetime], datetime | None]:
+    def slots(self, project: str, now: datetime) -> tuple[dict[str, datetime], datetime | None]:
         """Return the newest slot that each kind has a backup for, and the first that had a run.
 
-        A backup that is being made counts. Nothing where the catalog cannot be read.
+        A slot in the future is that of a clock which was wrong, and stands for none. A backup that
+        is being made counts. Nothing where the catalog cannot be read.
         """
-        runs = Backup.objects.filter(ours(project), whole=True, slot__isnull=False)
+        runs = Backup.objects.filter(ours(project), whole=True, slot__lte=now)
         status = Backup.Status
         good = runs.filter(status__in=(status.RUNNING, status.COMPLETE, status.PARTIAL))
         newest = good.order_by().values_list("kind").annotate(newest=Max("slot"))

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from mipyme_backup.destinations.listing import Entry, Layout, Listing
 from mipyme_backup.process import Reader
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """An object of a destination: `name` is relative and ``/``-separated, `size` in bytes."""
-
-    name: str
-    size: int
 
 
 class Destination(ABC):
@@ -27,13 +19,15 @@ class Destination(ABC):
     by credentials that may only add) is `DeletionRefusedError`. A listing that fails raises: it
     never looks empty.
 
-    `remote` says that it is not on this machine; `bandwidth` limits what is sent, in bytes a
+    `remote` says that it is not on this machine, `fetches_whole` that `open` brings all of the
+    object here before its first byte can be read; `bandwidth` limits what is sent, in bytes a
     second (None: not at all). Known once `check` or `probe` has passed, and None where it cannot
     be told: `may_delete`, and `skew`, how far its clock is ahead of ours. One thread uses a
     destination at a time.
     """
 
     remote = False
+    fetches_whole = False
     bandwidth: int | None = None
     may_delete: bool | None = None
     skew: timedelta | None = None
@@ -80,6 +74,14 @@ class Destination(ABC):
     @abstractmethod
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every object whose name begins with `prefix`, in order of name."""
+
+    def listing(self, layout: Layout) -> Listing:
+        """Return the objects that `layout` knows, and how much else there is.
+
+        A destination that can go into folders, or ask for prefixes, looks nowhere else: whoever
+        can write here may leave a million other things.
+        """
+        return layout.sorted_out(self.entries())
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -9,13 +9,15 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from mipyme_backup.destinations.base import Destination, Entry
+from mipyme_backup.destinations.base import Destination
+from mipyme_backup.destinations.listing import Entry, Layout, Listing, leads_to
 from mipyme_backup.destinations.names import check_name
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.private_files import make_folder, write_file
 from mipyme_backup.process import Reader
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -61,50 +63,64 @@ class LocalDestination(Destination):
             return None  # staged elsewhere, the volumes are copied
 
     def put(self, name: str, file: Path) -> None:
-        target = self._path(name)
+        check_name(name)
+        folder, _slash, base = name.rpartition("/")
         with self._errors(_("write to")):
-            make_folder(target.parent)
+            make_folder(self.location)
             temporary = self._temporary()
             try:
-                _link_or_copy(file, temporary)
-                temporary.rename(target)
+                with self._opened(folder, make=True) as descriptor:
+                    _link_or_copy(file, temporary)
+                    os.rename(temporary, base, dst_dir_fd=descriptor)
             except BaseException:
                 temporary.unlink(missing_ok=True)
-                self._remove_empty(target.parent)
+                self._remove_empty(folder)
                 raise
-            _sync_folders(target.parent, self.location)
+            self._sync(folder)
 
     def open(self, name: str) -> Reader:
-        path = self._path(name)
-        with self._errors(_("read"), name):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        check_name(name)
+        folder, _slash, base = name.rpartition("/")
+        with self._errors(_("read"), name), self._opened(folder) as above:
+            descriptor = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
                 raise OSError(errno.EINVAL, _("not a regular file"))
         return _File(self, name, descriptor)
 
     def size(self, name: str) -> int | None:
-        path = self._path(name)
+        check_name(name)
+        folder, _slash, base = name.rpartition("/")
         with self._errors(_("read"), name):
             try:
-                status = path.lstat()
+                with self._opened(folder) as above:
+                    status = os.stat(base, dir_fd=above, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
-        with self._errors(_("list")):
-            for path in _files(self.location):
-                name = path.relative_to(self.location).as_posix()
-                if name.startswith(prefix):
-                    yield Entry(name=name, size=path.lstat().st_size)
+        found = self._met(partial(leads_to, prefix))
+        wanted = [
+            entry for entry in found if entry.name.startswith(prefix) and entry.name[-1] != "/"
+        ]
+        yield from sorted(wanted, key=lambda entry: entry.name)
+
+    def listing(self, layout: Layout) -> Listing:
+        return layout.sorted_out(self.met(layout))
+
+    def met(self, layout: Layout) -> Iterator[Entry]:
+        """Yield what `layout` knows, and whatever else lies on the way to it."""
+        return self._met(layout.leads)
 
     def delete(self, name: str) -> None:
-        path = self._path(name)
+        check_name(name)
+        folder, _slash, base = name.rpartition("/")
         with self._errors(_("delete from")):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-            self._remove_empty(path.parent)
+            gone = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+            with gone, self._opened(folder) as above:
+                os.unlink(base, dir_fd=above)
+            self._remove_empty(folder)
 
     def sweep(self, prefix: str) -> None:
         """Remove the folder of a name that begins so, and those above it, where they are empty.
@@ -113,7 +129,8 @@ class LocalDestination(Destination):
         """
         folder = prefix.rpartition("/")[0]
         if folder:
-            self._remove_empty(self._path(folder))
+            check_name(folder)
+            self._remove_empty(folder)
 
     def free_space(self) -> int | None:
         with self._errors(_("read")):
@@ -128,17 +145,84 @@ class LocalDestination(Destination):
     def describe(self) -> str:
         return str(self.location.absolute())
 
-    def _path(self, name: str) -> Path:
-        check_name(name)
-        return self.location / name
+    def _met(self, leads: Callable[[str], bool]) -> Iterator[Entry]:
+        """Yield the regular files of the root and of the folders that `leads` says to go into.
 
-    def _remove_empty(self, folder: Path) -> None:
+        What else there is comes with a slash behind its name: a folder, a link, a pipe. What
+        begins with a dot in the root is left out, and what vanishes meanwhile is not there.
+        """
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
+            above = f"{folder}/" if folder else ""
+            with self._errors(_("list")), self._scanned(folder) as scan:
+                for entry in scan:
+                    if not folder and entry.name.startswith("."):
+                        continue
+                    name = above + entry.name
+                    if entry.is_dir(follow_symlinks=False) and leads(name):
+                        waiting.append(name)
+                    elif entry.is_file(follow_symlinks=False):
+                        with contextlib.suppress(FileNotFoundError):
+                            size = entry.stat(follow_symlinks=False).st_size
+                            yield Entry(name=name, size=size)
+                    else:
+                        yield Entry(name=f"{name}/", size=0)
+
+    @contextlib.contextmanager
+    def _scanned(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """Yield what is in the folder: nothing where it vanished, or is none of this disk's."""
+        with contextlib.ExitStack() as opened:
+            try:
+                descriptor = opened.enter_context(self._opened(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                if not folder:
+                    raise
+                yield iter(())
+            else:
+                yield opened.enter_context(os.scandir(descriptor))
+
+    @contextlib.contextmanager
+    def _opened(self, folder: str, *, make: bool = False) -> Iterator[int]:
+        """Yield a descriptor of a folder below `location` ("" is that itself).
+
+        It is reached step by step: a link is not followed, and another disk that is mounted on
+        the way is not gone into. Whoever may write here could else have us write or delete
+        elsewhere. Raises NotADirectoryError for both.
+        """
+        descriptor = os.open(self.location, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            device = os.fstat(descriptor).st_dev
+            for step in folder.split("/") if folder else ():
+                below = _entered(descriptor, step, make=make)
+                os.close(descriptor)
+                descriptor = below
+                if os.fstat(descriptor).st_dev != device:
+                    raise NotADirectoryError(errno.ENOTDIR, _("another disk is mounted there"))
+            yield descriptor
+        except NotADirectoryError as error:
+            if make:
+                reason = _("%s is a link, a file or another disk, and no folder of ours") % folder
+                raise OSError(errno.EINVAL, reason) from error
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _sync(self, folder: str) -> None:
+        """Sync the names in the folder and in those above it to the disk."""
+        with self._opened(folder) as descriptor:
+            os.fsync(descriptor)
+        if folder:
+            self._sync(folder.rpartition("/")[0])
+
+    def _remove_empty(self, folder: str) -> None:
         """Remove the folder and those above it, as far as they are empty and not our root."""
         with contextlib.suppress(OSError):
-            while folder != self.location:
-                with contextlib.suppress(FileNotFoundError):
-                    folder.rmdir()
-                folder = folder.parent
+            while folder:
+                above, _slash, base = folder.rpartition("/")
+                with contextlib.suppress(FileNotFoundError), self._opened(above) as descriptor:
+                    os.rmdir(base, dir_fd=descriptor)
+                folder = above
 
     def _temporary(self) -> Path:
         return self.location / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
@@ -237,28 +321,10 @@ def _link_or_copy(file: Path, target: Path) -> None:
         write_file(target, source)
 
 
-def _sync_folders(folder: Path, root: Path) -> None:
-    while True:
-        sync_folder(folder)
-        if folder == root or root not in folder.parents:
-            return
-        folder = folder.parent
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the regular files below `folder` in order of name; a link is not followed.
-
-    What begins with a dot in `folder` itself is left out.
-    """
-    yield from _walk(folder, lambda entry: not entry.name.startswith("."))
-
-
-def _walk(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> Iterator[Path]:
-    with os.scandir(folder) as scan:
-        entries = [(entry.is_dir(follow_symlinks=False), entry) for entry in scan if wanted(entry)]
-    # A folder counts with its slash, as it does in the names of what it holds.
-    for is_folder, entry in sorted(entries, key=lambda item: item[1].name + "/" * item[0]):
-        if is_folder:
-            yield from _walk(Path(entry.path), lambda entry: True)
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
+def _entered(above: int, step: str, *, make: bool) -> int:
+    """Return a descriptor of the folder `step` in that of `above`, made private where it lacks."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(step, 0o700, dir_fd=above)
+    return os.open(step, flags, dir_fd=above)

@@ -11,7 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from mipyme_backup.destinations.base import Destination, Entry
+from mipyme_backup.destinations.base import Destination
+from mipyme_backup.destinations.listing import Entry, Layout, Listing
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
@@ -43,6 +44,10 @@ class RetryingDestination(Destination):
     @property
     def remote(self) -> bool:  # type: ignore[override]
         return self._inner.remote
+
+    @property
+    def fetches_whole(self) -> bool:  # type: ignore[override]
+        return self._inner.fetches_whole
 
     @property
     def bandwidth(self) -> int | None:
@@ -87,6 +92,10 @@ class RetryingDestination(Destination):
         # Who lists has others to ask, and is often somebody who waits.
         seconds = min(self._seconds, LISTING_SECONDS)
         yield from self._stubbornly(lambda: [*self._inner.entries(prefix)], seconds)
+
+    def listing(self, layout: Layout) -> Listing:
+        seconds = min(self._seconds, LISTING_SECONDS)
+        return self._stubbornly(lambda: self._inner.listing(layout), seconds)
 
     def delete(self, name: str) -> None:
         self._stubbornly(lambda: self._inner.delete(name))

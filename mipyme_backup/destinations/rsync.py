@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mipyme_backup.destinations import rsync_command as command
-from mipyme_backup.destinations.base import Destination, Entry, skew_of
+from mipyme_backup.destinations.base import Destination, skew_of
 from mipyme_backup.destinations.fetched import Fetched
+from mipyme_backup.destinations.listing import Entry, Layout, Listing
 from mipyme_backup.destinations.names import check_name, is_name
 from mipyme_backup.destinations.rsync_listing import parse_listing, parse_modified
 from mipyme_backup.destinations.rsync_run import Outcome, explained, run_rsync
@@ -61,6 +62,7 @@ class RsyncDestination(Destination):
     """
 
     remote = True
+    fetches_whole = True
     work_folder: Path | None = None
     control_path = "none"
     """The socket of an ssh connection to share (ssh_config(5), ControlPath)."""
@@ -184,6 +186,20 @@ class RsyncDestination(Destination):
             and not TEMPORARY.fullmatch(entry.name)
         ]
         yield from sorted(found, key=lambda entry: entry.name)
+
+    def listing(self, layout: Layout) -> Listing:
+        outcome = self._run(
+            *command.list_options(layout.prefixes, layout.above),
+            operands=(self.address.place, _nowhere()),
+        )
+        met = parse_listing(outcome.output, others=True)
+        return layout.sorted_out(
+            entry
+            for entry in met
+            # What a folder of such a name holds is listed, and counts by itself.
+            if not (entry.name.endswith("/") and entry.name.startswith(layout.prefixes))
+            and not TEMPORARY.fullmatch(entry.name)
+        )
 
     def delete(self, name: str) -> None:
         _check(name)

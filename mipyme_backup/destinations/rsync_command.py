@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,9 +152,29 @@ COMPARE = (
 NAMES_FROM_STDIN = ("--from0", "--files-from=-", "--no-implied-dirs")
 FETCH = (*NAMES_FROM_STDIN, "--ignore-missing-args", "--no-dirs", "--whole-file", "--chmod=F600")
 LIST = ("--list-only", "--8-bit-output", "--no-human-readable")
-LIST_ALL = (*LIST, "--recursive", "--exclude=/.*")
-LIST_FOLDER = (*LIST, *NAMES_FROM_STDIN, "--ignore-missing-args", "--recursive")
+LIST_ALL = (*LIST, "--recursive", "--exclude=/.*", "--exclude=/*/*/*/*")
+LIST_FOLDER = (
+    *LIST,
+    *NAMES_FROM_STDIN,
+    "--ignore-missing-args",
+    "--recursive",
+    "--exclude=/*/*/*/*",
+)
 LIST_ONE = (*LIST, *NAMES_FROM_STDIN, "--ignore-missing-args", "--no-dirs")
+
+
+def list_options(prefixes: Iterable[str], above: Iterable[str]) -> list[str]:
+    """Return what lists the root, and below it only what begins with a prefix; no folders there.
+
+    `above` are the folders of which the prefixes speak one step further down. The first filter
+    that fits counts.
+    """
+    nested = [f"/{literal(folder)}" for folder in sorted(above)]
+    plain = [f"/{literal(p)}*" for p in prefixes if not any(f"/{p}".startswith(a) for a in nested)]
+    filters = [f"--exclude={deep}/*/" for deep in (*plain, *(f"{folder}/*" for folder in nested))]
+    filters += [f"--include={folder}/*" for folder in plain]
+    filters += [f"--include={folder}{below}" for folder in nested for below in ("/*/", "/*/*")]
+    return [*LIST, "--recursive", "--exclude=/.*", *filters, "--exclude=/*/*"]
 
 
 def delete_options(name: str) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.listing import Entry
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import _
 
@@ -20,11 +20,11 @@ LINE = re.compile(
 ESCAPED = re.compile(rb"\\#([0-7]{3})")
 
 
-def parse_listing(output: bytes) -> Iterator[Entry]:
+def parse_listing(output: bytes, *, others: bool = False) -> Iterator[Entry]:
     """Yield the regular files in the order listed; a byte that is no UTF-8 becomes a surrogate.
 
-    Links, folders and devices are left out. Raises DestinationError for a line that cannot be
-    understood: a listing is whole, or it is none.
+    Links, folders and devices are left out, or (`others`) yielded with a slash behind their names.
+    Raises DestinationError for a line that cannot be understood: a listing is whole, or it is none.
     """
     for line in output.split(b"\n"):
         if not line:
@@ -36,9 +36,11 @@ def parse_listing(output: bytes) -> Iterator[Entry]:
                 hint=_("Look at what the account's login prints, and at the versions of rsync."),
                 line=line.decode(errors="replace"),
             )
-        if match["kind"] == b"-":
-            name = ESCAPED.sub(lambda escape: bytes([int(escape[1], 8) & 0xFF]), match["name"])
-            yield Entry(name=os.fsdecode(name), size=int(match["size"]))
+        regular = match["kind"] == b"-"
+        if regular or (others and match["name"] != b"."):
+            raw = ESCAPED.sub(lambda escape: bytes([int(escape[1], 8) & 0xFF]), match["name"])
+            name = os.fsdecode(raw)
+            yield Entry(name=name if regular else f"{name}/", size=int(match["size"]))
 
 
 def parse_modified(output: bytes) -> datetime | None:

@@ -12,6 +12,9 @@ from mipyme_backup.errors import DestinationError, PreflightError, ProcessError
 from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Child
 
+MOST_OUTPUT = 128 * 2**20
+"""A million lines of a listing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -51,6 +54,12 @@ def run_rsync(argv: Sequence[str], names: Collection[str] = (), *, seconds: floa
     try:
         while data := child.read(CHUNK):
             output += data
+            if len(output) > MOST_OUTPUT:
+                raise DestinationError(
+                    _("rsync printed more than %(limit)d bytes: far too much lies there."),
+                    hint=_("Look what lies beside the backups, and who can write there."),
+                    limit=MOST_OUTPUT,
+                )
     except ProcessError as error:
         if not ended:
             raise DestinationError(

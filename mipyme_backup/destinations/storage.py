@@ -12,7 +12,8 @@ from django.core.files.storage import storages
 
 from mipyme_backup.destinations.access import access_to
 from mipyme_backup.destinations.access.base import Access
-from mipyme_backup.destinations.base import Destination, Entry
+from mipyme_backup.destinations.base import Destination
+from mipyme_backup.destinations.listing import Entry, Layout, Listing
 from mipyme_backup.destinations.names import check_name, is_name
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import ConfigurationError
@@ -63,6 +64,9 @@ class StorageDestination(Destination):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         found = [entry for entry in self._access.entries(prefix) if is_name(entry.name)]
         yield from sorted(found, key=lambda entry: entry.name)
+
+    def listing(self, layout: Layout) -> Listing:
+        return layout.sorted_out(self._access.listing(layout))
 
     def delete(self, name: str) -> None:
         check_name(name)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import stat
+import threading
 from pathlib import Path
 
 from mipyme_backup.errors import EncryptionError
@@ -15,6 +16,8 @@ from mipyme_backup.messages import _
 SCRYPT = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26}
 FINGERPRINT_SALT = b"mipyme_backup key fingerprint, version 1"
 MAX_BYTES = 4096
+
+_deriving = threading.Lock()
 
 
 def read_secret(path: Path) -> bytes:
@@ -69,9 +72,14 @@ def _checked(content: bytes, path: Path) -> bytes:
     return secret
 
 
-@functools.lru_cache(maxsize=16)
 def derive_key(secret: bytes, salt: bytes) -> bytes:
-    """Return 32 bytes by scrypt."""
+    """Return 32 bytes by scrypt, which is done once a process, however many threads ask."""
+    with _deriving:
+        return _derived(secret, salt)
+
+
+@functools.lru_cache(maxsize=128)
+def _derived(secret: bytes, salt: bytes) -> bytes:
     return hashlib.scrypt(secret, salt=salt, dklen=32, **SCRYPT)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from mipyme_backup import journal
 from mipyme_backup.destinations import Destination
+from mipyme_backup.destinations.listing import Foreign
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
@@ -18,6 +19,7 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery import tell_ignored
+from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import newest_known
 from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status_facts import (
@@ -114,6 +116,8 @@ def _look(project: Project, name: str, looks: dict[str, Look], destination: Dest
     facts = DestinationFacts(
         name=name, place=destination.describe(), remote=destination.remote, reachable=True
     )
+    looks[name] = Look(facts=facts, holdings=held)
+    facts = replace(facts, program_changed=is_changed(project, destination, held.backups))
     looks[name] = Look(facts=facts, holdings=held)  # it counts, should the rest not come to an end
     try:
         # First: a disk that takes nothing more is to be known for a full one.
@@ -181,12 +185,15 @@ def _unreadable(look: Look) -> dict[str, BackupError]:
 def _described(project: Project, look: Look) -> DestinationFacts:
     ours, unreadable = _ours(project, look), _unreadable(look)
     first = next(iter(unreadable.values()), None)
+    foreign = look.holdings.foreign if look.holdings else Foreign()
     return replace(
         look.facts,
         backups=len(ours),
         highest_sequence=max((manifest.sequence for manifest in ours.values()), default=None),
         unreadable=[*unreadable],
         unreadable_reason=first.message if first else NOTHING,
+        foreign=foreign.count,
+        foreign_names=foreign.names,
     )
 
 

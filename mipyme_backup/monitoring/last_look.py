@@ -13,7 +13,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring.status import Status, told_facts, told_finding
 from mipyme_backup.policy.finding import Finding, Level, age_text
 from mipyme_backup.policy.status import level_of
-from mipyme_backup.policy.status_backups import CLOCK_SKEW
+from mipyme_backup.policy.status_facts import CLOCK_SKEW
 from mipyme_backup.schedule import slots_between
 
 VERSION = 1

@@ -12,9 +12,11 @@ from typing import Any
 from django.template import Context, Engine
 from django.utils import timezone
 
+import mipyme_backup
 from mipyme_backup.errors import BackupError
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.recovery_program import program_sha256
 from mipyme_backup.policy.status import age_text
 from mipyme_backup.policy.status_facts import BackupFacts
 from mipyme_backup.sources.database import PREFIX
@@ -98,6 +100,8 @@ def _context(status: Status, promises: Promises) -> dict[str, Any]:
         "key_files": promises.key_files,
         "recipients": promises.recipients,
         "keyring": promises.keyring,
+        "recover_sha256": program_sha256(),
+        "version": mipyme_backup.__version__,
         "recover_files": secrets,
         "recover_options": options,
         "recover_unpack": "" if facts.encryption or secrets else " --unauthenticated",

@@ -39,7 +39,7 @@ def missed_slots(
     Where none ever did, since the first run of the schedule that the catalog knows. Who takes
     backups without the schedule misses nothing.
     """
-    served, began = project.catalog.slots(project.name)
+    served, began = project.catalog.slots(project.name, now)
     for kind in sorted(BACKUPS):
         expression, since = schedule.get(kind), served.get(kind, began)
         if expression is not None and since is not None:

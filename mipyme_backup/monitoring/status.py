@@ -90,6 +90,7 @@ class Status:
             "total_bytes": facts.total,
             "backups": facts.backups,
             "unreadable": list(facts.unreadable),
+            "foreign": facts.foreign,
             "highest_sequence": facts.highest_sequence,
             "newest_good": self._backup(self.facts.newest_good(facts.name)),
         }

@@ -24,12 +24,14 @@ from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, check_sources
 from mipyme_backup.operations.lanes import Lanes
+from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.looking import look_around
 from mipyme_backup.operations.notes import new_note
 from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settled
+from mipyme_backup.operations.recovery_program import program_sha256, replaced_text
 from mipyme_backup.operations.saving import Saved, Saving
 from mipyme_backup.operations.sequence import hidden_newest, next_sequence, note_newest
 from mipyme_backup.operations.spool import spool_folder
@@ -181,6 +183,7 @@ def _store(
     held = look_around(project, lanes, at_all=request.kind == "monthly")
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     warnings += _scarce_space(lanes, held)
+    warnings += [replaced_text(name) for name, one in held.items() if one.program_changed]
     with spool_folder(started.work, [lanes[name].destination for name in held]) as spool:
         name = _free_name(started, request, held, lanes)
         note = new_note(project, started.id, name, [*lanes])
@@ -326,4 +329,5 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "django": django.get_version(),
         "mipyme_backup": mipyme_backup.__version__,
+        RECOVERY_PROGRAM: program_sha256(),
     }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import mipyme_backup
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError
 from mipyme_backup.manifest import Manifest, Volume
@@ -16,14 +16,11 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.damage import known_damage, note_damage
 from mipyme_backup.operations.notes import manifest_path
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import check_volume
+from mipyme_backup.operations.reading import check_volume, read_whole
 from mipyme_backup.private_files import write_file
-from mipyme_backup.process import CHUNK
-from mipyme_backup.streams.digest import Measured
-from mipyme_backup.translation import said, warn
+from mipyme_backup.translation import said
 
 logger = logging.getLogger("mipyme_backup")
-RECOVERY_PROGRAM = "recover.py"
 
 
 def complete(
@@ -56,20 +53,12 @@ def complete(
     _put_manifest(destination, manifest_path(manifest.name), data, work)
 
 
-def put_recovery_program(name: str, destination: Destination) -> None:
-    """Lay `recover.py` beside the backups: all that is needed to read them without us."""
-    program = Path(mipyme_backup.__file__).with_name(RECOVERY_PROGRAM)
-    try:
-        if destination.size(RECOVERY_PROGRAM) != program.stat().st_size:
-            destination.put(RECOVERY_PROGRAM, program)
-    except DestinationError as error:  # no reason to call a backup that is whole a failure
-        text = _("%(name)s lacks its copy of %(file)s: %(reason)s")
-        warn(logger, text, name=name, file=RECOVERY_PROGRAM, reason=error)
-
-
 def _held(destination: Destination, manifest: Manifest) -> dict[str, int]:
+    """Return the sizes of the backup's volumes that are there, whatever else lies there."""
+    needed = {path for artifact in manifest.artifacts() for path, _ in artifact.volume_paths()}
     prefixes = [f"{manifest.name}/", *(["pool/"] if manifest.packs else [])]
-    return {e.name: e.size for prefix in prefixes for e in destination.entries(prefix)}
+    found = (entry for prefix in prefixes for entry in destination.entries(prefix))
+    return {entry.name: entry.size for entry in found if entry.name in needed}
 
 
 def _mend(
@@ -133,11 +122,11 @@ def _fetched(other: Destination, path: str, volume: Volume, work: Path) -> Itera
     with tempfile.TemporaryDirectory(dir=work) as folder:
         file = Path(folder) / "volume"
         try:
-            reader = Measured(other.open(path))
-            with contextlib.closing(reader):
-                write_file(file, reader)
-            if (reader.size, reader.sha256) != (volume.size, volume.sha256):
-                raise DamagedError(_("%(path)s is damaged."), path=path)
+            write_file(file, b"")
+            with file.open("r+b") as output:
+                check_volume(other, path, volume, copy_to=output)
+                output.flush()
+                os.fsync(output.fileno())
         except (DestinationError, DamagedError) as error:
             raise _NotHereError(str(error)) from error
         yield file
@@ -149,7 +138,7 @@ def _put_manifest(destination: Destination, path: str, data: bytes, work: Path) 
             file = Path(folder) / "manifest"
             write_file(file, data)
             destination.put(path, file)
-        if read_whole(destination, path) != data:
+        if _read_again(destination, path, len(data)) != data:
             raise DestinationError(_("The manifest read back is not the one that was written."))
     except DestinationError:
         # What is reported as failed must not be found to be a backup later.
@@ -158,7 +147,9 @@ def _put_manifest(destination: Destination, path: str, data: bytes, work: Path) 
         raise
 
 
-def read_whole(destination: Destination, path: str) -> bytes:
-    """Return the bytes of a small object."""
-    with contextlib.closing(destination.open(path)) as reader:
-        return b"".join(iter(lambda: reader.read(CHUNK), b""))
+def _read_again(destination: Destination, path: str, size: int) -> bytes | None:
+    """Return the bytes of an object, None where there are more than `size`."""
+    try:
+        return read_whole(destination, path, size)
+    except DamagedError:
+        return None

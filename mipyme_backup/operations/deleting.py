@@ -12,8 +12,9 @@ from datetime import datetime
 
 from mipyme_backup.errors import DeletionRefusedError
 from mipyme_backup.operations.damage import note_damage
+from mipyme_backup.operations.layout import PACK_FOLDER
 from mipyme_backup.operations.leftovers import Leftovers, note, noted, unused
-from mipyme_backup.operations.notes import PACK_FOLDER, manifest_path, run_notes
+from mipyme_backup.operations.notes import manifest_path, run_notes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.policy.retention import Decision

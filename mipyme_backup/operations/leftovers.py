@@ -14,14 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from mipyme_backup.operations.notes import (
-    PACK_FOLDER,
-    RunNote,
-    is_ours,
-    manifest_path,
-)
+from mipyme_backup.operations.layout import PACK_FOLDER, PIN_FILE
+from mipyme_backup.operations.notes import RunNote, is_ours, manifest_path
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import PIN_FILE, Found
+from mipyme_backup.operations.reading import Found
 
 RECORD = "leftovers.json"
 PATIENCE = timedelta(hours=72)

@@ -12,6 +12,7 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
+from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import hidden_newest
 
 PATIENCE_SECONDS = 3.0
@@ -59,7 +60,8 @@ def _look(
         if name in note.destinations and not note.committing:
             removed += _settle(name, note, held, destination)
     sizes = {path: size for path, size in held.sizes.items() if not path.startswith(tuple(removed))}
-    answers[name] = replace(held, sizes=sizes)
+    changed = is_changed(project, destination, held.backups)
+    answers[name] = replace(held, sizes=sizes, program_changed=changed)
 
 
 def _settle(name: str, note: RunNote, held: Holdings, destination: Destination) -> list[str]:

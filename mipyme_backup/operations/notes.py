@@ -8,7 +8,6 @@ destinations that are still in the note lack a copy, which is completed from the
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
@@ -17,14 +16,10 @@ from typing import Any
 from mipyme_backup import manifest as manifests
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import DeletionRefusedError, StateError
+from mipyme_backup.operations.layout import BACKUP_FOLDER, PACK_FOLDER
 from mipyme_backup.operations.project import Project
 
 FOLDER = "runs"
-BACKUP_FOLDER = re.compile(
-    r"((mipyme_backup|manual|pre_deploy|safety_before_restore)_\d{8}T\d{6}Z"
-    r"|monthly/mipyme_backup_\d{6})(_\d+|_[0-9a-f]{16})?"
-)
-PACK_FOLDER = re.compile(r"pool/[0-9a-f]{32}")
 
 
 class RunNote:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, NoBackupError, ObjectMissingError
-from mipyme_backup.manifest import Manifest
+from mipyme_backup.manifest import MAX_BYTES, Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose
-from mipyme_backup.operations.completing import complete, read_whole
+from mipyme_backup.operations.completing import complete
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.notes import RunNote, manifest_path, run_notes
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import read_manifest
+from mipyme_backup.operations.reading import read_manifest, read_whole
 from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
@@ -81,7 +81,7 @@ def complete_by_hand(
                 hint=_("Take another backup."),
                 name=manifest.name,
             )
-        data = read_whole(project.destinations[holder], manifest_path(manifest.name))
+        data = read_whole(project.destinations[holder], manifest_path(manifest.name), MAX_BYTES)
         progress.step(Message(_("Completing the copies of %(name)s"), {"name": manifest.name}))
         failures = complete_on(project, manifest, data, names)
         for note in run_notes(project):
@@ -146,7 +146,7 @@ def _committed(project: Project, note: RunNote) -> tuple[Manifest, bytes]:
     for name, destination in project.destinations.items():
         found = read_manifest(project, name, note.name)
         if found.manifest is not None and found.manifest.id == note.backup_id:
-            return found.manifest, read_whole(destination, manifest_path(note.name))
+            return found.manifest, read_whole(destination, manifest_path(note.name), MAX_BYTES)
         if found.error is not None and not isinstance(found.error, ObjectMissingError):
             failure = found.error
     raise failure

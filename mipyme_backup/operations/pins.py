@@ -13,9 +13,9 @@ from typing import Any
 from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.operations.choosing import choose
+from mipyme_backup.operations.layout import PIN_FILE
 from mipyme_backup.operations.notes import manifest_path
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import PIN_FILE
 from mipyme_backup.private_files import write_file
 from mipyme_backup.translation import translated
 

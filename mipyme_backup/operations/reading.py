@@ -6,16 +6,18 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO, cast
 
 from mipyme_backup import manifest as manifests
 from mipyme_backup.destinations import Destination
-from mipyme_backup.encryption.passphrase import derive_key
+from mipyme_backup.destinations.listing import Foreign
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
+from mipyme_backup.operations.layout import LAYOUT, PIN_FILE
+from mipyme_backup.operations.manifest_keys import keys_of
 from mipyme_backup.operations.project import Project
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.streams.digest import Measured
@@ -23,9 +25,6 @@ from mipyme_backup.streams.pipeline import raw_form
 from mipyme_backup.streams.volumes import Joined
 
 OnBytes = Callable[[int], None]
-
-PIN_FILE = "pinned"
-"""Beside the manifest of a pinned backup lies one that is not empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,16 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What one listing of a destination showed: the size of each object, and the backups."""
+    """What one listing of a destination showed: the size of each object, and the backups.
+
+    `foreign` is what else lies there, and is none of ours by its name. `program_changed` says that
+    `recover.py` there is none of ours, where that was looked at.
+    """
 
     sizes: Mapping[str, int]
     backups: Sequence[Found]
+    foreign: Foreign = field(default_factory=Foreign)
+    program_changed: bool = False
 
     def hold(self, artifact: StoredArtifact) -> bool:
         """Say whether all volumes are there, by their size."""
@@ -66,26 +71,31 @@ def backups_on(project: Project, destination: str) -> list[Found]:
 def holdings(project: Project, destination: str) -> Holdings:
     """List the destination, and read every manifest on it; raises DestinationError."""
     ending = f"/{manifests.FILE_NAME}"
-    sizes = {entry.name: entry.size for entry in project.destinations[destination].entries()}
+    listed = project.destinations[destination].listing(LAYOUT)
+    sizes = {entry.name: entry.size for entry in listed.entries}
     names = [name.removesuffix(ending) for name in sizes if name.endswith(ending)]
     backups = [
         replace(
-            read_manifest(project, destination, name),
+            read_manifest(project, destination, name, sizes[f"{name}{ending}"]),
             pinned=sizes.get(f"{name}/{PIN_FILE}", 0) > 0,
         )
         for name in names
     ]
-    return Holdings(sizes=sizes, backups=backups)
+    return Holdings(sizes=sizes, backups=backups, foreign=listed.foreign)
 
 
-def read_manifest(project: Project, destination: str, name: str) -> Found:
-    """Read and authenticate the manifest of the backup `name`; what is wrong is in `error`."""
+def read_manifest(project: Project, destination: str, name: str, size: int | None = None) -> Found:
+    """Read and authenticate the manifest of the backup `name`; what is wrong is in `error`.
+
+    `size` is what a listing says of it, where there was one.
+    """
     try:
-        data = _read_whole(project.destinations[destination].open(f"{name}/{manifests.FILE_NAME}"))
+        path = f"{name}/{manifests.FILE_NAME}"
+        data = read_whole(project.destinations[destination], path, manifests.MAX_BYTES, size)
         manifest = manifests.load(
             data,
             secrets_by_key=project.trusted_keys,
-            derive_key=derive_key,
+            derive_key=keys_of(project.name),
             trust_needed=project.signing_key is not None,
         )
         if manifest.name != name:
@@ -207,12 +217,15 @@ def check_volume(
     copy_to: BinaryIO | None = None,
 ) -> None:
     """Read the volume; raises DamagedError where its bytes are not those that were written."""
-    measured = Measured(destination.open(path), on_bytes=on_bytes)
-    with contextlib.closing(measured):
-        while data := measured.read(CHUNK):
-            if copy_to is not None:
-                copy_to.write(data)
-    if (measured.size, measured.sha256) != (volume.size, volume.sha256):
+    right = _is_of_size(destination, path, volume.size)
+    if right:
+        measured = Measured(destination.open(path), on_bytes=on_bytes)
+        with contextlib.closing(measured):
+            while measured.size <= volume.size and (data := measured.read(CHUNK)):
+                if copy_to is not None:
+                    copy_to.write(data)
+        right = (measured.size, measured.sha256) == (volume.size, volume.sha256)
+    if not right:
         raise DamagedError(
             _("%(path)s is damaged: its bytes are not those that were written."),
             hint=_("Use another copy of this backup, or another backup."),
@@ -220,13 +233,28 @@ def check_volume(
         )
 
 
-def _read_whole(reader: Reader) -> bytes:
+def _is_of_size(destination: Destination, path: str, size: int) -> bool:
+    """Say whether the object may have this size: what is fetched whole is asked for it first."""
+    return not destination.fetches_whole or destination.size(path) in {None, size}
+
+
+def read_whole(destination: Destination, path: str, limit: int, size: int | None = None) -> bytes:
+    """Return the bytes of a small object; raises DamagedError for one of more than `limit`.
+
+    `size` is what a listing says of it, where there was one.
+    """
+    if size is None and destination.fetches_whole:
+        size = destination.size(path)
     data = bytearray()
-    try:
-        while piece := reader.read(CHUNK):
-            data += piece
-            if len(data) > manifests.MAX_BYTES:
-                break
-    finally:
-        reader.close()
-    return bytes(data)
+    if size is None or size <= limit:
+        with contextlib.closing(destination.open(path)) as reader:
+            while len(data) <= limit and (piece := reader.read(CHUNK)):
+                data += piece
+        if len(data) <= limit:
+            return bytes(data)
+    raise DamagedError(
+        _("%(path)s is larger than %(limit)d bytes: it is none of ours."),
+        hint=_("Use another copy of this backup, or another backup."),
+        path=path,
+        limit=limit,
+    )

@@ -20,8 +20,10 @@ from mipyme_backup.manifest import Manifest, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose, listings
 from mipyme_backup.operations.damage import note_damage
+from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Found, check_stored, is_away, open_artifact
+from mipyme_backup.operations.recovery_program import changed_text, is_changed
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.database import PREFIX
@@ -36,6 +38,7 @@ class Verified:
     """What was found of one backup on one destination; no problems means that it is good.
 
     `away` says that the destination could not be listed, or went away; then there is no `id`.
+    The recovery program has no `id` either, and is told of where it was changed.
     Where its content is `unreadable` here, for want of a key or a tool, nothing is known of it.
     """
 
@@ -90,11 +93,23 @@ def run(
         except DestinationError as error:
             away.append(_away(name, str(error)))
     project.catalog.verified(results, level)
+    results += _programs(project, by_destination)
     if not any(result.problems and not result.unreadable for result in results):
         for result in results:
             if result.unreadable is not None:
                 raise result.unreadable
     return results + away
+
+
+def _programs(project: Project, found: Mapping[str, Sequence[Found]]) -> list[Verified]:
+    """Return a result for each destination whose recovery program was changed."""
+    return [
+        Verified(
+            id="", name=RECOVERY_PROGRAM, destination=name, problems=(str(changed_text(name)),)
+        )
+        for name, items in found.items()
+        if is_changed(project, project.destinations[name], items)
+    ]
 
 
 def _away(destination: str, problem: str) -> Verified:

@@ -13,10 +13,11 @@ from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption.passphrase import derive_key
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
-from mipyme_backup.operations.completing import complete, put_recovery_program
+from mipyme_backup.operations.completing import complete
 from mipyme_backup.operations.lanes import Lane, Lanes
 from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.project import Project
+from mipyme_backup.operations.recovery_program import put_recovery_program
 from mipyme_backup.operations.spool import Spool
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact

@@ -27,6 +27,8 @@ RULES: tuple[Rule, ...] = (
     status_destinations.copies,
     status_destinations.behind,
     status_destinations.unreadable,
+    status_destinations.program_changed,
+    status_destinations.foreign,
     status_runs.missed,
     status_runs.last_run,
     status_runs.endless_run,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.finding import Finding, age_text
-from mipyme_backup.policy.status_facts import BackupFacts, Facts, Policy, newest_of
-
-CLOCK_SKEW = timedelta(minutes=5)
-"""How far two clocks may be apart before a backup counts as one from the future."""
+from mipyme_backup.policy.status_facts import BackupFacts, Facts, Policy, is_ahead, newest_of
 
 
 def no_backup(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
@@ -64,7 +61,7 @@ def hidden(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 
 
 def old(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
-    newest = newest_of(item for item in facts.good if not _is_from_future(item, now))
+    newest = facts.newest_dated(now)
     if newest is not None and policy.is_too_old(newest.finished_at, now):
         yield Finding(
             id="backup_old",
@@ -84,16 +81,22 @@ def old(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 
 
 def future(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
-    newest = newest_of(item for item in facts.good if _is_from_future(item, now))
+    """Where no other is there, nobody knows whether there is a backup that is new enough."""
+    newest = newest_of(item for item in facts.good if is_ahead(item.finished_at, now))
     if newest is not None:
         yield Finding(
             id="backup_from_future",
-            level="warning",
+            level="warning" if facts.newest_dated(now) else "critical",
             message=Message(
                 _("The backup %(name)s is dated %(ahead)s ahead of now: its age is not known."),
                 {"name": newest.name, "ahead": age_text(newest.finished_at - now)},
             ),
-            hint=Message(_("Set the clock of this machine, and keep it right with NTP.")),
+            hint=Message(
+                _(
+                    "Set the clock of this machine, and keep it right with NTP. Then take another"
+                    " backup: manage.py backup"
+                )
+            ),
         )
 
 
@@ -118,7 +121,3 @@ def _states(backup: BackupFacts) -> Message:
         params |= {f"name{number}": name, f"status{number}": Message(copy.status)}
     names = [f"%(name{n})s: %(status{n})s" for n in range(len(backup.copies))]
     return Message(", ".join(names), params)
-
-
-def _is_from_future(backup: BackupFacts, now: datetime) -> bool:
-    return backup.finished_at > now + CLOCK_SKEW

@@ -16,6 +16,10 @@ from mipyme_backup.policy.status_facts import (
 )
 
 NAMES_SHOWN = 3
+NAME_LENGTH = 80
+
+MANY = 100
+"""So many foreign things may be a folder that is shared; more are somebody's mistake, or attack."""
 
 SKEW = timedelta(minutes=5)
 """A clock that is kept by NTP is right to a second; S3 refuses what is 15 minutes off."""
@@ -68,14 +72,24 @@ def copies(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 
 def behind(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """Where another destination has what is asked for, and nobody meant to send it here."""
-    newest = facts.newest_good()
+    newest = facts.newest_dated(now)
     if newest is None or policy.is_too_old(newest.finished_at, now):
         return
     for destination in _reachable(facts):
         if destination.name in newest.copies:
             continue
-        held = facts.newest_good(destination.name)
-        if held is None:
+        held = facts.newest_dated(now, destination.name)
+        if held is None and facts.newest_good(destination.name) is not None:
+            yield Finding(
+                id=f"destination_old:{destination.name}",
+                level="warning",
+                message=Message(
+                    _("Every good backup on %(destination)s is dated ahead of now."),
+                    {"destination": destination.name},
+                ),
+                hint=_complete(newest, destination),
+            )
+        elif held is None:
             yield Finding(
                 id=f"destination_empty:{destination.name}",
                 level="warning",
@@ -127,6 +141,60 @@ def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]
                     )
                 ),
             )
+
+
+def program_changed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """People give their passphrase to what lies there as ``recover.py``.
+
+    Where manifests are signed they say which versions put theirs there; else it may be older.
+    """
+    for destination in facts.destinations:
+        if destination.program_changed:
+            yield Finding(
+                id=f"recovery_program_changed:{destination.name}",
+                level="critical" if facts.encryption else "warning",
+                message=Message(
+                    _("recover.py on %(name)s is not the one that this software put there."),
+                    {"name": destination.name},
+                ),
+                hint=Message(
+                    _(
+                        "Do not run it: it could send the passphrase away. A backup replaces it"
+                        " where that is allowed: manage.py backup. Look who can write there."
+                    )
+                ),
+            )
+
+
+def foreign(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """What is not ours harms nothing, and is told for who may wonder; much of it slows each run."""
+    for destination in facts.destinations:
+        count, names = destination.foreign, destination.foreign_names
+        if count:
+            shown = [name if is_plain(name) else ascii(name)[:NAME_LENGTH] for name in names]
+            yield Finding(
+                id=f"foreign_objects:{destination.name}",
+                level="ok" if count <= MANY else "warning",
+                message=Message(
+                    _("%(destination)s holds what is no backup (%(count)d or more): %(names)s"),
+                    {
+                        "destination": destination.name,
+                        "count": count,
+                        "names": ", ".join([*shown, *(["…"] if count > len(shown) else [])]),
+                    },
+                ),
+                hint=Message(
+                    _(
+                        "It is left alone. Where it is not yours, look who can write there, and run"
+                        " nothing of it. A place for backups alone is best."
+                    )
+                ),
+            )
+
+
+def is_plain(name: str) -> bool:
+    """Say whether a name can be shown as it is, on one line, and nobody takes it for another."""
+    return name.isprintable() and name == name.strip() and len(name) <= NAME_LENGTH
 
 
 def full(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:

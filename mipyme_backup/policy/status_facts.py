@@ -11,6 +11,8 @@ from mipyme_backup.messages import Message
 COMPLETE = "complete"
 DAMAGED = "damaged"
 NOTHING = Message("")
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far two clocks may be apart before a moment counts as one from the future."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,11 @@ class Policy:
     def is_too_old(self, made_at: datetime, now: datetime) -> bool:
         """Say whether what was made then is older than `max_age`, both times being aware."""
         return now - made_at > self.max_age + set_back(made_at, now, self.zone)
+
+
+def is_ahead(moment: datetime, now: datetime) -> bool:
+    """Say whether the moment lies in the future, so that nobody knows when it really was."""
+    return moment > now + CLOCK_SKEW
 
 
 def set_back(since: datetime, now: datetime, zone: tzinfo) -> timedelta:
@@ -106,7 +113,9 @@ class DestinationFacts:
     `error` says why it could not be listed (not `reachable`) or not be written to (`writable`
     is False; None where that was not tried), `hint` what to do. `backups` are those of this
     project, and `unreadable` the names of what lies there with a manifest that cannot be read,
-    for the reason `unreadable_reason`. `skew` is how far its clock is ahead of ours.
+    for the reason `unreadable_reason`. `foreign` things lie there at the least that no name of ours
+    has, the first of them `foreign_names`. `program_changed` says that `recover.py` there is of no
+    version that made one of the backups. `skew` is how far its clock is ahead of ours.
     """
 
     name: str
@@ -124,6 +133,9 @@ class DestinationFacts:
     highest_sequence: int | None = None
     unreadable: Sequence[str] = ()
     unreadable_reason: Message = NOTHING
+    program_changed: bool = False
+    foreign: int = 0
+    foreign_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +237,15 @@ class Facts:
             for backup in self.backups
             if backup.counts
             and (backup.good if destination is None else backup.is_good_on(destination))
+        )
+
+    def newest_dated(self, now: datetime, destination: str | None = None) -> BackupFacts | None:
+        """Return the same of those whose age is known: one from the future may be of any age."""
+        return newest_of(
+            backup
+            for backup in self.good
+            if not is_ahead(backup.finished_at, now)
+            and (destination is None or backup.is_good_on(destination))
         )
 
 

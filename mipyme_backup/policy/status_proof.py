@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.finding import Finding, age_text
-from mipyme_backup.policy.status_facts import Facts, Policy, newest_first
+from mipyme_backup.policy.status_facts import Facts, Policy, is_ahead, newest_first
 
 VERIFY_WITHIN = timedelta(days=8)
 """A week, in which the schedule reads every stored byte once, and a day of grace."""
@@ -27,9 +27,16 @@ def verify_overdue(policy: Policy, facts: Facts, now: datetime) -> Iterator[Find
         held = [
             backup.copies[destination.name]
             for backup in newest_first(facts.good)
-            if backup.is_good_on(destination.name) and backup.finished_at < limit
+            if backup.is_good_on(destination.name)
+            and (backup.finished_at < limit or is_ahead(backup.finished_at, now))
         ][:LOOKED_AT]
-        late = [copy for copy in held if copy.verified_at is None or copy.verified_at < limit]
+        late = [
+            copy
+            for copy in held
+            if copy.verified_at is None
+            or copy.verified_at < limit
+            or is_ahead(copy.verified_at, now)
+        ]
         if destination.reachable and late:
             yield Finding(
                 id=f"verify_overdue:{destination.name}",
@@ -70,10 +77,12 @@ def drill_failed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Findin
 
 def drill_overdue(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """A host that cannot open its backups cannot rehearse; a new installation need not yet."""
-    good = newest_first(facts.good)
+    good = newest_first(item for item in facts.good if not is_ahead(item.finished_at, now))
     if policy.drill_every is None or not facts.opens or not facts.catalog or not good:
         return
     drill = facts.last_drill
+    if drill is not None and is_ahead(drill.finished_at, now):
+        drill = None  # nobody knows when it was
     since = drill.finished_at if drill is not None else good[-1].finished_at
     if now - since > policy.drill_every:
         text = _("The last restore drill was %(age)s ago; one is asked for every %(limit)s.")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
 
 from mipyme_backup.destinations import Destination, Entry
+from mipyme_backup.destinations.listing import FEW, Layout
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.process import CHUNK
 from mipyme_backup.testing.readers import raising, read_whole
+
+LAYOUT = Layout(
+    files=frozenset({"program"}),
+    folders=re.compile(r"(months/)?app_[0-9]"),
+    above=frozenset({"months"}),
+    stored=re.compile(r"[0-9]"),
+    prefixes=("app_", "months/", "program"),
+)
 
 
 class DestinationContract:
@@ -172,6 +182,21 @@ class DestinationContract:
             self._put(destination, name, b"", tmp_path)
 
         assert [entry.name for entry in destination.entries()] == names
+
+    def test_a_listing_by_layout_has_what_is_ours_and_counts_the_rest(
+        self, destination: Destination, tmp_path: Path
+    ) -> None:
+        destination.check()
+        ours = ["app_1/1", "app_1/2", "months/app_2/1", "program"]
+        foreign = ["app_x/1", "app_1/x", "months/x/1", "other", "zoo/1"]
+        for name in (*ours, *foreign):
+            self._put(destination, name, name.encode(), tmp_path)
+
+        listed = destination.listing(LAYOUT)
+
+        assert [*listed.entries] == [Entry(name=name, size=len(name)) for name in ours]
+        assert 2 <= listed.foreign.count <= len(foreign)  # one that asks for prefixes sees less
+        assert len(listed.foreign.names) <= FEW
 
     def test_delete_removes_the_named_object_only(
         self, destination: Destination, tmp_path: Path

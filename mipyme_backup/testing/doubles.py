@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from mipyme_backup.destinations import Destination, Entry
+from mipyme_backup.destinations.listing import Layout, Listing
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import Message
 from mipyme_backup.process import Reader
@@ -94,6 +95,7 @@ class FaultyDestination(Destination):
 
     def __init__(self, inner: Destination, *faults: Fault) -> None:
         self.remote = inner.remote
+        self.fetches_whole = inner.fetches_whole
         self.calls: Counter[str] = Counter()
         self._inner = inner
         self._faults = faults
@@ -136,6 +138,9 @@ class FaultyDestination(Destination):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         if self._fault("entries") is None:
             yield from self._inner.entries(prefix)
+
+    def listing(self, layout: Layout) -> Listing:
+        return Listing() if self._fault("entries") else self._inner.listing(layout)
 
     def delete(self, name: str) -> None:
         fault = self._fault("delete")

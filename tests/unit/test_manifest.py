@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -84,10 +85,14 @@ def changed(change: dict[str, Any], key: tuple[str, bytes] | None = KEY) -> byte
     return sealed(json.dumps(document, indent=1).encode().removesuffix(b"\n}"), key)
 
 
+def body_of(project: str) -> bytes:
+    return dumped(example(project=project)).rpartition(b',\n "authentication": ')[0]
+
+
 def sealed(body: bytes, key: tuple[str, bytes] | None = KEY) -> bytes:
     seal = {"algorithm": "SHA-256", "digest": hashlib.sha256(body).hexdigest()}
     if key is not None:
-        salt = b"0123456789abcdef"
+        salt = hashlib.sha256(b"mipyme_backup manifest of shop").digest()[:16]
         digest = hmac.digest(derive_key(key[1], salt), body, "sha256").hex()
         seal = {"algorithm": "HMAC-SHA256", "key": key[0], "salt": salt.hex(), "digest": digest}
     return body + b',\n "authentication": ' + json.dumps(seal).encode() + b"\n}\n"
@@ -357,7 +362,21 @@ HUGE = float("inf")
         {"id": None},
         {"id": {"a": 1}},
         {"kind": []},
-        {"project": 1},
+        {"sequence": -1},
+        {"sequence": True},
+        {"sequence": 2**62},
+        {"id": ""},
+        {"id": "../../etc"},
+        {"id": "a" * 33},
+        {"kind": "daily\x1b[2J"},
+        {"finished_at": "9999-12-31T23:59:59+00:00"},
+        {"finished_at": "0001-01-02T00:00:00+00:00"},
+        {"warnings": [{}]},
+        {"sources": [{"name": "x", "artifacts": [], "facts": []}]},
+        {"sources": [{"name": "x", "artifacts": [], "facts": {"x": "engine"}}]},
+        {"sources": [{"name": 7, "artifacts": [], "facts": {}}]},
+        with_artifact(name=None),
+        with_artifact(raw_size=2**62),
         {"label": 1},
         {"warnings": "text"},
         {"migrations": []},
@@ -386,6 +405,83 @@ HUGE = float("inf")
 def test_a_field_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(DamagedError, match="cannot be understood"):
         load(changed(change))
+
+
+def test_numbers_that_no_database_has_room_for_are_refused_in_sum_too() -> None:
+    large = [{**dataclasses.asdict(artifact()), "raw_size": 2**61} for _turn in range(2)]
+
+    with pytest.raises(DamagedError, match="cannot be understood"):
+        load(changed({"packs": large}))
+
+
+def test_a_message_quotes_no_more_than_a_line_of_what_is_hostile() -> None:
+    changes: list[dict[str, Any]] = [
+        {"format": "\x1b[2J" * 1000},
+        {"id": "\x1b[2J" * 1000},
+        {"finished_at": "z" * 10**6},
+        with_artifact(**{"\x1b[2J": 1}),
+    ]
+    for change in changes:
+        with pytest.raises(DamagedError) as caught:
+            load(changed(change))
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 400
+    ending = json.dumps({"algorithm": "HMAC-SHA256", "key": "\x1b[2J\n"}).encode()
+    with pytest.raises(KeyMissingError) as missing:
+        load(b'{\n "a": 1,\n "authentication": ' + ending + b"\n}\n")
+    assert str(missing.value).isprintable()
+
+
+def test_many_small_values_are_refused_before_they_take_memory() -> None:
+    many = b'{\n "format": 1,\n "a": [' + b"[]," * 3_000_000 + b"[]]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedError, match="too large"):
+            load(sealed(many, None), trust_needed=False)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 6 * len(many)  # parsed they take thirty times as much
+
+
+def test_an_ending_is_parsed_only_where_it_is_as_short_as_ours() -> None:
+    data = b'{\n "format": 1,\n "authentication": [' + b"[]," * 3_000_000 + b"[]]\n}\n"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedError, match="cut off"):
+            load(data, trust_needed=False)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 6 * len(data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of("shop").replace(b'"shop"', b'"other"'),
+        body_of("shop").replace(b' "project"', b' "Project"'),
+        body_of("shop").replace(b'"shop"', b'"\\ud800"'),
+        body_of("shop").replace(b'"shop"', b'"\\"'),
+        body_of("shop").replace(b'"shop"', b"7"),
+        b'{\n "label": "' + b"x" * 20_000 + b'",\n "project": "shop"',
+    ],
+)
+def test_a_salt_that_is_not_the_projects_costs_no_scrypt(body: bytes) -> None:
+    def derive(secret: bytes, salt: bytes) -> bytes:
+        raise AssertionError("no key may be derived")
+
+    with pytest.raises(DamagedError, match="not authentic"):
+        manifests.load(
+            sealed(body), secrets_by_key={KEY[0]: SECRET}, derive_key=derive, trust_needed=True
+        )
+
+
+@pytest.mark.parametrize("project", ["shop", "Öl & Söhne", 'a"b\\c', "ñ" * 250, "x" * 255])
+def test_the_salt_is_that_of_the_project_whatever_it_is_called(project: str) -> None:
+    assert load(dumped(example(project=project))).project == project
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,11 @@ def test_syntax_is_that_of_python_3_9() -> None:
 
 
 def test_constants_are_those_of_the_format() -> None:
-    from mipyme_backup import manifest
+    from mipyme_backup import authentication, manifest
     from mipyme_backup.encryption import passphrase
     from mipyme_backup.sources.media.index import INDEX_NAME
 
-    assert recover.MARKER == manifest.MARKER
+    assert recover.MARKER == authentication.MARKER
     assert recover.MANIFEST == manifest.FILE_NAME
     assert recover.MANIFEST_BYTES == manifest.MAX_BYTES
     assert recover.INDEX == INDEX_NAME

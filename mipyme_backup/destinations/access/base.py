@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup.destinations.base import Entry, skew_of
+from mipyme_backup.destinations.base import skew_of
+from mipyme_backup.destinations.listing import Entry, Layout
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError
 from mipyme_backup.messages import _
@@ -89,6 +90,10 @@ class Access(ABC):
     def entries(self, prefix: str) -> Iterator[Entry]:
         """Yield what is stored below `prefix`, in any order; files that are no objects, too."""
 
+    def listing(self, layout: Layout) -> Iterator[Entry]:
+        """Yield what `layout` knows, and what else was met on the way to it."""
+        return self.entries("")
+
     @abstractmethod
     def delete(self, name: str) -> None: ...
 
@@ -106,15 +111,20 @@ class Access(ABC):
 
 
 def walk(
-    listed: Callable[[str], tuple[list[str], list[Entry]]], prefix: str, folder: str = ""
+    listed: Callable[[str], tuple[list[str], Iterable[Entry]]], leads: Callable[[str], bool]
 ) -> Iterator[Entry]:
-    """Yield the entries whose name begins with `prefix`, going into no folder that has none.
+    """Yield the entries of the root, and of the folders below it that `leads` says to go into.
 
     `listed` takes a folder's name ("" is the root) and returns the names of the folders and the
-    entries of the files in it, all of them from the root on.
+    entries of the files in it, all of them from the root on. Any other folder is yielded with a
+    slash at its end.
     """
-    folders, files = listed(folder)
-    yield from (entry for entry in files if entry.name.startswith(prefix))
-    for below in folders:
-        if f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/"):
-            yield from walk(listed, prefix, below)
+    waiting = [""]
+    while waiting:
+        folders, files = listed(waiting.pop())
+        yield from files
+        for folder in folders:
+            if leads(folder):
+                waiting.append(folder)
+            else:
+                yield Entry(name=f"{folder}/", size=0)

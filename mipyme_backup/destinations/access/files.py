@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mipyme_backup.destinations.access.base import Access
-from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.listing import Entry, Layout
 from mipyme_backup.destinations.local import LocalDestination
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.process import Reader
@@ -43,6 +43,9 @@ class FilesAccess(Access):
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         return self._local.entries(prefix)
+
+    def listing(self, layout: Layout) -> Iterator[Entry]:
+        return self._local.met(layout)
 
     def delete(self, name: str) -> None:
         self._local.delete(name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
 from mipyme_backup.destinations.access.base import Access, walk
-from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.listing import Entry, Layout, leads_to
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
@@ -82,6 +84,8 @@ class GenericAccess(Access):
         with self._errors(_("read"), name):
             if not self.storage.exists(name):  # some open what is missing, and fail later
                 raise FileNotFoundError(name)
+            if not self.remote and not Path(self.storage.path(name)).is_file():
+                raise FileNotFoundError(name)  # a pipe would be waited for
             return _Opened(self, name, self.storage.open(name, "rb"))
 
     def size(self, name: str) -> int | None:
@@ -99,7 +103,12 @@ class GenericAccess(Access):
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         with self._errors(_("list")):
-            yield from walk(self._listed, prefix)
+            found = self._walk(partial(leads_to, prefix), lambda name: name.startswith(prefix))
+            yield from (entry for entry in found if entry.name.startswith(prefix))
+
+    def listing(self, layout: Layout) -> Iterator[Entry]:
+        with self._errors(_("list")):
+            yield from self._walk(layout.leads, layout.holds)
 
     def delete(self, name: str) -> None:
         with self._errors(_("delete from"), name):
@@ -119,14 +128,36 @@ class GenericAccess(Access):
         options = {name: getattr(self.storage, name, None) for name in SHOWN}
         return place_with(f"STORAGES[{self.alias!r}] = {kind}", options)
 
-    def _listed(self, folder: str) -> tuple[list[str], list[Entry]]:
-        folders, files = self.storage.listdir(folder)
+    def _walk(self, leads: Callable[[str], bool], wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        return walk(partial(self._listed, wanted), leads)
+
+    def _listed(
+        self, wanted: Callable[[str], bool], folder: str
+    ) -> tuple[list[str], Iterator[Entry]]:
+        folders, files = self._names_in(folder)
         above = f"{folder}/" if folder else ""
-        names = [f"{above}{file}" for file in files]
         return (
             [f"{above}{name.rstrip('/')}" for name in folders],
-            [Entry(name=name, size=int(self.storage.size(name))) for name in names],
+            self._sized(wanted, (f"{above}{file}" for file in files)),
         )
+
+    def _names_in(self, folder: str) -> tuple[Iterable[str], Iterable[str]]:
+        """Django's own listing of files follows links, and fails at one that leads to itself."""
+        if type(self.storage).__dict__.get("listdir") or self.remote:
+            folders, files = self.storage.listdir(folder)
+            return folders, files
+        with os.scandir(self.storage.path(folder)) as scan:
+            found = [*scan]
+        return (
+            [entry.name for entry in found if entry.is_dir(follow_symlinks=False)],
+            [entry.name for entry in found if entry.is_file(follow_symlinks=False)],
+        )
+
+    def _sized(self, wanted: Callable[[str], bool], names: Iterable[str]) -> Iterator[Entry]:
+        """A size may cost a request: only those that are `wanted` are asked for."""
+        for name in names:
+            with contextlib.suppress(*MISSING):  # it vanished, or is a link that leads nowhere
+                yield Entry(name=name, size=int(self.storage.size(name)) if wanted(name) else 0)
 
     def _make_way(self, name: str) -> None:
         try:

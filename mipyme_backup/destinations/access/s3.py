@@ -22,7 +22,7 @@ from mipyme_backup.destinations.access import checksums
 from mipyme_backup.destinations.access.base import PROBE, Access
 from mipyme_backup.destinations.access.s3_connection import harden
 from mipyme_backup.destinations.access.s3_errors import code_of, is_missing, translated
-from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.listing import Entry, Layout
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DeletionRefusedError, DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
@@ -131,6 +131,21 @@ class S3Access(Access):
                 for found in page.get("Contents", ()):
                     name = found["Key"].removeprefix(self._root)
                     yield Entry(name=name, size=int(found["Size"]))
+
+    def listing(self, layout: Layout) -> Iterator[Entry]:
+        """By our prefixes: what else lies in the bucket is seen in one page of its root alone."""
+        for prefix in layout.prefixes:
+            yield from self.entries(prefix)
+        with self._errors(_("list")):
+            page = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self._root, Delimiter="/"
+            )
+            self._check_page(page)
+        names = [found["Prefix"] for found in page.get("CommonPrefixes", ())]
+        names += [found["Key"] for found in page.get("Contents", ())]
+        for name in (key.removeprefix(self._root) for key in names):
+            if name and not name.startswith((".", *layout.prefixes)):
+                yield Entry(name=name, size=0)
 
     def _check_page(self, page: Mapping[str, Any]) -> None:
         """Raise DestinationError for an answer without a listing in it, which looks empty.

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 import re
 import secrets
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import paramiko
+from paramiko.sftp import CMD_CLOSE, CMD_OPENDIR, CMD_READDIR
+from paramiko.sftp_attr import SFTPAttributes
 
 from mipyme_backup.destinations.access.base import Access, walk
 from mipyme_backup.destinations.access.ssh import SSH_PORT, Connection
-from mipyme_backup.destinations.base import Entry
+from mipyme_backup.destinations.listing import Entry, Layout, leads_to
 from mipyme_backup.destinations.throttle import Throttle
 from mipyme_backup.errors import DestinationError
 from mipyme_backup.messages import _
@@ -75,6 +79,14 @@ class SFTPAccess(Access):
     def entries(self, prefix: str) -> Iterator[Entry]:
         return (entry for entry in self._files(prefix) if not TEMPORARY.search(entry.name))
 
+    def listing(self, layout: Layout) -> Iterator[Entry]:
+        with self._connection.errors(_("list")):
+            yield from (
+                entry
+                for entry in walk(self._listed, layout.leads)
+                if not TEMPORARY.search(entry.name)
+            )
+
     def delete(self, name: str) -> None:
         with self._connection.errors(_("delete from"), name, deleting=True):
             if self._size(name) is not None:
@@ -101,13 +113,18 @@ class SFTPAccess(Access):
 
     def _files(self, prefix: str) -> Iterator[Entry]:
         with self._connection.errors(_("list")):
-            yield from walk(self._listed, prefix)
+            found = walk(self._listed, partial(leads_to, prefix))
+            yield from (
+                entry
+                for entry in found
+                if entry.name.startswith(prefix) and _can_be_named(entry.name)
+            )
 
     def _listed(self, folder: str) -> tuple[list[str], list[Entry]]:
         above = f"{folder}/" if folder else ""
         folders, files = [], []
-        for found in self._connection.sftp.listdir_attr(self._path(folder) or "."):
-            name = above + found.filename
+        for filename, found in _read_folder(self._connection.sftp, self._path(folder) or "."):
+            name = above + filename
             # What begins with a dot at the root is no object, and a link is nothing of ours.
             if stat.S_ISDIR(found.st_mode or 0) and not name.startswith("."):
                 folders.append(name)
@@ -193,6 +210,37 @@ class SFTPAccess(Access):
                 except OSError:
                     return
             folder = posixpath.dirname(folder)
+
+
+def _read_folder(sftp: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield each name in a folder with its attributes: `listdir_attr` of any bytes in a name.
+
+    That method takes a name that is not UTF-8 for an error, and anyone may write one.
+    """
+    _kind, opened = sftp._request(CMD_OPENDIR, os.fsencode(path))
+    handle = opened.get_binary()
+    try:
+        while True:
+            try:
+                _kind, answer = sftp._request(CMD_READDIR, handle)
+            except EOFError:
+                return
+            for _turn in range(answer.get_int()):
+                name = os.fsdecode(answer.get_string())
+                answer.get_string()  # the same as `ls -l` writes it
+                attributes = SFTPAttributes._from_msg(answer)
+                if name not in {".", ".."}:
+                    yield name, attributes
+    finally:
+        sftp._request(CMD_CLOSE, handle)
+
+
+def _can_be_named(name: str) -> bool:
+    """Say whether paramiko can ask for the name: one that is not UTF-8 is none of ours."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _let_go(file: Any) -> None:

@@ -93,7 +93,42 @@ class TestFuture:
         assert found(facts(backup(age=timedelta(minutes=-4)))) == {}
 
     def test_date_ahead_of_now_is_told(self) -> None:
-        assert found(facts(backup(age=-HOUR))) == {"backup_from_future": "warning"}
+        seen = facts(backup(9, -HOUR), backup(8))
+
+        assert found(seen) == {"backup_from_future": "warning"}
+
+    @pytest.mark.parametrize("ahead", [HOUR, 400 * HOUR, timedelta(days=365 * 900)])
+    def test_where_it_is_the_only_one_nobody_knows_its_age(self, ahead: timedelta) -> None:
+        partly = backup(8, whole=False)
+        safety = backup(7, kind="safety")
+        lost = backup(6, copies={"local": "damaged", "offsite": "missing"})
+        seen = facts(backup(9, -ahead), partly, safety, lost)
+
+        assert found(seen) == {"backup_from_future": "critical"}
+
+    def test_a_destination_with_such_backups_alone_has_none_of_a_known_age(self) -> None:
+        fresh = backup(8, copies={"local": "complete"})
+        ahead = backup(9, -400 * HOUR, copies={"offsite": "complete"})
+
+        assert found(facts(ahead, fresh)) == {
+            "backup_from_future": "warning",
+            "destination_old:offsite": "warning",
+        }
+
+    def test_a_slot_a_proof_or_a_drill_in_the_future_stands_for_nothing(self) -> None:
+        policy = replace(POLICY, verify_within=8 * 24 * HOUR, drill_every=36 * 24 * HOUR)
+        ahead = NOW + 400 * HOUR
+        drill = DrillFacts(finished_at=ahead, passed=True, backup_name="x", seconds=1)
+        old = backup(7, 40 * 24 * HOUR)
+        proved = replace(
+            old, copies={n: replace(c, verified_at=ahead) for n, c in old.copies.items()}
+        )
+
+        assert found(facts(backup(9), proved, last_drill=drill), policy) == {
+            "verify_overdue:local": "warning",
+            "verify_overdue:offsite": "warning",
+            "drill_overdue": "warning",
+        }
 
     def test_it_makes_nothing_younger(self) -> None:
         seen = facts(backup(9, -400 * HOUR), backup(8, 26 * HOUR))
