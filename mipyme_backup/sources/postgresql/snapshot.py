@@ -23,7 +23,9 @@ from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
     connected,
+    project_schemas,
     reason,
+    search_like_the_project,
     server_major,
     sqlstate,
 )
@@ -51,7 +53,10 @@ def preflight(
 
     Raises PreflightError or SourceError; returns what is doubtful.
     """
-    with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+    with (
+        connected(alias, settings_dict, read_only=True) as connection,
+        connection.cursor() as cursor,
+    ):
         find_tool("pg_dump", server_major(connection), bin_dir)
         _readable(content.tables(cursor), alias)
     return []
@@ -97,14 +102,13 @@ class PostgreSQLSnapshot:
             self._connection.close()
             raise
         try:
+            schemas = project_schemas(self._connection)
             with self._connection.cursor() as cursor:
                 self.name, self._tables, self._id, self._size = self._open(cursor)
         except BaseException:
             self.close()
             raise
-        self._without_rows = [
-            table for table in self._tables if any(map(table.called, without_rows))
-        ]
+        self._without_rows = content.called(self._tables, without_rows, schemas)
 
     def artifact(self) -> Artifact:
         return Artifact(
@@ -125,6 +129,7 @@ class PostgreSQLSnapshot:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION {READ_ONLY}")
+            search_like_the_project(connection)
             # Django takes "autocommit off" for a transaction that is its own affair: `atomic`
             # makes savepoints in it, and nothing commits it.
             connection.set_autocommit(False)
