@@ -78,6 +78,30 @@ IS_EMPTY = f"""
               AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")})
 """
 LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
+# What pg_dump reads, beside tables, and our role may not. The owner's rights are in the default
+# privileges; has_largeobject_privilege is younger than the servers that we read.
+UNREADABLE_SEQUENCES = f"""
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
+          AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
+          AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT'))
+    ORDER BY 1
+"""
+BEHIND_ROW_SECURITY = f"""
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND {APPLICATION_SCHEMAS} AND row_security_active(c.oid)
+    ORDER BY 1
+"""
+UNREADABLE_LARGE_OBJECTS = """
+    SELECT m.oid::bigint FROM pg_catalog.pg_largeobject_metadata m
+    WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        AND NOT pg_has_role(m.lomowner, 'USAGE') AND NOT EXISTS (
+            SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT'
+            AND CASE WHEN a.grantee = 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END)
+    ORDER BY 1
+"""
 SCHEMAS = f"""
     SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {APPLICATION_SCHEMAS}
     AND {NOT_OF_EXTENSION.format(catalog="'pg_namespace'", oid="n.oid")} ORDER BY 1

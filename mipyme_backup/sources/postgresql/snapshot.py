@@ -23,6 +23,7 @@ from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
     connected,
+    identifier,
     project_schemas,
     reason,
     search_like_the_project,
@@ -59,7 +60,38 @@ def preflight(
     ):
         find_tool("pg_dump", server_major(connection), bin_dir)
         _readable(content.tables(cursor), alias)
+        _check_rights(cursor, alias)
     return []
+
+
+def _check_rights(cursor: Any, alias: str) -> None:
+    """Raise SourceError for what pg_dump would fail at, naming what grants the right to it."""
+    role = identifier(str(content.single(cursor, "SELECT current_user")))
+    if hidden := content.names(cursor, content.UNREADABLE_SEQUENCES):
+        raise SourceError(
+            _("The role of %(alias)s may not read the sequences %(sequences)s"),
+            hint=_("As administrator: GRANT pg_read_all_data TO %(role)s;"),
+            alias=alias,
+            sequences=", ".join(hidden),
+            role=role,
+        )
+    if hidden := content.names(cursor, content.BEHIND_ROW_SECURITY):
+        raise SourceError(
+            _("Row security may hide rows of %(tables)s from the role of %(alias)s"),
+            hint=_("As administrator: ALTER ROLE %(role)s BYPASSRLS;"),
+            alias=alias,
+            tables=", ".join(hidden),
+            role=role,
+        )
+    if hidden := content.names(cursor, content.UNREADABLE_LARGE_OBJECTS):
+        raise SourceError(
+            _("The role of %(alias)s may not read %(count)d large objects, such as %(first)d"),
+            hint=_("As their owner: GRANT SELECT ON LARGE OBJECT %(first)d TO %(role)s; for each."),
+            alias=alias,
+            count=len(hidden),
+            first=hidden[0],
+            role=role,
+        )
 
 
 class PostgreSQLSnapshot:
