@@ -11,6 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql.connection import unshadowed
 
 
 def check(aliases: Sequence[str]) -> Iterator[str]:
@@ -49,9 +50,12 @@ def constraints(aliases: Sequence[str]) -> Iterator[str]:
 
 
 def _not_valid(alias: str, cursor: Any) -> Iterator[str]:
-    for index in content.names(cursor, content.INVALID_INDEXES):
+    with unshadowed(cursor):
+        invalid = content.names(cursor, content.INVALID_INDEXES)
+        unvalidated = content.names(cursor, content.OWN_UNVALIDATED)
+    for index in invalid:
         yield f"{alias}: {Message(_('the index %(name)s is not valid'), {'name': index})}"
-    for name in content.names(cursor, content.UNVALIDATED):
+    for name in unvalidated:
         table, _dot, constraint = name.rpartition(".")
         try:
             cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}")
@@ -64,11 +68,11 @@ def sequences(aliases: Sequence[str]) -> Iterator[str]:
     for alias in aliases:
         connection = connections[alias]
         with connection.cursor() as cursor:
-            behind = (
-                content.sequences_behind(cursor)
-                if connection.vendor == "postgresql"
-                else _sqlite_sequences_behind(cursor)
-            )
+            if connection.vendor == "postgresql":
+                with unshadowed(cursor):
+                    behind = content.sequences_behind(cursor)
+            else:
+                behind = _sqlite_sequences_behind(cursor)
         for name in behind:
             text = _("the sequence %(name)s is behind its column")
             yield f"{alias}: {Message(text, {'name': name})}"

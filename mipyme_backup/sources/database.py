@@ -40,8 +40,9 @@ class DatabaseSource(Source):
 
     `aliases` are the ones to save (default: all), two that are one database are saved once.
     `connections` overrides entries of ``DATABASES`` by alias, for a project whose own go
-    through a pooler. `bin_dir` is where PostgreSQL's client tools are, if not where they are
-    looked for.
+    through a pooler, or that backs up as another role than the site's. `restore_connections`
+    overrides these again for restores and drills, which need more rights. `bin_dir` is where
+    PostgreSQL's client tools are, if not where they are looked for.
     """
 
     name = "database"
@@ -52,17 +53,19 @@ class DatabaseSource(Source):
         *,
         aliases: Sequence[str] | None = None,
         connections: Mapping[str, Mapping[str, Any]] | None = None,
+        restore_connections: Mapping[str, Mapping[str, Any]] | None = None,
         bin_dir: str | Path | None = None,
     ) -> None:
         self._aliases = aliases
         self._overrides = connections or {}
+        self._restore_overrides = restore_connections or {}
         self._bin_dir = Path(bin_dir) if bin_dir else None
 
     @cached_property
     def aliases(self) -> list[str]:
         """The aliases to save, one for each distinct database; the first name counts."""
         known = list(connections.settings)
-        for alias in [*(self._aliases or ()), *self._overrides]:
+        for alias in [*(self._aliases or ()), *self._overrides, *self._restore_overrides]:
             if alias not in known:
                 raise ConfigurationError(
                     _("SOURCES names the database %(alias)s, which is not in DATABASES."),
@@ -89,13 +92,11 @@ class DatabaseSource(Source):
 
     def settings(self, alias: str) -> dict[str, Any]:
         """Return the ``DATABASES`` entry of `alias` with this source's overrides."""
-        given = self._overrides.get(alias, {})
-        entry: dict[str, Any] = {**connections.settings[alias], **given}
-        entry["OPTIONS"] = {
-            **connections.settings[alias].get("OPTIONS", {}),
-            **given.get("OPTIONS", {}),
-        }
-        return entry
+        return _overridden(connections.settings[alias], self._overrides.get(alias, {}))
+
+    def restore_settings(self, alias: str) -> dict[str, Any]:
+        """Return the entry with which `alias` is restored: that of `settings`, overridden again."""
+        return _overridden(self.settings(alias), self._restore_overrides.get(alias, {}))
 
     def vendor(self, alias: str) -> str:
         """Return ``postgresql`` or ``sqlite``; raises ConfigurationError for any other."""
@@ -147,7 +148,7 @@ class DatabaseSource(Source):
         if self.vendor(alias) == "sqlite":
             return sqlite.SQLiteTarget.prepare(
                 alias=alias,
-                settings_dict=self.settings(alias),
+                settings_dict=self.restore_settings(alias),
                 restore_id=restore_id,
                 to_database=to_database,
                 raw_size=raw_size,
@@ -155,14 +156,14 @@ class DatabaseSource(Source):
         if in_place:
             return postgresql.InPlaceTarget.prepare(
                 alias=alias,
-                settings_dict=self.settings(alias),
+                settings_dict=self.restore_settings(alias),
                 restore_id=restore_id,
                 facts=facts,
                 bin_dir=self._bin_dir,
             )
         return postgresql.PostgreSQLTarget.prepare(
             alias=alias,
-            settings_dict=self.settings(alias),
+            settings_dict=self.restore_settings(alias),
             restore_id=restore_id,
             facts=facts,
             to_database=to_database,
@@ -188,7 +189,7 @@ class DatabaseSource(Source):
             )
         return postgresql.PostgreSQLTarget.prepare(
             alias=alias,
-            settings_dict=self.settings(alias),
+            settings_dict=self.restore_settings(alias),
             restore_id=drill_id,
             facts=facts,
             bin_dir=self._bin_dir,
@@ -214,7 +215,7 @@ class DatabaseSource(Source):
         Raises StateError where it names other places than follow from the settings. Only what was
         restored `elsewhere` lies where the operator said.
         """
-        settings = self.settings(state["alias"])
+        settings = self.restore_settings(state["alias"])
         if state["type"] not in TARGETS_BY_VENDOR[self.vendor(state["alias"])]:
             require_own(state, {"type": self.vendor(state["alias"])})
         if state["type"] == "sqlite":
@@ -270,6 +271,11 @@ class DatabaseSource(Source):
     def _identity(self, alias: str) -> tuple[Any, ...]:
         module = sqlite if self.vendor(alias) == "sqlite" else postgresql
         return (module.__name__, *module.identity(self.settings(alias)))
+
+
+def _overridden(entry: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    options = {**(entry.get("OPTIONS") or {}), **(given.get("OPTIONS") or {})}
+    return {**entry, **given, "OPTIONS": options}
 
 
 class _AliasSource(Source):

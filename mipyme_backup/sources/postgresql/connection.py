@@ -19,6 +19,7 @@ from django.db.utils import load_backend
 from mipyme_backup import process
 from mipyme_backup.errors import ConfigurationError, PreflightError
 from mipyme_backup.messages import _
+from mipyme_backup.sources.postgresql.introspection import SafeIntrospection
 
 APPLICATION = "mipyme_backup"
 
@@ -94,6 +95,14 @@ ENVIRONMENT_NAMES = (
     "PGTARGETSESSIONATTRS",
     "PGLOADBALANCEHOSTS",
 )
+# Server releases of August 2024 and later have it: a table that was swapped for a view or a
+# foreign table is refused instead of read, which would run its owner's functions with our rights
+# (CVE-2024-7348).
+RESTRICT_RELATIONS = """
+    SELECT pg_catalog.set_config(name, 'view, foreign-table', false)
+    FROM pg_catalog.pg_settings WHERE name = 'restrict_nonsystem_relation_kind'
+"""
+SET_SEARCH_PATH = "SELECT pg_catalog.set_config('search_path', %s, false)"
 LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
@@ -145,8 +154,13 @@ def connect(
     assume_role: bool = True,
     lock_timeout: float = 0,
     register_as: str = NO_DB_ALIAS,
+    read_only: bool = False,
 ) -> BaseDatabaseWrapper:
     """Return a new, open connection in autocommit, without any timeout but `lock_timeout` (s).
+
+    Its search_path is empty, so that a bare name is one of the system's own: roles may have put
+    functions, operators and tables of the same names into ``public`` or into the search_path that
+    a database's owner has set. With `read_only` its transactions change nothing.
 
     It may be used by several threads, one at a time. With `register_as` Django's ORM can use
     it in this thread under that name, until the caller takes it out of ``connections``; other
@@ -159,6 +173,8 @@ def connect(
         own["OPTIONS"].pop("assume_role", None)
     wrapper: BaseDatabaseWrapper = load_backend(own["ENGINE"]).DatabaseWrapper(own, register_as)
     wrapper.inc_thread_sharing()
+    wrapper.Database = _Unshadowed(wrapper.Database)  # type: ignore[attr-defined]
+    wrapper.introspection = SafeIntrospection(wrapper)
     if register_as != NO_DB_ALIAS:
         connections[register_as] = wrapper
     try:
@@ -166,6 +182,9 @@ def connect(
         with wrapper.cursor() as cursor:
             for setting, value in session_settings(server_major(wrapper), lock_timeout).items():
                 cursor.execute(f"SET {setting} = {value}")
+            if read_only:
+                cursor.execute("SET default_transaction_read_only = on")
+            cursor.execute(RESTRICT_RELATIONS)
     except Error as error:
         wrapper.close()
         if register_as != NO_DB_ALIAS:
@@ -179,6 +198,68 @@ def connect(
             reason=reason(error),
         ) from error
     return wrapper
+
+
+class _Unshadowed:
+    """The driver's module, whose connections look for bare names in the system's schema alone.
+
+    That is the very first that a session is told, before Django or the driver ask it anything.
+    `search_path` is what it was before: what the server, the database's owner or the role set.
+    """
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self.search_path = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def connect(self, **parameters: Any) -> Any:
+        connection = self._driver.connect(**parameters)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            # Commands, not queries: they call no function.
+            cursor.execute("SHOW search_path")
+            self.search_path = str(cursor.fetchone()[0])
+            cursor.execute("SET search_path = ''")
+        return connection
+
+
+def search_like_the_project(wrapper: BaseDatabaseWrapper) -> None:
+    """Let bare names find the project's tables too, after the system's own, on a connection of
+    `connect`.
+
+    What remains possible: a function or operator of the project's schemas is preferred where its
+    types fit better than those of the system's. So a session with this search_path makes no
+    queries but plain reads of tables: the ORM's.
+    """
+    driver: _Unshadowed = wrapper.Database  # type: ignore[attr-defined]
+    path = ", ".join(filter(None, ("pg_catalog", driver.search_path.strip())))
+    with wrapper.cursor() as cursor:
+        cursor.execute(SET_SEARCH_PATH, [path if driver.search_path != '""' else "pg_catalog"])
+
+
+def project_schemas(wrapper: BaseDatabaseWrapper) -> list[str]:
+    """Return the schemas in which the project's bare names are looked for, in their order."""
+    driver: _Unshadowed = wrapper.Database  # type: ignore[attr-defined]
+    with wrapper.cursor() as cursor:
+        cursor.execute(SET_SEARCH_PATH, [driver.search_path])
+        cursor.execute("SELECT pg_catalog.current_schemas(false)")
+        schemas = [str(name) for name in cursor.fetchone()[0]]
+        cursor.execute("SET search_path = ''")
+    return schemas
+
+
+@contextlib.contextmanager
+def unshadowed(cursor: Any) -> Iterator[None]:
+    """Let the cursor's session look for bare names in the system's schema alone, for the block."""
+    cursor.execute("SHOW search_path")
+    before = str(cursor.fetchone()[0])
+    cursor.execute("SET search_path = ''")
+    try:
+        yield
+    finally:
+        cursor.execute(SET_SEARCH_PATH, [before])
 
 
 @contextlib.contextmanager
@@ -196,7 +277,9 @@ def connected(
 def session_settings(major: int, lock_timeout: float) -> dict[str, str]:
     """Return what each of our sessions sets, as SQL literals: a long read must not be cut off.
 
-    With `row_security` off a policy that would hide rows is an error instead of a short dump.
+    With `row_security` off a policy that would hide rows is an error instead of a short dump. How
+    values are written is fixed, as pg_dump does: a database's owner may have set it so that
+    digits are lost.
     """
     settings = {
         "statement_timeout": "0",
@@ -205,6 +288,11 @@ def session_settings(major: int, lock_timeout: float) -> dict[str, str]:
         "idle_session_timeout": "0",
         "row_security": "off",
         "default_transaction_read_only": "off",
+        "default_transaction_isolation": "'read committed'",
+        "quote_all_identifiers": "off",
+        "DateStyle": "ISO",
+        "IntervalStyle": "postgres",
+        "extra_float_digits": "3",
     }
     if major >= 17:
         settings["transaction_timeout"] = "0"

@@ -26,8 +26,7 @@ TABLES = f"""
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
            EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_class'::regclass
                    AND e.objid = c.oid AND e.deptype = 'e'),
-           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
-           pg_catalog.pg_table_is_visible(c.oid)
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
     ORDER BY n.nspname, c.relname
@@ -56,6 +55,10 @@ UNVALIDATED = f"""
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE NOT k.convalidated AND {APPLICATION_SCHEMAS} ORDER BY 1
 """
+# A check of another role's table would run that role's functions with our rights.
+OWN_UNVALIDATED = UNVALIDATED.replace(
+    "WHERE", "WHERE pg_catalog.pg_get_userbyid(c.relowner) = current_user AND", 1
+)
 INVALID_INDEXES = f"""
     SELECT format('%I.%I', n.nspname, c.relname)
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -75,6 +78,30 @@ IS_EMPTY = f"""
               AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")})
 """
 LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
+# What pg_dump reads, beside tables, and our role may not. The owner's rights are in the default
+# privileges; has_largeobject_privilege is younger than the servers that we read.
+UNREADABLE_SEQUENCES = f"""
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
+          AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
+          AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT'))
+    ORDER BY 1
+"""
+BEHIND_ROW_SECURITY = f"""
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND {APPLICATION_SCHEMAS} AND row_security_active(c.oid)
+    ORDER BY 1
+"""
+UNREADABLE_LARGE_OBJECTS = """
+    SELECT m.oid::bigint FROM pg_catalog.pg_largeobject_metadata m
+    WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        AND NOT pg_has_role(m.lomowner, 'USAGE') AND NOT EXISTS (
+            SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT'
+            AND CASE WHEN a.grantee = 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END)
+    ORDER BY 1
+"""
 SCHEMAS = f"""
     SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {APPLICATION_SCHEMAS}
     AND {NOT_OF_EXTENSION.format(catalog="'pg_namespace'", oid="n.oid")} ORDER BY 1
@@ -83,7 +110,7 @@ SCHEMAS = f"""
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table or a partitioned one; `visible` says that its bare name finds it."""
+    """A table or a partitioned one."""
 
     oid: int
     schema: str
@@ -91,7 +118,6 @@ class Table:
     partitioned: bool
     of_extension: bool
     readable: bool
-    visible: bool
 
     @property
     def quoted(self) -> str:
@@ -102,10 +128,19 @@ class Table:
         return f"{self.schema}.{self.name}"
 
     def called(self, name: str) -> bool:
-        """Tell whether `name` means this table: bare, with its schema, or as Django quotes it."""
-        if name == self.name:
-            return self.visible
+        """Tell whether `name` means this table: with its schema, or as Django quotes it."""
         return name in {self.label, self.quoted, f'{self.schema}"."{self.name}'}
+
+
+def called(tables: Iterable[Table], names: Iterable[str], schemas: Iterable[str]) -> list[Table]:
+    """Return which of `tables` the `names` mean; a bare one is looked for in `schemas`."""
+    listed = list(tables)
+    labels = {table.label for table in listed}
+    wanted = set(names)
+    bare = {
+        next((f"{s}.{name}" for s in schemas if f"{s}.{name}" in labels), "") for name in wanted
+    }
+    return [t for t in listed if t.label in bare or any(map(t.called, wanted))]
 
 
 def tables(cursor: Any) -> list[Table]:
@@ -119,9 +154,8 @@ def tables(cursor: Any) -> list[Table]:
             partitioned=kind == "p",
             of_extension=of_extension,
             readable=readable,
-            visible=visible,
         )
-        for oid, schema, name, kind, of_extension, readable, visible in cursor.fetchall()
+        for oid, schema, name, kind, of_extension, readable in cursor.fetchall()
     ]
 
 

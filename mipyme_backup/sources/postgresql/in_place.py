@@ -76,7 +76,10 @@ class InPlaceTarget(Target):
         bin_dir: Path | None = None,
     ) -> Self:
         """Return the target of a new restore; nothing is changed on the server."""
-        with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+        with (
+            connected(alias, settings_dict, read_only=True) as connection,
+            connection.cursor() as cursor,
+        ):
             name = str(content.single(cursor, "SELECT current_database()"))
             tables = content.names(cursor, replacing.TABLE_IDS)
         return cls(

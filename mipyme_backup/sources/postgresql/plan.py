@@ -115,11 +115,11 @@ def _may_create(situation: Situation, cursor: Any) -> Iterator[Message]:
         if not is_ours:
             raise RestoreError(
                 _("The role %(role)s cannot rename %(live)s, which belongs to %(owner)s"),
-                hint=_("As administrator: ALTER DATABASE %(quoted)s OWNER TO %(new_owner)s;"),
+                hint=_("As administrator: GRANT %(quoted)s TO %(new_owner)s;"),
                 role=rights.role,
                 live=situation.live,
                 owner=owner,
-                quoted=identifier(situation.live),
+                quoted=identifier(str(owner)),
                 new_owner=identifier(rights.role),
             )
     yield from ()

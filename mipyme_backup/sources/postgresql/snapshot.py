@@ -23,7 +23,10 @@ from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
     connected,
+    identifier,
+    project_schemas,
     reason,
+    search_like_the_project,
     server_major,
     sqlstate,
 )
@@ -51,10 +54,44 @@ def preflight(
 
     Raises PreflightError or SourceError; returns what is doubtful.
     """
-    with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+    with (
+        connected(alias, settings_dict, read_only=True) as connection,
+        connection.cursor() as cursor,
+    ):
         find_tool("pg_dump", server_major(connection), bin_dir)
         _readable(content.tables(cursor), alias)
+        _check_rights(cursor, alias)
     return []
+
+
+def _check_rights(cursor: Any, alias: str) -> None:
+    """Raise SourceError for what pg_dump would fail at, naming what grants the right to it."""
+    role = identifier(str(content.single(cursor, "SELECT current_user")))
+    if hidden := content.names(cursor, content.UNREADABLE_SEQUENCES):
+        raise SourceError(
+            _("The role of %(alias)s may not read the sequences %(sequences)s"),
+            hint=_("As administrator: GRANT pg_read_all_data TO %(role)s;"),
+            alias=alias,
+            sequences=", ".join(hidden),
+            role=role,
+        )
+    if hidden := content.names(cursor, content.BEHIND_ROW_SECURITY):
+        raise SourceError(
+            _("Row security may hide rows of %(tables)s from the role of %(alias)s"),
+            hint=_("As administrator: ALTER ROLE %(role)s BYPASSRLS;"),
+            alias=alias,
+            tables=", ".join(hidden),
+            role=role,
+        )
+    if hidden := content.names(cursor, content.UNREADABLE_LARGE_OBJECTS):
+        raise SourceError(
+            _("The role of %(alias)s may not read %(count)d large objects, such as %(first)d"),
+            hint=_("As their owner: GRANT SELECT ON LARGE OBJECT %(first)d TO %(role)s; for each."),
+            alias=alias,
+            count=len(hidden),
+            first=hidden[0],
+            role=role,
+        )
 
 
 class PostgreSQLSnapshot:
@@ -97,14 +134,13 @@ class PostgreSQLSnapshot:
             self._connection.close()
             raise
         try:
+            schemas = project_schemas(self._connection)
             with self._connection.cursor() as cursor:
                 self.name, self._tables, self._id, self._size = self._open(cursor)
         except BaseException:
             self.close()
             raise
-        self._without_rows = [
-            table for table in self._tables if any(map(table.called, without_rows))
-        ]
+        self._without_rows = content.called(self._tables, without_rows, schemas)
 
     def artifact(self) -> Artifact:
         return Artifact(
@@ -125,6 +161,7 @@ class PostgreSQLSnapshot:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION {READ_ONLY}")
+            search_like_the_project(connection)
             # Django takes "autocommit off" for a transaction that is its own affair: `atomic`
             # makes savepoints in it, and nothing commits it.
             connection.set_autocommit(False)

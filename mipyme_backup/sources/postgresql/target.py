@@ -191,7 +191,9 @@ class PostgreSQLTarget(Target):
         """Say whether the live database was made and never used; no, where it does not tell."""
         try:
             with (
-                connected(self._alias, self._settings, name=self._name) as connection,
+                connected(
+                    self._alias, self._settings, name=self._name, read_only=True
+                ) as connection,
                 connection.cursor() as cursor,
             ):
                 return content.is_empty(cursor)
@@ -235,7 +237,7 @@ class PostgreSQLTarget(Target):
     def check(self, facts: Facts) -> list[Message]:
         with (
             explained(_("%(name)s could not be checked: %(reason)s"), name=self._side),
-            self._connected() as connection,
+            self._connected(read_only=True) as connection,
             connection.cursor() as cursor,
         ):
             return differences(cursor, facts)
@@ -348,7 +350,7 @@ class PostgreSQLTarget(Target):
         if not wanted:
             return frozenset()
         with (
-            connected(self._alias, self._settings, name="template1") as connection,
+            connected(self._alias, self._settings, name="template1", read_only=True) as connection,
             connection.cursor() as cursor,
         ):
             held = frozenset(wanted & set(content.extensions(cursor)))
@@ -376,8 +378,8 @@ class PostgreSQLTarget(Target):
         names = {self._name, self._side, self._before, self._parked}
         return maintenance(self._alias, self._settings, apart_from=names)
 
-    def _connected(self) -> Any:
-        return connected(self._alias, self._settings, name=self._side)
+    def _connected(self, *, read_only: bool = False) -> Any:
+        return connected(self._alias, self._settings, name=self._side, read_only=read_only)
 
 
 def _tablespace(properties: Mapping[str, Any], allowed: Rights) -> str | None:
@@ -388,7 +390,10 @@ def _tablespace(properties: Mapping[str, Any], allowed: Rights) -> str | None:
 
 
 def _name_by_service(alias: str, settings_dict: Mapping[str, Any]) -> str:
-    with connected(alias, settings_dict) as connection, connection.cursor() as cursor:
+    with (
+        connected(alias, settings_dict, read_only=True) as connection,
+        connection.cursor() as cursor,
+    ):
         return str(content.single(cursor, "SELECT current_database()"))
 
 

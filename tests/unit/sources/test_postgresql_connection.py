@@ -98,6 +98,11 @@ def test_no_timeout_but_that_for_locks_is_left_on() -> None:
         "idle_session_timeout": "0",
         "row_security": "off",
         "default_transaction_read_only": "off",
+        "default_transaction_isolation": "'read committed'",
+        "quote_all_identifiers": "off",
+        "DateStyle": "ISO",
+        "IntervalStyle": "postgres",
+        "extra_float_digits": "3",
         "transaction_timeout": "0",
     }
     assert "transaction_timeout" not in session_settings(16, 0)
