@@ -1,5 +1,6 @@
 """Registers the app with Django: its system checks, and the guard of ``migrate``."""
 
+import logging
 from typing import Any
 
 from django.apps import AppConfig
@@ -14,7 +15,9 @@ class MipymeBackupConfig(AppConfig):
 
     def ready(self) -> None:
         from mipyme_backup import checks  # noqa: F401 - registers the system checks
+        from mipyme_backup.printable import PrintableRecords
 
+        logging.getLogger("mipyme_backup").addFilter(PrintableRecords())
         pre_migrate.connect(_guard, sender=self)
 
 

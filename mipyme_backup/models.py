@@ -6,10 +6,60 @@ It can be rebuilt from the destinations at any time; its rows are left out of ev
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from django.db import models
 from django.utils.text import capfirst
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
+
+from mipyme_backup.printable import printable, printable_value
+
+if TYPE_CHECKING:
+    _CharField = models.CharField[Any, str]
+    _TextField = models.TextField[Any, str]
+else:
+    _CharField, _TextField = models.CharField, models.TextField
+
+
+class CharField(_CharField):
+    """A short text that any database takes, whatever it came from."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return _clean(super().get_prep_value(value))
+
+    def deconstruct(self) -> Any:
+        return _as_of_django(self, super().deconstruct())
+
+
+class TextField(_TextField):
+    """A text that any database takes, whatever it came from."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return _clean(super().get_prep_value(value))
+
+    def deconstruct(self) -> Any:
+        return _as_of_django(self, super().deconstruct())
+
+
+class JSONField(models.JSONField):
+    """A document whose texts any database takes, whatever they came from."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return printable_value(super().get_prep_value(value))
+
+    def deconstruct(self) -> Any:
+        return _as_of_django(self, super().deconstruct())
+
+
+def _clean(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _as_of_django(field: models.Field[Any, Any], parts: Any) -> Any:
+    """Return what a migration writes of a field: the table is that of Django's own field."""
+    name, _path, args, kwargs = parts
+    return name, f"django.db.models.{type(field).__name__}", args, kwargs
 
 
 class Backup(models.Model):
@@ -29,12 +79,12 @@ class Backup(models.Model):
         PRE_DEPLOY = "pre_deploy", _("before a deployment")
         SAFETY = "safety", _("safety")
 
-    backup_id = models.CharField(_("identifier"), max_length=32, unique=True)
-    project = models.CharField(_("project"), max_length=255, blank=True)
-    name = models.CharField(_("name"), max_length=255)
-    kind = models.CharField(_("kind"), max_length=16, choices=Kind)
-    label = models.CharField(_("label"), max_length=200, blank=True)
-    status = models.CharField(_("status"), max_length=16, choices=Status)
+    backup_id = CharField(_("identifier"), max_length=32, unique=True)
+    project = CharField(_("project"), max_length=255, blank=True)
+    name = CharField(_("name"), max_length=255)
+    kind = CharField(_("kind"), max_length=16, choices=Kind)
+    label = CharField(_("label"), max_length=200, blank=True)
+    status = CharField(_("status"), max_length=16, choices=Status)
     pinned = models.BooleanField(_("pinned"), default=False)
     sequence = models.PositiveBigIntegerField(_("sequence number"), default=0)
     whole = models.BooleanField(_("holds every source"), default=True)
@@ -43,11 +93,11 @@ class Backup(models.Model):
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     raw_size = models.PositiveBigIntegerField(_("size"), default=0)
     stored_size = models.PositiveBigIntegerField(_("stored size"), default=0)
-    sha256 = models.CharField(_("SHA-256 of the manifest"), max_length=64, blank=True)
-    sources = models.JSONField(_("sources"), default=list)
-    warnings = models.JSONField(_("warnings"), default=list)
-    error = models.TextField(_("error"), blank=True)
-    manifest = models.JSONField(_("manifest"), default=dict)
+    sha256 = CharField(_("SHA-256 of the manifest"), max_length=64, blank=True)
+    sources = JSONField(_("sources"), default=list)
+    warnings = JSONField(_("warnings"), default=list)
+    error = TextField(_("error"), blank=True)
+    manifest = JSONField(_("manifest"), default=dict)
 
     class Meta:
         verbose_name = _("backup")
@@ -83,11 +133,11 @@ class Copy(models.Model):
     backup = models.ForeignKey(
         Backup, models.CASCADE, related_name="copies", verbose_name=_("backup")
     )
-    destination = models.CharField(_("destination"), max_length=100)
-    status = models.CharField(_("status"), max_length=16, choices=Status)
-    error = models.TextField(_("error"), blank=True)
+    destination = CharField(_("destination"), max_length=100)
+    status = CharField(_("status"), max_length=16, choices=Status)
+    error = TextField(_("error"), blank=True)
     verified_at = models.DateTimeField(_("verified"), null=True, blank=True)
-    damage_level = models.CharField(_("found damaged at level"), max_length=16, blank=True)
+    damage_level = CharField(_("found damaged at level"), max_length=16, blank=True)
 
     class Meta:
         verbose_name = _("copy")
@@ -113,16 +163,16 @@ class Restore(models.Model):
         UNDONE = "undone", _("undone")
         ABANDONED = "abandoned", _("abandoned")
 
-    restore_id = models.CharField(_("identifier"), max_length=32, unique=True)
-    backup_id = models.CharField(_("backup"), max_length=32)
-    backup_name = models.CharField(_("name of the backup"), max_length=255)
-    status = models.CharField(_("status"), max_length=16, choices=Status)
-    sources = models.JSONField(_("sources"), default=list)
-    safety_backup = models.CharField(_("safety backup"), max_length=255, blank=True)
+    restore_id = CharField(_("identifier"), max_length=32, unique=True)
+    backup_id = CharField(_("backup"), max_length=32)
+    backup_name = CharField(_("name of the backup"), max_length=255)
+    status = CharField(_("status"), max_length=16, choices=Status)
+    sources = JSONField(_("sources"), default=list)
+    safety_backup = CharField(_("safety backup"), max_length=255, blank=True)
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     downtime_seconds = models.FloatField(_("seconds of downtime"), null=True, blank=True)
-    error = models.TextField(_("error"), blank=True)
+    error = TextField(_("error"), blank=True)
 
     class Meta:
         verbose_name = _("restore")
@@ -136,16 +186,16 @@ class Restore(models.Model):
 class Drill(models.Model):
     """One rehearsal of a restore; its report is in `STATE_DIR`."""
 
-    drill_id = models.CharField(_("identifier"), max_length=32, unique=True)
-    backup_id = models.CharField(_("backup"), max_length=32)
-    backup_name = models.CharField(_("name of the backup"), max_length=255)
-    destination = models.CharField(_("destination"), max_length=255)
+    drill_id = CharField(_("identifier"), max_length=32, unique=True)
+    backup_id = CharField(_("backup"), max_length=32)
+    backup_name = CharField(_("name of the backup"), max_length=255)
+    destination = CharField(_("destination"), max_length=255)
     passed = models.BooleanField(_("passed"))
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"))
     seconds = models.FloatField(_("seconds"))
-    steps = models.JSONField(_("steps"), default=list)
-    notes = models.TextField(_("problems found, and what was done"), blank=True)
+    steps = JSONField(_("steps"), default=list)
+    notes = TextField(_("problems found, and what was done"), blank=True)
 
     class Meta:
         verbose_name = _("drill")
@@ -159,9 +209,9 @@ class Drill(models.Model):
 class Look(models.Model):
     """What the last look at a project's backups saw, for pages that may not wait for one."""
 
-    project = models.CharField(_("project"), max_length=255, unique=True)
+    project = CharField(_("project"), max_length=255, unique=True)
     at = models.DateTimeField(_("looked at"))
-    document = models.JSONField(_("what was seen"), default=dict)
+    document = JSONField(_("what was seen"), default=dict)
 
     class Meta:
         verbose_name = _("look")
@@ -189,11 +239,11 @@ class ChecklistEntry(models.Model):
         TICKED = "ticked", _("ticked off")
         CLEARED = "cleared", _("took back")
 
-    project = models.CharField(_("project"), max_length=255)
-    action = models.CharField(_("action"), max_length=16, choices=Action)
-    line = models.TextField(_("line of the checklist"), blank=True)
+    project = CharField(_("project"), max_length=255)
+    action = CharField(_("action"), max_length=16, choices=Action)
+    line = TextField(_("line of the checklist"), blank=True)
     at = models.DateTimeField(_("when"))
-    by = models.CharField(_("who"), max_length=255)
+    by = CharField(_("who"), max_length=255)
 
     class Meta:
         verbose_name = _("checklist entry")
@@ -230,28 +280,28 @@ class Task(models.Model):
         FAILED = "failed", _("failed")
         ABANDONED = "abandoned", _("abandoned")
 
-    task_id = models.CharField(_("identifier"), max_length=32, unique=True)
-    verb = models.CharField(_("task"), max_length=16, choices=Verb)
-    status = models.CharField(_("status"), max_length=16, choices=Status)
+    task_id = CharField(_("identifier"), max_length=32, unique=True)
+    verb = CharField(_("task"), max_length=16, choices=Verb)
+    status = CharField(_("status"), max_length=16, choices=Status)
     under_way = models.CharField(  # noqa: DJ001 - unique among those that have one
         _("under way, once"), max_length=128, unique=True, null=True, editable=False
     )
-    backup_id = models.CharField(_("backup"), max_length=32, blank=True)
-    backup_name = models.CharField(_("name of the backup"), max_length=255, blank=True)
-    options = models.JSONField(_("options"), default=dict)
-    asked_by = models.CharField(_("asked by"), max_length=255)
+    backup_id = CharField(_("backup"), max_length=32, blank=True)
+    backup_name = CharField(_("name of the backup"), max_length=255, blank=True)
+    options = JSONField(_("options"), default=dict)
+    asked_by = CharField(_("asked by"), max_length=255)
     asked_at = models.DateTimeField(_("asked"))
-    reason = models.TextField(_("reason"), blank=True)
+    reason = TextField(_("reason"), blank=True)
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     seen_at = models.DateTimeField(_("last sign of life"), null=True, blank=True)
-    step = models.TextField(_("step"), blank=True)
+    step = TextField(_("step"), blank=True)
     step_at = models.DateTimeField(_("step began"), null=True, blank=True)
     done_bytes = models.PositiveBigIntegerField(_("bytes done"), default=0)
     total_bytes = models.PositiveBigIntegerField(_("bytes in all"), null=True, blank=True)
-    result = models.JSONField(_("result"), default=dict)
-    error = models.TextField(_("error"), blank=True)
-    hint = models.TextField(_("what to do"), blank=True)
+    result = JSONField(_("result"), default=dict)
+    error = TextField(_("error"), blank=True)
+    hint = TextField(_("what to do"), blank=True)
 
     class Meta:
         verbose_name = _("task")

@@ -11,6 +11,7 @@ from django.utils.translation import get_language, gettext, override, to_locale
 
 from mipyme_backup.errors import BackupError
 from mipyme_backup.messages import Message
+from mipyme_backup.printable import printable
 from mipyme_backup.sentences import TO_FILL, Texts, number, say, say_parameter, texts_in
 
 
@@ -38,8 +39,8 @@ def translated(message: Message) -> str:
 
 
 def said(stored: str) -> str:
-    """Return a stored sentence in the active language; as it is where it is none of our texts."""
-    return say(stored, _active_texts()) or stored
+    """Return a stored sentence in the active language; in its own where it is none of our texts."""
+    return printable(say(stored, _active_texts()) or stored)
 
 
 def warn(logger: logging.Logger, text: str, **params: object) -> None:
@@ -57,7 +58,9 @@ def _shown(name: str, value: object) -> object:
         return translated(value)
     if isinstance(value, BackupError):
         return translated(value.message)
-    return say_parameter(name, value, _active_texts()) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return printable(say_parameter(name, value, _active_texts()))
+    return value if isinstance(value, int | float) else printable(str(value))
 
 
 def _written(mark: re.Match[str], params: Mapping[str, object]) -> str:

@@ -13,10 +13,10 @@ from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.utils.translation import gettext, gettext_noop
-from rich.console import Console
 
 from mipyme_backup.errors import BackupError, ConfigurationError, UsageError
 from mipyme_backup.management import parsing
+from mipyme_backup.management.console import SafeConsole
 from mipyme_backup.management.progress import TerminalProgress
 from mipyme_backup.messages import _
 from mipyme_backup.translation import in_project_language, said, translated
@@ -54,13 +54,13 @@ class BackupCommand(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _end_in_order()
         self.as_json: bool = options["json"]
-        self.console = Console(
+        self.console = SafeConsole(
             file=cast("IO[str]", self.stdout._out),
             no_color=options["no_color"] or None,
             highlight=False,
             soft_wrap=False,
         )
-        errors = Console(
+        errors = SafeConsole(
             file=cast("IO[str]", self.stderr._out), no_color=options["no_color"] or None
         )
         logging.getLogger("mipyme_backup").setLevel(

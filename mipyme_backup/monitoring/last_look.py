@@ -76,11 +76,11 @@ def read(
     except CatalogError as error:
         text = _("How the backups are cannot be told: %(reason)s")
         return _nothing("cannot_tell", Message(text, {"reason": error.message}), error.hint)
-    if document is None or document.get("version") != VERSION:
+    kept = _read(document)
+    if kept is None:
         text = _("Nobody has looked at the backups yet.")
         return _nothing("never_looked", Message(text), _look_now())
-    at = datetime.fromisoformat(document["facts"]["at"])
-    found = [_to_finding(entry) for entry in document["findings"]]
+    at, found, facts = kept
     if at > now + CLOCK_SKEW:
         text = _("The last look at the backups is dated %(ahead)s ahead of now.")
         hint = Message(_("Set the clock of this machine, and keep it right with NTP."))
@@ -88,7 +88,22 @@ def read(
     elif _is_stale(at, now, expression, max_age, zone):
         text = _("Nobody has looked at the backups for %(age)s.")
         found.insert(0, _unknown("not_looked", Message(text, {"age": age_text(now - at)})))
-    return LastLook(at=at, findings=found, facts=document["facts"])
+    return LastLook(at=at, findings=found, facts=facts)
+
+
+def _read(document: Any) -> tuple[datetime, list[Finding], Mapping[str, Any]] | None:
+    """Return when the look was, its findings and its facts; None of what no look has kept."""
+    try:
+        if document["version"] != VERSION:
+            return None
+        facts = document["facts"]
+        at = datetime.fromisoformat(facts["at"])
+        found = [_to_finding(entry) for entry in document["findings"]]
+        for finding in found:
+            told_finding(finding)  # each text fits its parameters
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return (at, found, facts) if at.tzinfo else None
 
 
 def _is_stale(

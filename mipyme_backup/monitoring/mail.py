@@ -17,6 +17,7 @@ from mipyme_backup.errors import AlertError
 from mipyme_backup.messages import _ as marked
 from mipyme_backup.monitoring.notice import Notice
 from mipyme_backup.policy.status import Finding, age_text
+from mipyme_backup.printable import printable
 from mipyme_backup.translation import said, translated
 
 SECONDS = 30
@@ -43,7 +44,7 @@ class Mail:
             connection.timeout = SECONDS
         message = EmailMessage(
             subject(notice),
-            body(notice),
+            printable(body(notice)),
             sender(),
             self._recipients,
             connection=connection,

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from mipyme_backup.monitoring.https import Client
 from mipyme_backup.monitoring.notice import Notice
+from mipyme_backup.printable import printable_value
 
 
 class Webhook:
@@ -21,5 +22,5 @@ class Webhook:
 
     def send(self, notice: Notice) -> None:
         """Post `notice`; raises AlertError unless it was taken."""
-        body = json.dumps(notice.to_dict(), ensure_ascii=False).encode()
+        body = json.dumps(printable_value(notice.to_dict()), ensure_ascii=False).encode()
         self._client.post(self._url, body, "application/json")

@@ -15,6 +15,7 @@ from mipyme_backup import api
 from mipyme_backup.errors import BackupError
 from mipyme_backup.management import alert_lines, status_tables
 from mipyme_backup.management.base import BackupCommand, gettext_noop
+from mipyme_backup.printable import printable
 from mipyme_backup.translation import project_language
 
 logger = logging.getLogger("mipyme_backup")
@@ -101,7 +102,7 @@ class Command(BackupCommand):
         if self.as_json:
             self.print_json({"language": language, "markdown": text})
         else:
-            self.stdout.write(text)
+            self.stdout.write(printable(text))
 
     def fail(self, error: BackupError) -> NoReturn:
         """Whatever kept us from looking, a monitor must take it for no state of the backups."""
