@@ -19,7 +19,7 @@ DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all lint types screenshots messages torture venv clean
+.PHONY: help check demo test test-all test-rest lint types screenshots messages torture venv clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -28,12 +28,14 @@ help: ## show this list
 demo: $(DEMO) ## back up, break and restore an example shop
 	@$(BIN)/python example_project/demo.py
 
-test: $(DEV) ## run every test but the torture, on real servers
+test: $(DEV) ## run the tests, on real servers; rare cases and torture apart
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: export ALL_MAJORS = 1
-test-all: export EVERY_LINE = 1
-test-all: test ## the same, on each PostgreSQL at hand, killed before every line
+test-all: export TESTS = all
+test-all: test ## the same and the rare cases, on each PostgreSQL at hand
+
+test-rest: export TESTS = rest
+test-rest: test ## what `make test-all` has beyond `make test`
 
 lint: $(DEV) ## style, and which module may import which
 	@$(BIN)/ruff check .

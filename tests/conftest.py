@@ -11,13 +11,13 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import botocore.session
 import pytest
 
-from tests import services, settings
+from tests import cheap_keys, services, settings
 
 # The files that take longest, from half a minute up: one that began last would be waited for.
 LONGEST = (
@@ -73,26 +73,25 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run on the newest PostgreSQL alone what is not marked `every_major`.
+    """Leave out what is rare and all PostgreSQL but the newest; with TESTS=rest, keep only those.
 
-    With ALL_MAJORS set (`make test-all`) everything runs on each. Parallel workers begin with the
-    longest files.
+    TESTS=all leaves out nothing. Parallel workers begin with the longest files.
     """
     if hasattr(config, "workerinput"):
         items.sort(key=_turn)
-    if os.environ.get("ALL_MAJORS"):
+    wanted = os.environ.get("TESTS")
+    if wanted == "all":
         return
     newest = services.postgresql_majors()[-1:]
-    left_out = [
-        item
-        for item in items
-        if isinstance(item, pytest.Function)
-        and hasattr(item, "callspec")
-        and item.callspec.params.get("postgresql_server", *newest) not in newest
-        and item.get_closest_marker("every_major") is None
-    ]
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        rare = item.get_closest_marker("rare") is not None or _major(item, newest) not in newest
+        longer = item.get_closest_marker("longer") is not None
+        right = rare or longer if wanted == "rest" else not rare
+        (kept if right else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    items[:] = kept
 
 
 def pytest_collection_finish() -> None:
@@ -109,6 +108,13 @@ def _nothing_stays_open() -> Iterator[None]:
     """
     yield
     gc.collect()
+
+
+def _major(item: pytest.Item, newest: Sequence[int | None]) -> int | None:
+    """Return the version of the server that a test asks for, the newest where it asks for none."""
+    callspec = getattr(item, "callspec", None)
+    default = newest[-1] if newest else None
+    return default if callspec is None else callspec.params.get("postgresql_server", default)
 
 
 def _turn(item: pytest.Item) -> int:
@@ -159,6 +165,11 @@ def s3_models() -> Iterator[None]:
         loader = functools.cache(botocore.session.create_loader)
         patch.setattr(botocore.session, "create_loader", loader)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_are_derived_once() -> None:
+    cheap_keys.remember(settings.WORK_DIR)
 
 
 @pytest.fixture

@@ -42,12 +42,13 @@ class FarAway(LocalDestination):
     Each put takes `seconds`; from put number `fails_at` on they fail for a reason that may pass,
     put number `dies_at` is the last thing that the process does; while `down`, `check` fails.
     `puts` are the names that were put; in the folder `watched` the queued volumes are counted at
-    each put: `most` is their peak.
+    each put: `most` is their peak. `gave_up` is when `check` last failed, in seconds of the epoch.
     """
 
     remote = True
     puts: ClassVar[list[str]] = []
     most: ClassVar[int] = 0
+    gave_up: ClassVar[float] = 0
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class FarAway(LocalDestination):
     def check(self) -> None:
         if self._down:
             time.sleep(self._seconds)
+            type(self).gave_up = time.time()
             raise DestinationError("it is down", permanent=False)
         super().check()
 

@@ -36,7 +36,8 @@ class Request:
 class HTTPSServer:
     """Answers `status`, and `location` where set; waits `delay` seconds before; `drip` is slow.
 
-    `size` bytes of body follow. `authority` is the file with the certificate to be trusted.
+    `size` bytes of body follow, of which `sent` were taken. `authority` is the file with the
+    certificate to be trusted.
     """
 
     authority: Path
@@ -46,6 +47,7 @@ class HTTPSServer:
     delay: float = 0
     drip: bool = False
     size: int = 2
+    sent: int = 0
     requests: list[Request] = field(default_factory=list)
 
     @property
@@ -111,6 +113,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for _ in range(0, state.size, 65536):
             self.wfile.write(b"x" * min(65536, state.size))
+            state.sent += 65536
 
     def log_message(self, *args: object) -> None:
         pass

@@ -17,7 +17,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 START_SECONDS = 60
-STOP_SECONDS = 20
+STOP_SECONDS = 60
 MEMORY = Path("/dev/shm")
 ROOM = 8 << 30
 """Bytes that must be free in memory: a restore has three times a database of 1 GB."""

@@ -75,7 +75,7 @@ class PostgreSQLServer:
             user=self.user,
             password=self.password,
             dbname=database,
-            connect_timeout=10,
+            connect_timeout=60,
             autocommit=True,
         )
 

@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
+
+PATIENCE = 120_000
+"""Milliseconds for what comes about at once on a machine with nothing else to do."""
+expect.set_options(timeout=PATIENCE)
 
 TOLD: list[str] = []
 """What the browser's console was told."""
@@ -53,6 +57,7 @@ def visits(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", _listen)
         page.on("pageerror", lambda error: TOLD.append(str(error)))
         return page

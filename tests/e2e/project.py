@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from psycopg import sql
@@ -42,10 +42,17 @@ if __name__ == "__main__":
     execute_from_command_line(sys.argv)
 """
 
+KEYS = """\
+from tests import cheap_keys
+
+cheap_keys.use(Path({folder!r}))
+"""
+
 SETTINGS = """\
 import datetime
 from pathlib import Path
 
+{keys}
 BASE_DIR = Path(__file__).resolve().parent.parent
 SECRET_KEY = "for a throwaway project"
 USE_TZ = True
@@ -106,6 +113,7 @@ class Project:
     """A project folder: its code, its ``media``, its ``backups`` and the database it uses.
 
     `database` is the ``DATABASES`` entry of the default alias; `server` is None for SQLite.
+    With `cheap_keys` its passphrase is stretched less, or once for all its processes.
     `more_settings` is Python, put behind the other settings.
     """
 
@@ -114,6 +122,7 @@ class Project:
     server: PostgreSQLServer | None = None
     backup_settings: dict[str, Any] = field(default_factory=dict)
     more_settings: str = ""
+    cheap_keys: ClassVar[bool] = True
 
     @property
     def media(self) -> Path:
@@ -137,7 +146,10 @@ class Project:
         if self.server is not None:
             apps += ["django.contrib.postgres", "tests.zoo_postgresql"]
         code = SETTINGS.format(
-            apps=apps, databases={"default": self.database}, backup_settings=self.backup_settings
+            keys=KEYS.format(folder=str(settings.WORK_DIR)) if self.cheap_keys else "",
+            apps=apps,
+            databases={"default": self.database},
+            backup_settings=self.backup_settings,
         )
         (self.root / "config").mkdir(parents=True, exist_ok=True)
         (self.root / "config" / "__init__.py").touch()
@@ -248,7 +260,7 @@ class Project:
         database = self.database["NAME"] if name is None else name
         connection: Any
         if self.server is None:
-            connection = sqlite3.connect(database, timeout=30)
+            connection = sqlite3.connect(database, timeout=60)
         else:
             connection = psycopg.connect(
                 host=self.database["HOST"],
@@ -256,7 +268,7 @@ class Project:
                 user=self.database["USER"],
                 password=self.database["PASSWORD"],
                 dbname=database,
-                connect_timeout=10,
+                connect_timeout=60,
             )
         with contextlib.closing(connection):
             yield connection

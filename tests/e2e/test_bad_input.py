@@ -25,7 +25,7 @@ from tests.fingerprint import difference, fingerprint, media_fingerprint
 from tests.services import PostgreSQLServer
 
 MARKER = b',\n "authentication": '
-SECONDS = 60
+SECONDS = 240
 RESTORE = ("restore", "--latest", "--no-input")
 DESTINATION = "mipyme_backup.destinations.LocalDestination"
 

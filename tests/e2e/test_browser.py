@@ -83,7 +83,7 @@ def fine() -> None:
 @pytest.fixture
 def alarming() -> None:
     """A real look: none of what the catalog knows is there, and a destination is away."""
-    api.status(timeout=5)
+    api.status(timeout=60)
 
 
 @pytest.mark.parametrize("name", PAGES)

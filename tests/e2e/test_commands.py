@@ -23,7 +23,7 @@ import pytest
 
 from tests.e2e.project import Project, sqlite_project
 
-SECONDS = 60
+SECONDS = 240
 BACKUP = {
     "id",
     "name",

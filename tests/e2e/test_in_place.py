@@ -25,7 +25,7 @@ from tests.e2e.project import Project, postgresql_project
 from tests.services import PostgreSQLServer
 
 DUMP = "database.default.dump"
-KILLS = 8 if os.environ.get("EVERY_LINE") else 2
+KILLS = 8 if os.environ.get("TESTS") else 1
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,7 @@ def test_others_things_are_named_and_nothing_is_touched(
     assert "theirs" in result.stderr and "REASSIGN OWNED" in result.stderr
 
 
+@pytest.mark.longer
 def test_kill_at_any_moment_leaves_all_old_or_all_new(
     project: Project, torture_random: random.Random, tell: Callable[[str], None]
 ) -> None:

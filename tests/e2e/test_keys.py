@@ -45,6 +45,11 @@ def packs(project: Project) -> set[str]:
     return {path.name for path in (project.backups / "pool").iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def _keys_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Project, "cheap_keys", False)
+
+
 @pytest.fixture(scope="module")
 def ring() -> Iterator[Ring]:
     with keyring("owner") as made:

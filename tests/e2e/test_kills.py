@@ -22,7 +22,9 @@ BACKUP = ["backup"]
 MARK = b".mipyme_backup_loaded_"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("sqlite", marks=pytest.mark.rare), "postgresql"]
+)
 def the_arena(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Arena]:

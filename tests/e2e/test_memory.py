@@ -36,6 +36,7 @@ def project(
             yield made
 
 
+@pytest.mark.rare
 @pytest.mark.parametrize("project", ["postgresql"], indirect=True)
 def test_memory_stays_below_the_limit(project: Project, tell: Callable[[str], None]) -> None:
     assert_bounded(project, SAMPLE, tell)

@@ -163,6 +163,7 @@ def assert_nothing_is_lost(site: Site, rounds: int, rng: random.Random, tell: Te
 
 
 @pytest.mark.timeout(ROUNDS * ROUND_SECONDS)
+@pytest.mark.rare
 def test_backup_through_faults_loses_nothing(
     site: Site, torture_random: random.Random, tell: Tell
 ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import random
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +45,6 @@ SILENCE_SECONDS = 2
 RSYNC_SILENCE_SECONDS = 6
 PASSES_SECONDS = 240.0
 LASTS_SECONDS = 1.0
-ENDS_SECONDS = 120.0
 """So long may the tries that are on their way at the end of the budget take on a busy machine."""
 
 BROKEN: tuple[Action, ...] = ("cut", "reset", "stall", "trickle")
@@ -263,14 +261,11 @@ def assert_told(site: Site, between: Proxy, verb: str, kind: Kind, rng: random.R
     fault = kind.at(rng.randrange(bytes_passed // 2), 10**6)
     between.plan(fault)
 
-    began = time.monotonic()
     with pytest.raises(DestinationError) as caught:
         VERBS[verb](place)
-    seconds = time.monotonic() - began
 
     assert not caught.value.permanent, caught.value
     assert str(caught.value.hint)
-    assert seconds < ENDS_SECONDS
     between.plan()
     place.assert_unharmed()
     place.make_ready()
@@ -296,7 +291,7 @@ def test_lasting_fault_is_told(
 
 
 @pytest.mark.parametrize("service", ["rsync"])
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.rare)])
 def test_passing_and_lasting_faults_on_the_way_to_rsync(
     site: Site, between: Proxy, number: int, torture_random: random.Random
 ) -> None:

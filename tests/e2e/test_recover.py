@@ -38,7 +38,7 @@ from tests.fingerprint import difference
 PROGRAM = Path(recover.__file__)
 FORMATS = sorted((REPOSITORY / "tests" / "artifacts").glob("format_*"))
 OLD_PYTHONS = (Path("/usr/bin/python3.9"), *Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9"))
-SECONDS = 60
+SECONDS = 240
 NAME = "manual_20250102T120000Z"
 SECRET = b"a signing key"
 CONTENT = b"content"

@@ -17,7 +17,15 @@ VOLUME = 65536
 SECONDS = 120
 
 
-@pytest.mark.parametrize("dies_at", [1, 2, 5, "manifest"])
+@pytest.mark.parametrize(
+    "dies_at",
+    [
+        pytest.param(1, marks=pytest.mark.rare),
+        2,
+        pytest.param(5, marks=pytest.mark.rare),
+        "manifest",
+    ],
+)
 def test_next_run_completes_or_sweeps(workdir: Path, dies_at: int | str) -> None:
     far = workdir / "far"
     with sqlite_project(workdir, VOLUME_SIZE=VOLUME) as project:

@@ -75,7 +75,6 @@ class RoundTrips:
     def project(self, original: Project, workdir: Path) -> Project:
         return original.clone(workdir)
 
-    @pytest.mark.every_major
     def test_what_was_lost_comes_back_in_its_place(self, empty: Project) -> None:
         empty.populate()
         _add_what_is_no_file(empty.media)

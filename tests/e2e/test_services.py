@@ -136,7 +136,7 @@ def test_private_server_ends_when_its_owner_is_killed() -> None:
         pid = _postmaster(data)
         owner.send_signal(signal.SIGKILL)
 
-    assert _within(30, lambda: not _runs(pid) and not data.parent.exists())
+    assert _within(120, lambda: not _runs(pid) and not data.parent.exists())
 
 
 @needs_private_server

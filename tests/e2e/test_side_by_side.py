@@ -51,7 +51,7 @@ def slow(server: S3Server) -> Iterator[Proxy]:
         yield running
 
 
-@pytest.fixture(params=["nobody listens", "nobody answers"])
+@pytest.fixture(params=[pytest.param("nobody listens", marks=pytest.mark.rare), "nobody answers"])
 def dead_port(request: pytest.FixtureRequest, server: S3Server) -> Iterator[int]:
     """A port of loopback where no service is to be had, for as long as the test runs."""
     if request.param == "nobody listens":

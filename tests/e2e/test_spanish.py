@@ -139,7 +139,8 @@ def test_help_is_in_spanish(project: Project, command: str) -> None:
      ("siempre", False), ("claro", False)],
 )  # fmt: skip
 def test_only_a_clear_yes_restores(project: Project, answer: str, restored: bool) -> None:
-    project.backup()
+    if not project.json("list_backups"):
+        project.backup()
     (project.media / "foto.jpg").write_text("otra")
 
     text = spoken(project, "restore", "--latest", "--only", "media", answer=f"{answer}\n")

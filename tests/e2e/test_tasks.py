@@ -145,7 +145,7 @@ def _restores(project: Project) -> list[str]:
 
 
 def _wait_for_phase(project: Project, phase: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for path in project.backups.glob(".state/**/*.json"):
             with contextlib.suppress(OSError):

@@ -69,7 +69,7 @@ class Writing:
         replaced = restored["replaced"]["database:default"]
         assert _broken(project, replaced) == []
         assert _transfers(project, replaced) > saved + 50
-        self.check_downtime(restored["downtime_seconds"])
+        self.check_downtime(restored["downtime_seconds"], restored["seconds"])
 
     def test_safety_backup_under_writes_is_one_moment(self, project: Project) -> None:
         other = f"{project.database['NAME']}_other"
@@ -92,8 +92,8 @@ class Writing:
 
         assert _broken(project) == []
 
-    def check_downtime(self, seconds: float) -> None:
-        assert seconds >= 0
+    def check_downtime(self, seconds: float, whole: float) -> None:
+        assert 0 <= seconds < whole
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ class TestPostgreSQL(Writing):
     def project(self, on_postgresql: Project, workdir: Path) -> Project:
         return on_postgresql.clone(workdir)
 
-    def check_downtime(self, seconds: float) -> None:
-        assert 0 < seconds < 0.5
+    def check_downtime(self, seconds: float, whole: float) -> None:
+        assert 0 < seconds < whole / 5
 
     def test_table_that_is_truncated_and_filled_again_is_whole(self, project: Project) -> None:
         """Without locks a snapshot sees the truncated table empty, and a dump loses its rows."""
@@ -227,7 +227,7 @@ def _transfers(project: Project, name: str | None = None) -> int:
 
 def _wait_for_more(project: Project, count: int) -> None:
     """Wait until there are more than `count` transfers; raises after a minute."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while _transfers(project) <= count:
         assert time.monotonic() < deadline, "the writers do not write"
         time.sleep(0.02)

@@ -34,7 +34,7 @@ def main(kind: str, dsn: str) -> None:
 def _connect(kind: str, dsn: str) -> Any:
     if kind == "sqlite":
         return sqlite3.connect(f"file:{dsn}?mode=rw", uri=True, timeout=30, isolation_level=None)
-    return psycopg.connect(dsn, autocommit=True, connect_timeout=10)
+    return psycopg.connect(dsn, autocommit=True, connect_timeout=60)
 
 
 def _transfer(kind: str, connection: Any) -> None:

@@ -12,9 +12,18 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import connection
 
+from mipyme_backup.encryption import program
+from tests import cheap_keys
 from tests.integration import asking
 
 LOCAL = "mipyme_backup.destinations.LocalDestination"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keys_are_cheap() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "SYMMETRIC", cheap_keys.SYMMETRIC)
+        yield
 
 
 @pytest.fixture

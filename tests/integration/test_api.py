@@ -233,7 +233,7 @@ class TestLock:
         holding = threading.Event()
         holder = threading.Thread(target=hold)
         holder.start()
-        holding.wait(10)
+        holding.wait(60)
 
         made = api.backup(only=["media"], wait=True)
         ended = time.monotonic()

@@ -311,7 +311,7 @@ def test_a_put_that_is_cut_leaves_the_old_object_and_nothing_after_a_sweep(
     wait_for(lambda: tree(location) == ["backup", "backup/object"])
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"

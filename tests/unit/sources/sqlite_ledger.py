@@ -86,7 +86,7 @@ def writing(path: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     before = log.stat().st_size if log.exists() else 0
     writer = subprocess.Popen([sys.executable, "-c", WRITER, path, log], stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not log.exists() or log.stat().st_size <= before:
             assert writer.poll() is None and time.monotonic() < deadline, "the writer never wrote"
             time.sleep(0.01)

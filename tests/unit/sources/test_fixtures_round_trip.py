@@ -94,6 +94,7 @@ class TestOnSQLite(RoundTrip):
         return sqlite_entry(tmp_path / "origin.sqlite3"), sqlite_entry(tmp_path / "empty.sqlite3")
 
 
+@pytest.mark.rare
 class TestOnPostgreSQL(RoundTrip):
     @pytest.fixture
     def entries(

@@ -54,7 +54,7 @@ def test_check_that_is_slow_holds_a_few_pieces_only() -> None:
     upstream = BytesReader(DATA)
 
     def check(reader: Reader) -> None:
-        go_on.wait(30)
+        go_on.wait(120)
         drain(reader)
 
     reader = Checked(upstream, check)
@@ -64,7 +64,7 @@ def test_check_that_is_slow_holds_a_few_pieces_only() -> None:
     thread.join(0.5)
     assert thread.is_alive() and len(given) <= DEPTH + 1
     go_on.set()
-    thread.join(30)
+    thread.join(120)
 
     assert b"".join(given) == DATA
     reader.close()
@@ -83,7 +83,7 @@ def test_error_of_the_stream_is_the_one_raised_and_the_check_ends() -> None:
     with pytest.raises(SourceError, match="broke"):
         read_whole(reader)
 
-    assert ended.wait(5)
+    assert ended.wait(60)
 
 
 def test_closing_early_ends_the_check_and_what_is_upstream() -> None:
