@@ -56,7 +56,8 @@ class Disk:
                 pass
 
     def free(self) -> None:
-        self.filler.unlink(missing_ok=True)
+        for filler in [*self.folder.rglob("filler")]:  # a swap of media moves it
+            filler.unlink()
 
     def forbid_writing(self) -> bool:
         """Say whether it is read-only now; a file that is open for writing forbids that."""
@@ -117,7 +118,8 @@ class Host:
     def content(self) -> Content:
         """Return what is live, without what is kept beside it: media are a mount point here."""
         database, media = self.inspector.content()
-        return database, {n: e for n, e in media.items() if not n.startswith(b".mipyme_backup_")}
+        beside = (b".mipyme_backup_", b"filler")
+        return database, {n: e for n, e in media.items() if not n.startswith(beside)}
 
 
 @pytest.fixture(scope="module")
