@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 # they are run on, so they stay together.
 JOBS ?= 4
 TORTURE_ROUNDS ?= 200
+TORTURE_SCALE ?= 1
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export TORTURE_ROUNDS
+export TORTURE_ROUNDS TORTURE_SCALE
 
 # A stamp is named after what it depends on: the Python, and the content of pyproject.toml.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
@@ -19,11 +20,11 @@ DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all test-rest lint types screenshots messages torture venv clean
+.PHONY: help check demo test test-all test-rest lint types screenshots messages torture torture-slice venv clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
-		| while IFS='|' read -r target text; do printf '  %-11s %s\n' "$$target" "$$text"; done
+		| while IFS='|' read -r target text; do printf '  %-13s %s\n' "$$target" "$$text"; done
 
 demo: $(DEMO) ## back up, break and restore an example shop
 	@$(BIN)/python example_project/demo.py
@@ -55,6 +56,12 @@ messages: $(DEV) ## bring the Spanish texts up to date, and compile them
 
 torture: $(DEV) ## long random trials; TORTURE_SEED repeats one
 	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
+
+torture-slice: TORTURE_ROUNDS := 4
+torture-slice: TORTURE_SCALE := 0.02
+torture-slice: $(DEV) ## a few minutes of every one of them, with a new seed each time
+	@$(BIN)/python -m pytest -m torture --timeout 900 -n $(JOBS) --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 venv: $(DEV) ## make .venv with all tools
 

@@ -59,6 +59,12 @@ class ProcessError(BackupError):
     code = "process"
 
 
+class KilledError(ProcessError):
+    """A child process was ended from outside: that says nothing of what it was given to read."""
+
+    permanent = False
+
+
 class SourceError(BackupError):
     """What is to be saved could not be read."""
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
-from mipyme_backup.errors import PreflightError, ProcessError
+from mipyme_backup.errors import KilledError, PreflightError, ProcessError
 from mipyme_backup.messages import _
 
 CHUNK = 256 * 1024
@@ -28,6 +28,8 @@ STDERR_BYTES = 4096
 GRACE_SECONDS = 5
 BRIEF_SECONDS = 1
 POLL_SECONDS = 0.01
+FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""What a process is ended by that has done nothing wrong; what it reads may make it crash."""
 
 
 class Reader(Protocol):
@@ -46,7 +48,8 @@ class Child:
     """A running process whose stdout is read here and whose stdin is fed from a `Reader`.
 
     At the end of stdout the exit status is checked: what stopped the feeder is raised first
-    (it is the root cause), then `ProcessError` with the tail of stderr. `on_exit` may look at
+    (it is the root cause), then `KilledError` where another process ended it, then
+    `ProcessError` with the tail of stderr. `on_exit` may look at
     the captured stderr and raise a better error; it is called with (exit status, stderr).
     `stdin` belongs to the child from this call on, even when it cannot be started: it is
     closed with it. Nothing written to stdout, or no exit after its end, for `idle_timeout`
@@ -155,6 +158,13 @@ class Child:
     def _check(self, status: int) -> None:
         if self._upstream_error is not None:
             raise self._upstream_error
+        if -status in FROM_OUTSIDE:
+            raise KilledError(
+                _("%(tool)s was ended by another process or by the system (%(signal)s)."),
+                hint=_("Where the host lacks memory, free some. Then run the command again."),
+                tool=self.tool,
+                signal=_describe(status),
+            )
         if self._on_exit is not None:
             self._on_exit(status, self.stderr)
         if status != 0:

@@ -7,11 +7,12 @@ import gc
 import os
 import random
 import secrets
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import botocore.session
@@ -44,6 +45,9 @@ LONGEST = (
     "test_side_by_side",
     "test_corruption",
 )
+
+CASES_OF_A_SLICE = 6
+REPEATED_BY = ("TORTURE_SEED", "TORTURE_ROUNDS", "TORTURE_SCALE")
 
 
 def pytest_configure() -> None:
@@ -79,19 +83,65 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if hasattr(config, "workerinput"):
         items.sort(key=_turn)
+    if torture_scale() < 1:
+        _leave_out(config, items, _beyond_a_slice(items))
     wanted = os.environ.get("TESTS")
     if wanted == "all":
         return
     newest = services.postgresql_majors()[-1:]
-    kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
         rare = item.get_closest_marker("rare") is not None or _major(item, newest) not in newest
         longer = item.get_closest_marker("longer") is not None
         right = rare or longer if wanted == "rest" else not rare
-        (kept if right else left_out).append(item)
+        if not right:
+            left_out.append(item)
+    _leave_out(config, items, left_out)
+
+
+def _beyond_a_slice(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return what a slice of the torture leaves out of each test with many cases.
+
+    Which ones stay is chosen by the seed, so each slice has others.
+    """
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("torture") is not None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = []
+    for name, found in sorted(cases.items()):
+        chance = random.Random(f"{os.environ['TORTURE_SEED']}:{name}")
+        found.sort(key=lambda item: item.nodeid)
+        left_out += chance.sample(found, max(0, len(found) - CASES_OF_A_SLICE))
+    return left_out
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], left_out: Sequence[pytest.Item]
+) -> None:
     config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
+    without = {id(item) for item in left_out}
+    items[:] = [item for item in items if id(item) not in without]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how to repeat each trial that failed: the seed is not chosen again by itself."""
+    failed = [
+        report.nodeid
+        for outcome in ("failed", "error")
+        for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport) and "torture" in report.keywords
+    ]
+    if failed:
+        terminalreporter.section("to repeat what failed")
+        given = [f"{name}={os.environ[name]}" for name in REPEATED_BY if name in os.environ]
+        for nodeid in dict.fromkeys(failed):
+            terminalreporter.line(f"{' '.join(given)} make torture ARGS={_for_make(nodeid)}")
+
+
+def _for_make(nodeid: str) -> str:
+    """Return it quoted for the shell that calls make, and for the one that make calls."""
+    return shlex.quote(shlex.quote(nodeid))
 
 
 def pytest_collection_finish() -> None:
@@ -182,3 +232,14 @@ def torture_random(request: pytest.FixtureRequest) -> random.Random:
 def torture_rounds() -> int:
     """How often a trial is repeated; `make torture` asks for the full count."""
     return int(os.environ.get("TORTURE_ROUNDS", "5"))
+
+
+def torture_scale() -> float:
+    """The part of a long trial that is asked for: 1, or less for `make torture-slice`."""
+    return min(1.0, float(os.environ.get("TORTURE_SCALE", "1")))
+
+
+@pytest.fixture(scope="session")
+def scaled() -> Callable[[int, int], int]:
+    """Call it with a trial's full size or count, and the least that tells anything."""
+    return lambda full, least: max(round(full * torture_scale()), min(least, full))

@@ -50,7 +50,7 @@ def optional(method: Callable[P, None]) -> Callable[P, None]:
         try:
             # On a bare host there is no default database yet, only the one beside.
             using = str(kwargs.get("using", "default"))
-            _check_exists(using)
+            _check_there(using)
             with transaction.atomic(using=using):
                 method(*args, **kwargs)
         except UNAVAILABLE as error:
@@ -68,7 +68,7 @@ def otherwise(nothing: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable
         @functools.wraps(method)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                _check_exists("default")
+                _check_there("default")
                 return method(*args, **kwargs)
             except UNAVAILABLE as error:
                 catalog = args[0]
@@ -89,7 +89,7 @@ def needed() -> Iterator[None]:
     Within a transaction, that goes on as if nothing had been asked.
     """
     try:
-        _check_exists("default")
+        _check_there("default")
         inside = connections["default"].in_atomic_block
         with transaction.atomic() if inside else nullcontext():
             yield
@@ -101,8 +101,15 @@ def needed() -> Iterator[None]:
         ) from error
 
 
-def _check_exists(using: str) -> None:
-    """Raise SourceError for an SQLite file that is missing: to connect would make an empty one."""
+def _check_there(using: str) -> None:
+    """Have a connection that is alive, where one is open.
+
+    Raises SourceError for an SQLite file that is missing: to connect would make an empty one.
+    """
     connection = connections[using]
+    # A run may not have asked for an hour: a server or a firewall may have ended the session.
+    idle = connection.connection is not None and not connection.in_atomic_block
+    if idle and not connection.is_usable():
+        connection.close()
     if connection.vendor == "sqlite":
         sqlite.preflight(using, connection.settings_dict)

@@ -79,12 +79,14 @@ class Runs(Guarded):
         return int(committed.aggregate(newest=Max("sequence"))["newest"] or 0)
 
     @otherwise(lambda: None)
-    def of_slot(self, kind: str, slot: datetime) -> str | None:
+    def of_slot(self, project: str, kind: str, slot: datetime) -> str | None:
         """Return the name of the whole backup that was made for the slot; None where there is none.
 
         None too where the catalog cannot be read.
         """
-        backups = Backup.objects.filter(kind=kind, slot=slot, status__in=MADE, whole=True)
+        backups = Backup.objects.filter(
+            ours(project), kind=kind, slot=slot, status__in=MADE, whole=True
+        )
         return backups.values_list("name", flat=True).first()
 
     @otherwise(lambda: ({}, None))

@@ -120,7 +120,7 @@ def run(
 def _check_slot(project: Project, request: Request) -> None:
     """Raise SlotDoneError where another run came first, on this host or on another."""
     if request.slot is not None:
-        name = project.catalog.of_slot(request.kind, request.slot)
+        name = project.catalog.of_slot(project.name, request.kind, request.slot)
         if name is not None:
             raise SlotDoneError(
                 _("The %(kind)s backup of %(slot)s is there already: %(name)s"),
@@ -211,6 +211,8 @@ def _store(
                 encryption=project.encryption.method if project.encryption else None,
                 key_fingerprint=project.encryption.key_fingerprint if project.encryption else None,
             )
+            # The lock is as good as its session, which may have ended while this host slept.
+            _check_slot(project, request)
             progress.step(Message(_("Confirming what each destination holds")))
             data = writer.commit(manifest)
             note_newest(project, manifest)

@@ -13,6 +13,7 @@ from mipyme_backup.errors import (
     BackupError,
     DestinationError,
     KeyMissingError,
+    KilledError,
     NoBackupError,
     PreflightError,
 )
@@ -38,8 +39,9 @@ class Verified:
     """What was found of one backup on one destination; no problems means that it is good.
 
     `away` says that the destination could not be listed, or went away; then there is no `id`.
-    The recovery program has no `id` either, and is told of where it was changed.
-    Where its content is `unreadable` here, for want of a key or a tool, nothing is known of it.
+    The recovery program has no `id` either, and is told of where it was changed. Where its content
+    is `unreadable` here, for want of a key or a tool, or of one that lived to its end, nothing is
+    known of it.
     """
 
     id: str
@@ -70,8 +72,8 @@ def run(
 ) -> list[Verified]:
     """Verify the named backups, the newest, or all; raises NoBackupError where there is none.
 
-    Raises KeyMissingError or PreflightError where nothing worse was found than that content
-    cannot be read here.
+    Raises KeyMissingError, KilledError or PreflightError where nothing worse was found than that
+    content cannot be read here.
     """
     names = [check_destination(project, destination)] if destination else [*project.destinations]
     by_destination = listings(project, names)
@@ -154,7 +156,7 @@ def _verify(project: Project, found: Found, level: Level, progress: Progress) ->
         if not problems and level == "content":
             try:
                 problems = _content_problems(project, found, found.manifest)
-            except (KeyMissingError, PreflightError) as error:
+            except (KeyMissingError, KilledError, PreflightError) as error:
                 problems, unreadable = [str(error)], error
     return Verified(
         id=found.manifest.id if found.manifest else "",
@@ -201,8 +203,8 @@ def pack_problems(
 def _content_problems(project: Project, found: Found, manifest: Manifest) -> list[str]:
     """Decrypt, decompress and parse everything.
 
-    Raises KeyMissingError or PreflightError where that cannot be done here, DestinationError
-    where the destination goes away.
+    Raises KeyMissingError, KilledError or PreflightError where that cannot be done here,
+    DestinationError where the destination goes away.
     """
     problems = []
     destination = project.destinations[found.destination]
@@ -223,7 +225,7 @@ def _content_problems(project: Project, found: Found, manifest: Manifest) -> lis
                             check_files(reader, packs, work)
                     else:
                         check_lines(reader)
-            except (KeyMissingError, PreflightError):
+            except (KeyMissingError, KilledError, PreflightError):
                 raise  # says nothing of the backup
             except BackupError as error:
                 if is_away(error):

@@ -131,11 +131,11 @@ class Arena:
         self.reset()
         started = time.monotonic()
         reached = []
-        with self._started(command) as process:
+        with self.started(command) as process:
             for mark in self._marks(command):
                 self._wait_for(mark, process)
                 reached.append(time.monotonic())
-            assert process.wait(240) == 0, self._said()
+            assert process.wait(240) == 0, self.said()
         ended = time.monotonic()
         return Pace(total=ended - started, after_marks=tuple(ended - then for then in reached))
 
@@ -149,7 +149,7 @@ class Arena:
         number = None if chance.random() < 0.5 else chance.randrange(len(marks))
         span = pace.total if number is None else pace.after_marks[number]
         seconds = chance.uniform(0, span)
-        with self._started(command) as process:
+        with self.started(command) as process:
             if number is not None:
                 self._wait_for(marks[number], process)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -165,7 +165,7 @@ class Arena:
         return f"{command[0]} ended with {ended.returncode}: {said}" if ended.returncode else None
 
     @contextlib.contextmanager
-    def _started(self, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         with (self.project.root / "output").open("wb") as output:
             process = subprocess.Popen(
                 self.project.command(*command),
@@ -181,7 +181,7 @@ class Arena:
             process.kill()
             process.wait()
 
-    def _said(self) -> str:
+    def said(self) -> str:
         return (self.project.root / "output").read_text(errors="replace")[-2000:]
 
     def _marks(self, command: list[str]) -> list[Callable[[], bool]]:

@@ -70,9 +70,12 @@ def test_damage_is_found_and_refused(
 
 @pytest.mark.torture
 def test_every_damage_is_found_and_refused(
-    store: Store, torture_random: random.Random, tell: Callable[[str], None]
+    store: Store,
+    torture_random: random.Random,
+    tell: Callable[[str], None],
+    scaled: Callable[[int, int], int],
 ) -> None:
-    assert_all_found(store, FULL, torture_random, tell)
+    assert_all_found(store, scaled(FULL, SAMPLE), torture_random, tell)
 
 
 def test_untouched_backups_are_good_and_restored(store: Store) -> None:

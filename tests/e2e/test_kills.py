@@ -162,7 +162,7 @@ class Round:
         allowed = {"old": self.arena.old, "new": self.arena.new}
         if restored:
             allowed.pop("old")
-        elif self.command == BACKUP:
+        elif self.command[0] != "restore":
             allowed.pop("new")
         content = self.arena.inspector.content()
         for name, expected in allowed.items():

@@ -17,10 +17,14 @@ RTO = 3600
 
 
 @pytest.mark.torture
-def test_gigabyte_is_rehearsed_within_the_hour(workdir: Path, tell: Callable[[str], None]) -> None:
+def test_gigabyte_is_rehearsed_within_the_hour(
+    workdir: Path, tell: Callable[[str], None], scaled: Callable[[int, int], int]
+) -> None:
+    """In a slice less is, and how long that will take is foretold within wider bounds."""
+    size = scaled(SIZE, 50 * MEGABYTE)
     with services.postgresql() as server, postgresql_project(workdir, server) as project:
         project.manage("migrate", "--verbosity=0")
-        fill(project, SIZE)
+        fill(project, size)
         project.backup()
         guessed = _predicted(project)
 
@@ -29,15 +33,16 @@ def test_gigabyte_is_rehearsed_within_the_hour(workdir: Path, tell: Callable[[st
         restored = project.restore("--latest")
 
         tell(
-            f"{SIZE // MEGABYTE} MB and as much media: predicted {guessed:.0f} s, the drill took"
+            f"{size // MEGABYTE} MB and as much media: predicted {guessed:.0f} s, the drill took"
             f" {report['seconds']:.0f} s, predicted then {learned:.0f} s,"
             f" the restore took {restored['seconds']:.0f} s"
         )
         assert report["passed"], report["steps"]
-        assert project.execute("SELECT count(*) FROM bulk") == [(SIZE // ROW,)]
+        assert project.execute("SELECT count(*) FROM bulk") == [(size // ROW,)]
         assert max(guessed, learned, report["seconds"], restored["seconds"]) < RTO
-        assert guessed / 10 < restored["seconds"] < guessed * 2
-        assert learned / 5 < restored["seconds"] < learned * 2
+        slack = 1 if size == SIZE else 5
+        assert guessed / 10 / slack < restored["seconds"] < guessed * 2 * slack
+        assert learned / 5 / slack < restored["seconds"] < learned * 2 * slack
 
 
 def _predicted(project: Project) -> float:

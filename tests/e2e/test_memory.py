@@ -44,9 +44,9 @@ def test_memory_stays_below_the_limit(project: Project, tell: Callable[[str], No
 
 @pytest.mark.torture
 def test_memory_stays_below_the_limit_with_more_data(
-    project: Project, tell: Callable[[str], None]
+    project: Project, tell: Callable[[str], None], scaled: Callable[[int, int], int]
 ) -> None:
-    assert_bounded(project, FULL, tell)
+    assert_bounded(project, scaled(FULL, SAMPLE), tell)
 
 
 def assert_bounded(project: Project, size: int, tell: Callable[[str], None]) -> None:

@@ -174,6 +174,10 @@ def test_backup_through_faults_loses_nothing(
 @pytest.mark.timeout(ROUNDS_OF_A_SERIES * ROUND_SECONDS)
 @pytest.mark.parametrize("series", range(SERIES))
 def test_every_backup_through_faults_loses_nothing(
-    site: Site, series: int, torture_random: random.Random, tell: Tell
+    site: Site,
+    series: int,
+    torture_random: random.Random,
+    tell: Tell,
+    scaled: Callable[[int, int], int],
 ) -> None:
-    assert_nothing_is_lost(site, ROUNDS_OF_A_SERIES, torture_random, tell)
+    assert_nothing_is_lost(site, scaled(ROUNDS_OF_A_SERIES, 1), torture_random, tell)

@@ -103,27 +103,35 @@ def test_local_copy_takes_no_longer(
     slow: Proxy,
     dead_port: int,
     tell: Callable[[str], None],
+    scaled: Callable[[int, int], int],
 ) -> None:
-    """In every run of a series: the backup before is there, and owed to those that are away."""
+    """In every run of a series: the backup before is there, and owed to those that are away.
+
+    A slice is too short for a ratio that means anything: there the local copy is only to be
+    whole before the slow destination can have taken it.
+    """
+    size, runs = scaled(SIZE, 64 * MEBIBYTE), scaled(RUNS, 1)
     project.manage("migrate", "--verbosity=0")
     place(project, server)
     project.backup()
     alone, beside, owed = [], [], []
-    for _run in range(RUNS):
+    for _run in range(runs):
         place(project, server)
-        alone.append(seconds_to_local_copy(project))
+        alone.append(seconds_to_local_copy(project, size))
         place(project, server, dead=dead_port, slow=slow.port)
-        beside.append(seconds_to_local_copy(project))
+        beside.append(seconds_to_local_copy(project, size))
         owed.append(len([*project.backups.glob(".state/runs/*.json")]))
 
     ratio = statistics.median(beside) / statistics.median(alone)
     for name, seconds in {"alone": alone, "beside a dead and a slow one": beside}.items():
-        runs = ", ".join(f"{one:.1f}" for one in seconds)
-        tell(f"{SIZE // MEBIBYTE} MiB, {name}: {statistics.median(seconds):.2f} s of {runs}")
+        each = ", ".join(f"{one:.1f}" for one in seconds)
+        tell(f"{size // MEBIBYTE} MiB, {name}: {statistics.median(seconds):.2f} s of {each}")
     tell(f"ratio {ratio:.2f}, with {', '.join(map(str, owed))} backups owed after each")
     assert owed[0] > 0
-    assert statistics.median(alone) >= LEAST_SECONDS
-    assert ratio <= RATIO
+    assert max(beside) < size / RATE
+    if size == SIZE:
+        assert statistics.median(alone) >= LEAST_SECONDS
+        assert ratio <= RATIO
 
 
 def place(project: Project, server: S3Server, **ports: int) -> None:
@@ -142,10 +150,10 @@ def place(project: Project, server: S3Server, **ports: int) -> None:
     keep_on(project, storages, local=True)
 
 
-def seconds_to_local_copy(project: Project) -> float:
+def seconds_to_local_copy(project: Project, size: int) -> float:
     """Save media that are all new; return how long it took to the local copy's last file."""
     keep_the_newest(project.backups)
-    write_noise(project.media, SIZE)
+    write_noise(project.media, size)
     earlier = {*project.backups.glob("manual_*")}
     os.sync()  # what was written before is not to be waited for now
     log = project.root / "output"

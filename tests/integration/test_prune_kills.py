@@ -160,15 +160,22 @@ def test_call_that_fails_loses_nothing(
 def test_kill_at_some_lines(
     history: History, reset: Reset, undisturbed: dict[str, Any], torture_random: random.Random
 ) -> None:
-    assert_lines_survived(history, reset, undisturbed, torture_random, SAMPLE)
+    assert_lines_survived(history, reset, undisturbed, torture_random, lambda _lines: SAMPLE)
 
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 def test_kill_at_every_line(
-    history: History, reset: Reset, undisturbed: dict[str, Any], torture_random: random.Random
+    history: History,
+    reset: Reset,
+    undisturbed: dict[str, Any],
+    torture_random: random.Random,
+    scaled: Callable[[int, int], int],
 ) -> None:
-    assert_lines_survived(history, reset, undisturbed, torture_random, None)
+    """In a slice, at some of them."""
+    assert_lines_survived(
+        history, reset, undisturbed, torture_random, lambda lines: scaled(lines, SAMPLE)
+    )
 
 
 def assert_lines_survived(
@@ -176,13 +183,12 @@ def assert_lines_survived(
     reset: Reset,
     undisturbed: dict[str, Any],
     chance: random.Random,
-    sample: int | None,
+    kills: Callable[[int], int],
 ) -> None:
     history.places["local"].update(BACKEND=LOCAL, OPTIONS={"location": history.folder})
     reset()
     count = lines_of_a_prune()
-    chosen = range(1, count + 1) if sample is None else chance.sample(range(1, count + 1), sample)
-    for line in chosen:
+    for line in sorted(chance.sample(range(1, count + 1), kills(count))):
         reset()
         connections.close_all()
         assert killed_at_line(line, api.prune, LINES)

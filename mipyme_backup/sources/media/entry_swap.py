@@ -86,7 +86,14 @@ class EntrySwap(Swap):
         except OSError as error:
             raise RestoreError(
                 _("The entries of the media folder %(folder)s cannot be moved: %(reason)s"),
-                hint=_("Make it writable for this user, and run the same command again."),
+                hint=(
+                    _(
+                        "Some entries were moved and others not. Free some space there, or make it"
+                        " writable, and run the same command again: it finishes what was begun."
+                    )
+                    if self._under_way(verb)
+                    else _("Make it writable for this user, and run the same command again.")
+                ),
                 folder=str(self.live),
                 reason=error.strerror,
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mipyme_backup.errors import BackupError, DamagedError
+from mipyme_backup.errors import BackupError, DamagedError, KilledError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Child, Reader
 from mipyme_backup.sources.postgresql.archive import WholeDump
@@ -20,6 +20,8 @@ def check_dump(reader: Reader, major: int, bin_dir: Path | None = None) -> None:
     child = Child([str(tool.path), "--file=/dev/null"], stdin=WholeDump(reader))
     try:
         child.wait()
+    except KilledError:
+        raise  # says nothing of the dump
     except BackupError as error:
         raise DamagedError(_("The dump cannot be read: %(reason)s"), reason=error) from error
     finally:
