@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+
 from mipyme_backup.messages import Message, _
 
 
@@ -44,6 +47,12 @@ class PreflightError(BackupError):
     """The machine lacks what the work needs: a tool, space, a permission, a reachable server."""
 
     code = "preflight"
+
+
+class MemoryShortageError(PreflightError):
+    """The memory, or the number of processes and threads, that this run may take is used up."""
+
+    code = "memory"
 
 
 class UsageError(BackupError):
@@ -179,3 +188,50 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     kind = type(error).__name__
     return f"{kind}: {error.strerror}" if isinstance(error, OSError) and error.strerror else kind
+
+
+MEMORY_TEXTS = (
+    "allocation error",  # zstd
+    "can't start new thread",
+    "cannot allocate memory",
+    "failed to map segment",  # the dynamic loader
+    "not enough memory",
+    "out of core",  # gpg
+    "out of memory",
+)
+
+
+def says_memory(text: str) -> bool:
+    """Return whether what a program or a library says is that it got no memory."""
+    return any(known in text.lower() for known in MEMORY_TEXTS)
+
+
+def no_memory(reason: object) -> MemoryShortageError:
+    """Return the error of a run that could not get memory, a process or a thread."""
+    return MemoryShortageError(
+        _("There is not enough memory for this run: %(reason)s"),
+        hint=_(
+            "Stop other programs, raise the memory limit of this process (ulimit -v, the container"
+            " or the service), or set JOBS to 1 in MIPYME_BACKUP; then run the same command again."
+        ),
+        reason=reason,
+    )
+
+
+def memory_shortage(error: BaseException) -> MemoryShortageError | None:
+    """Return what `error` is to people where it, or what led to it, is a lack of memory."""
+    for cause in _causes(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        if (
+            isinstance(cause, MemoryError)
+            or number == errno.ENOMEM
+            or (not isinstance(cause, OSError | BackupError) and says_memory(str(cause)))
+        ):
+            return no_memory(str(cause) or type(cause).__name__)
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -9,6 +9,7 @@ argv or environment.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -20,7 +21,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
-from mipyme_backup.errors import KilledError, PreflightError, ProcessError
+from mipyme_backup.errors import (
+    KilledError,
+    PreflightError,
+    ProcessError,
+    no_memory,
+    says_memory,
+)
 from mipyme_backup.messages import _
 
 CHUNK = 256 * 1024
@@ -83,8 +90,18 @@ class Child:
         self._threads = [threading.Thread(target=self._drain, daemon=True)]
         if stdin is not None:
             self._threads.append(threading.Thread(target=self._feed, daemon=True))
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException as error:
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            _end_group(self._process)
+            self._join()
+            if stdin is not None:
+                stdin.close()
+            if isinstance(error, RuntimeError):  # "can't start new thread"
+                raise no_memory(error) from error
+            raise
 
     @property
     def pid(self) -> int:
@@ -158,6 +175,8 @@ class Child:
     def _check(self, status: int) -> None:
         if self._upstream_error is not None:
             raise self._upstream_error
+        if status != 0 and says_memory(self.stderr):
+            raise no_memory(f"{self.tool}: {self.stderr}")
         if -status in FROM_OUTSIDE:
             raise KilledError(
                 _("%(tool)s was ended by another process or by the system (%(signal)s)."),
@@ -280,6 +299,8 @@ def _popen(
             start_new_session=True,
         )
     except OSError as error:
+        if error.errno in (errno.ENOMEM, errno.EAGAIN):
+            raise no_memory(f"{argv[0]}: {error.strerror}") from error
         raise PreflightError(
             _("%(tool)s cannot be run: %(reason)s"),
             hint=_("Install it, or put it on PATH."),

@@ -9,7 +9,7 @@ import stat
 import threading
 from pathlib import Path
 
-from mipyme_backup.errors import EncryptionError
+from mipyme_backup.errors import EncryptionError, no_memory
 from mipyme_backup.messages import _
 
 # RFC 7914; these cost about 100 ms and 32 MiB on a small server.
@@ -80,7 +80,10 @@ def derive_key(secret: bytes, salt: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=128)
 def _derived(secret: bytes, salt: bytes) -> bytes:
-    return hashlib.scrypt(secret, salt=salt, dklen=32, **SCRYPT)
+    try:
+        return hashlib.scrypt(secret, salt=salt, dklen=32, **SCRYPT)
+    except ValueError as error:  # the numbers are ours: all that can lack is memory
+        raise no_memory(error) from error
 
 
 def fingerprint(secret: bytes) -> str:

@@ -14,10 +14,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.utils.translation import gettext, gettext_noop
 
-from mipyme_backup.errors import BackupError, ConfigurationError, UsageError
+from mipyme_backup.errors import BackupError, ConfigurationError, UsageError, memory_shortage
 from mipyme_backup.management import parsing
 from mipyme_backup.management.console import SafeConsole
 from mipyme_backup.management.progress import TerminalProgress
+from mipyme_backup.memory import fit_into_limit
 from mipyme_backup.messages import _
 from mipyme_backup.translation import in_project_language, said, translated
 
@@ -53,6 +54,7 @@ class BackupCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _end_in_order()
+        fit_into_limit()
         self.as_json: bool = options["json"]
         self.console = SafeConsole(
             file=cast("IO[str]", self.stdout._out),
@@ -76,7 +78,17 @@ class BackupCommand(BaseCommand):
         except (OSError, Error) as error:
             if options["traceback"]:
                 raise
-            self.fail(BackupError("%(reason)s", reason=" ".join(str(error).split())))
+            short = memory_shortage(error)
+            text = " ".join(str(error).split())
+            self.fail(short or BackupError("%(reason)s", reason=text))
+        except Exception as error:
+            short = memory_shortage(error)
+            if short is None or options["traceback"]:
+                raise
+        else:
+            return
+        # Outside of the handler: what the run held is free again.
+        self.fail(short)
 
     def run(self, **options: Any) -> None:
         """Call the api and render what it returns."""

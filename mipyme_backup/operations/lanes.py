@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mipyme_backup.destinations import Destination
-from mipyme_backup.errors import BackupError, DestinationError
+from mipyme_backup.errors import BackupError, DestinationError, memory_shortage
 from mipyme_backup.messages import _
 
 Job = Callable[[Destination], None]
@@ -82,7 +82,7 @@ class Lane:
             except BackupError as error:
                 self.error = error
             except Exception as error:  # noqa: BLE001 - it costs this destination its copy alone
-                self.error = _unforeseen(self.name, error)
+                self.error = memory_shortage(error) or _unforeseen(self.name, error)
             finally:
                 done()
                 with self._changed:

@@ -11,6 +11,7 @@ from mipyme_backup.errors import NoBackupError, UsageError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import _
 from mipyme_backup.operations.choosing import selected
+from mipyme_backup.operations.places import require_apart, require_no_sidecar
 from mipyme_backup.operations.project import Project
 from mipyme_backup.sources.base import Target
 from mipyme_backup.sources.database import PREFIX
@@ -117,8 +118,12 @@ def _require_place(request: Request, source: SavedSource) -> None:
 def _target(project: Project, request: Request, source: SavedSource, restore_id: str) -> Target:
     if source.name.startswith(PREFIX):
         facts = next(iter(source.facts.values()))
+        alias = source.name.removeprefix(PREFIX)
+        if request.to_database is not None and facts.get("engine") == "sqlite":
+            require_apart(project, "--to-database", Path(request.to_database))
+            require_no_sidecar(Path(request.to_database))
         return project.databases.target(
-            source.name.removeprefix(PREFIX),
+            alias,
             restore_id=restore_id,
             facts=facts,
             raw_size=source.artifacts[0].raw_size,
@@ -126,5 +131,8 @@ def _target(project: Project, request: Request, source: SavedSource, restore_id:
             in_place=request.in_place,
         )
     if source.name == "media":
-        return project.media.target(restore_id=restore_id, to_directory=request.to_media)
+        folder = request.to_media
+        if folder is not None:
+            folder = require_apart(project, "--to-media", folder)
+        return project.media.target(restore_id=restore_id, to_directory=folder)
     return FixturesTarget.prepare(alias=source.facts[source.artifacts[0].name]["alias"])

@@ -7,8 +7,10 @@ found here. Format: RFC 8878.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from mipyme_backup.errors import DamagedError
+from mipyme_backup.errors import DamagedError, no_memory, says_memory
+from mipyme_backup.memory import room_for_threads
 from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 
@@ -26,10 +28,11 @@ JOB_SIZE = 2 * 1024 * 1024
 
 
 class Compressed:
-    """The zstd frame of `upstream`, pulled; `workers` threads compress beside the caller."""
+    """The zstd frame of `upstream`, pulled; up to `workers` threads compress beside the caller."""
 
     def __init__(self, upstream: Reader, *, level: int = LEVEL, workers: int = 0) -> None:
         self._upstream = upstream
+        workers = min(workers, room_for_threads())
         self._compressor = zstd.ZstdCompressor(
             options={
                 zstd.CompressionParameter.compression_level: level,
@@ -44,11 +47,19 @@ class Compressed:
     def read(self, size: int, /) -> bytes:
         while not self._buffer and not self._ended:
             if data := self._upstream.read(CHUNK):
-                self._buffer += self._compressor.compress(data)
+                self._buffer += self._pressed(self._compressor.compress, data)
             else:
-                self._buffer += self._compressor.flush()
+                self._buffer += self._pressed(self._compressor.flush)
                 self._ended = True
         return _take(self._buffer, size)
+
+    def _pressed(self, step: Callable[..., bytes], *data: bytes) -> bytes:
+        try:
+            return step(*data)
+        except zstd.ZstdError as error:
+            if says_memory(str(error)):
+                raise no_memory(error) from error
+            raise
 
     def close(self) -> None:
         self._upstream.close()
@@ -104,6 +115,8 @@ class Decompressed:
         try:
             return self._decompressor.decompress(data, max_length=size)
         except zstd.ZstdError as error:
+            if says_memory(str(error)):
+                raise no_memory(error) from error
             raise DamagedError(
                 _("The compressed stream is damaged: %(reason)s"), reason=error
             ) from error

@@ -14,9 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from mipyme_backup.errors import BackupError, PreflightError, ProcessError, SourceError
+from mipyme_backup.errors import (
+    BackupError,
+    MemoryShortageError,
+    PreflightError,
+    ProcessError,
+    SourceError,
+)
 from mipyme_backup.process import CHUNK, Child, run, secret_file, secret_pipe
 from mipyme_backup.testing import BytesReader, read_whole
+from tests.unit.sources.forks import in_child
 
 CANARY = b"canary-0b5c9e"
 
@@ -391,3 +398,42 @@ def test_a_secret_file_can_be_opened_again_and_again_by_the_child_only() -> None
 def test_a_short_command_that_hangs_is_ended() -> None:
     with pytest.raises(ProcessError, match="nothing for 1 seconds"):
         run(["sleep", "300"], timeout=1)
+
+
+@pytest.mark.parametrize(
+    "said", ["gpg: out of core handler ignored", "pg_dump: error: out of memory"]
+)
+def test_a_tool_without_memory_is_told_as_such(said: str) -> None:
+    """Before anybody looks for a damage or a wrong key in it."""
+    looked = []
+    child = Child(
+        shell(f"echo '{said}' >&2; exit 2"), on_exit=lambda status, text: looked.append(text)
+    )
+    with pytest.raises(MemoryShortageError, match="memory"):
+        child.read(1)
+    child.close()
+    assert looked == []
+
+
+def test_no_process_is_left_where_no_thread_can_be_started() -> None:
+    """Its output could not be read: it is ended, and so is what would have fed it."""
+    feeder = Hanging()
+
+    def work() -> list[str]:
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading, "_start_new_thread", _no_thread)
+            try:
+                Child(shell("sleep 600"), stdin=feeder)
+            except MemoryShortageError:
+                pass
+            else:
+                return ["nothing raised"]
+        left = [*(set(os.listdir("/proc/self/fd")) - before)]
+        return left + Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+    assert in_child(work) == []
+
+
+def _no_thread(*_args: object) -> None:
+    raise RuntimeError("can't start new thread")

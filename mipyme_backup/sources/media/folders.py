@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
+from mipyme_backup.removal import FOLDER, remove_tree
+
+__all__ = ["FOLDER", "open_folder", "opened", "remove_tree", "sync_folder"]
 
 
 def open_folder(root: int, parts: Sequence[bytes], *, create: bool = False) -> int:
@@ -46,19 +47,3 @@ def sync_folder(path: Path) -> None:
     """Make what was created, renamed or removed in the folder last."""
     with opened(path) as descriptor:
         os.fsync(descriptor)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds, also folders that we may not enter; none is no error."""
-    if not os.path.lexists(path):
-        return
-    try:
-        shutil.rmtree(path)
-    except PermissionError:
-        os.chmod(path, 0o700)
-        for folder, folders, _files in os.walk(path):
-            for name in folders:
-                below = os.path.join(folder, name)
-                if not os.path.islink(below):
-                    os.chmod(below, 0o700)
-        shutil.rmtree(path)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipyme_backup.errors import DamagedError, SourceError
+from mipyme_backup.errors import DamagedError, MemoryShortageError, SourceError
+from mipyme_backup.memory import room_for_threads
 from mipyme_backup.process import CHUNK
 from mipyme_backup.streams.compress import Compressed, Decompressed
 from mipyme_backup.streams.digest import Measured, drain
 from mipyme_backup.testing import BytesReader, read_whole
+from tests.unit.sources.forks import in_child
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -218,3 +223,53 @@ def test_memory_does_not_grow_with_the_stream() -> None:
 
     assert large - small < 40, f"{small} MiB for 20 MB, {large} MiB for 300 MB"
     assert large < 150
+
+
+# Little memory
+
+
+def with_no_more_memory(work: Callable[[], object]) -> str:
+    """Run `work` in a child that gets no address space any more; return what it raised."""
+
+    def limited() -> str:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken, taken))
+        held = []
+        try:
+            while True:  # what the process has in reserve
+                held.append(bytes(64 * 1024))
+        except MemoryError:
+            pass
+        try:
+            work()
+        except Exception as error:
+            held.clear()
+            return type(error).__name__
+        return "nothing"
+
+    return str(in_child(limited))
+
+
+def test_no_memory_to_decompress_with_is_no_damage() -> None:
+    frame = Compressed(BytesReader(os.urandom(3 * CHUNK)))
+    stored = read_whole(frame)
+    reader = Decompressed(BytesReader(stored))
+    said = with_no_more_memory(lambda: read_whole(reader))
+    assert said in ("MemoryError", MemoryShortageError.__name__)
+
+
+def test_no_memory_to_compress_with_is_told() -> None:
+    reader = Compressed(BytesReader(os.urandom(3 * CHUNK)))
+    said = with_no_more_memory(lambda: read_whole(reader))
+    assert said in ("MemoryError", MemoryShortageError.__name__)
+
+
+def test_workers_are_left_out_where_a_limit_has_no_room_for_them() -> None:
+    def rooms() -> list[int]:
+        without_limit = room_for_threads()
+        resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**30))
+        none = room_for_threads()
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+        return [min(without_limit, 100), none, room_for_threads()]
+
+    assert in_child(rooms) == [100, 0, 2]
