@@ -69,7 +69,7 @@ def run_due() -> None:
 
 
 @shared_task(name="mipyme_backup.run_job", **OPTIONS)
-def run_job(self: Task[Any, Any], *, job: str, slot: str) -> dict[str, Any]:
+def run_job(self: Task[Any, Any], *, job: object, slot: object) -> dict[str, Any]:
     """Do the work of a slot, once; a failed one is tried again by a later `run_due`.
 
     A slot that is not the newest of its job is not done: the message came too late, or whoever

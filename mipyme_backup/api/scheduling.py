@@ -66,7 +66,9 @@ def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Ou
 def is_newest_slot(*, job: str, slot: datetime, now: datetime | None = None) -> bool:
     """Say whether `slot` is the newest one of the job: a message may name an old or a false one."""
     expression = conf.load().schedule.get(job)
-    return bool(expression) and slot == last_slot(expression, now or datetime.now(UTC), zone())
+    if expression is None:
+        return False
+    return slot == last_slot(expression, now or datetime.now(UTC), zone())
 
 
 def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:
