@@ -69,9 +69,17 @@ def run_due() -> None:
 
 
 @shared_task(name="mipyme_backup.run_job", **OPTIONS)
-def run_job(self: Task[Any, Any], *, job: str, slot: str) -> dict[str, Any]:
-    """Do the work of a slot, once; a failed one is tried again by a later `run_due`."""
-    outcome = api.run_job(job=job, slot=datetime.fromisoformat(slot))
+def run_job(self: Task[Any, Any], *, job: object, slot: object) -> dict[str, Any]:
+    """Do the work of a slot, once; a failed one is tried again by a later `run_due`.
+
+    A slot that is not the newest of its job is not done: the message came too late, or whoever
+    wrote it into the broker made it up.
+    """
+    moment = _slot(slot)
+    if moment is None or not isinstance(job, str) or not api.is_newest_slot(job=job, slot=moment):
+        logger.warning("The schedule has no such slot now: %.100r of %.100r", slot, job)
+        return {"job": str(job)[:100], "slot": str(slot)[:100], "outcome": "not_due", "error": None}
+    outcome = api.run_job(job=job, slot=moment)
     if outcome.error is not None:
         logger.error("%s of %s failed: %s", job, slot, outcome.error)
     with in_project_language():
@@ -85,14 +93,9 @@ def run_task(self: Task[Any, Any], *, task_id: str) -> dict[str, Any]:
 
 
 @shared_task(name="mipyme_backup.backup", **OPTIONS)
-def backup(
-    self: Task[Any, Any], *, kind: str = "manual", label: str = "", slot: str | None = None
-) -> dict[str, Any]:
-    """Take a backup; it waits for the lock. `slot` is a moment with its time zone, in ISO 8601."""
-    moment = datetime.fromisoformat(slot) if slot else None
-    return _tried(
-        self, lambda: api.backup(kind=kind, label=label, slot=moment, wait=True).to_dict()
-    )
+def backup(self: Task[Any, Any], *, kind: str = "manual", label: str = "") -> dict[str, Any]:
+    """Take a backup; it waits for the lock. It stands for no slot: those are `run_job`'s."""
+    return _tried(self, lambda: api.backup(kind=kind, label=label, wait=True).to_dict())
 
 
 @shared_task(name="mipyme_backup.complete", **OPTIONS)
@@ -130,3 +133,12 @@ def status(self: Task[Any, Any]) -> dict[str, Any]:
 def drill(self: Task[Any, Any], *, language: str | None = None) -> dict[str, Any]:
     """Rehearse the restore of the newest backup; it waits for the lock."""
     return _tried(self, lambda: api.drill(language=language, wait=True).to_dict())
+
+
+def _slot(text: object) -> datetime | None:
+    """Return the moment that a message names; None where it names none, or no time zone."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

@@ -22,7 +22,7 @@ from mipyme_backup.api.keeping import (
     verify,
 )
 from mipyme_backup.api.restoring import drill, note_drill, restore, undo_restore
-from mipyme_backup.api.scheduling import coming, due, run_due, run_job
+from mipyme_backup.api.scheduling import coming, due, is_newest_slot, run_due, run_job
 from mipyme_backup.api.showing import (
     Objectives,
     last_look,
@@ -100,6 +100,7 @@ __all__ = [
     "guards_migrations",
     "heartbeat",
     "is_monitor",
+    "is_newest_slot",
     "last_look",
     "mark_checklist",
     "note_drill",

@@ -25,7 +25,7 @@ from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.project import Progress
 from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.parts import build_project
-from mipyme_backup.schedule import JOBS, Due
+from mipyme_backup.schedule import JOBS, Due, last_slot
 from mipyme_backup.translation import in_project_language, said, translated
 
 
@@ -61,6 +61,14 @@ def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Ou
     work = _works(progress or Silent())[job]
     with in_project_language():
         return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
+
+
+def is_newest_slot(*, job: str, slot: datetime, now: datetime | None = None) -> bool:
+    """Say whether `slot` is the newest one of the job: a message may name an old or a false one."""
+    expression = conf.load().schedule.get(job)
+    if expression is None:
+        return False
+    return slot == last_slot(expression, now or datetime.now(UTC), zone())
 
 
 def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:

@@ -164,23 +164,23 @@ def _check_allowed(verb: str) -> None:
         )
 
 
-def _check_may_still(username: str) -> None:
-    """Raise UsageError where who asked for a restore may not have one any more."""
+def _check_may_still(username: str, verb: str) -> None:
+    """Raise UsageError where the user who asked may not have this done any more."""
     users: Any = get_user_model()._default_manager
     user = users.filter(**{users.model.USERNAME_FIELD: username}).first()
-    if user is None or not user.is_active or not user.has_perm(PERMISSIONS["restore"]):
+    if user is None or not user.is_active or not user.has_perm(PERMISSIONS[verb]):
         raise UsageError(
-            _("%(user)s may not restore any more, so nothing was done."),
-            hint=_("Who may is to ask for it anew."),
+            _("%(user)s may not ask for this any more, so nothing was done."),
+            hint=_("A user who has the permission %(permission)s can ask for it again."),
             user=username,
+            permission=PERMISSIONS[verb],
         )
 
 
 def _done(asked: Asked, progress: Reporter) -> Ended:
     """Do it. All but a restore wait for the lock: nobody expects one an hour later."""
     _check_allowed(asked.verb)
-    if asked.verb == "restore":
-        _check_may_still(asked.asked_by)
+    _check_may_still(asked.asked_by, asked.verb)
     work = _WORKS[asked.verb]
     while True:
         try:

@@ -111,7 +111,7 @@ def test_what_never_passes_is_not_tried_again(shop: Project) -> None:
 def test_worker_that_is_killed(shop: Project, broker: str) -> None:
     """Its message comes back; what it left is tidied up; there is one backup, and it is good."""
     _write_app(shop, broker)
-    slot = "2026-07-15T02:00:00+02:00"
+    slot = _newest_slot(shop)
     (shop.media / "large").write_bytes(os.urandom(LARGE))  # it takes a while
 
     with _celery(shop, "worker", "--concurrency", "1") as worker:
@@ -135,7 +135,7 @@ def test_worker_that_is_killed(shop: Project, broker: str) -> None:
 def test_worker_that_sleeps_longer_than_its_message(shop: Project, broker: str) -> None:
     """Stopped in the middle, while another one is sent the same slot, and woken."""
     _write_app(shop, broker)
-    slot = "2026-07-15T02:00:00+02:00"
+    slot = _newest_slot(shop)
     (shop.media / "large").write_bytes(os.urandom(LARGE))
     one_at_a_time = ("--concurrency", "1", "--prefetch-multiplier", "1")  # takes no second message
 
@@ -255,6 +255,46 @@ def test_twenty_at_once(shop: Project, scaled: Callable[[int, int], int]) -> Non
     ]
     assert all("Another run holds the lock: backup (process " in message for message in messages)
     assert [row["status"] for row in _rows(shop)] == ["complete"]
+
+
+def test_messages_of_another_s_making(shop: Project) -> None:
+    """A broker without a password takes them from anyone: false slots, and odd arguments."""
+    calls = (
+        "'run_job', dict(job='daily', slot='2099-01-01T02:00:00+00:00')",
+        "'run_job', dict(job='daily', slot='2001-01-01T02:00:00+00:00')",
+        "'run_job', dict(job=['daily'], slot={'a': 1})",
+        "'run_job', dict(job='../../x', slot='')",
+        "'run_task', dict(task_id={'pk': 1})",
+        "'run_task', dict(task_id='x' * 10**6)",
+        "'backup', dict(kind='daily', slot='2099-01-01T02:00:00+00:00')",
+        "'backup', dict(kind='safety')",
+        "'complete', dict(identifier='../..')",
+        "'drill', dict(language='../../etc')",
+    )
+    with _celery(shop, "worker", "--concurrency", "1"):
+        for call in calls:
+            name, _comma, arguments = call.partition(", ")
+            _send(shop, f"celery_app.app.send_task('mipyme_backup.' + {name}, kwargs={arguments})")
+        _send(shop, "status.delay()")
+        _wait(lambda: "status: done" in _ended(shop))
+
+    assert "backup: done" not in _ended(shop)
+
+    assert _rows(shop) == []
+    assert "correct horse" not in _log(shop, "worker")
+
+
+def _ended(project: Project) -> list[str]:
+    """Return the tasks that a worker has done, in order."""
+    found = re.findall(r"Task mipyme_backup\.(\w+)\[\S+ succeeded", _log(project, "worker"))
+    return [f"{name}: done" for name in found]
+
+
+def _newest_slot(project: Project) -> str:
+    """Return the slot that a daily backup is due for now."""
+    jobs = {row["job"]: row for row in project.json("schedule_backups", "show")}
+    following = datetime.fromisoformat(jobs["daily"]["next_slot"])
+    return (following - timedelta(days=1)).isoformat()
 
 
 def _write_app(

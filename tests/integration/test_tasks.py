@@ -251,6 +251,27 @@ class TestWorker:
 
         assert Task.objects.get().status == "complete"
 
+    @pytest.mark.parametrize("verb", ["backup", "verify", "drill", "pin", "unpin", "plan"])
+    def test_of_a_user_who_may_not_any_more(self, shop: Path, root: Client, verb: str) -> None:
+        ask(root, verb)
+        User.objects.update(is_active=False)
+
+        assert run_newest() == "failed"
+        assert "root may not ask for this any more" in Task.objects.get().error
+        assert (Backup.objects.count(), Drill.objects.count()) == (1, 0)
+
+    def test_message_of_another_s_making(self, shop: Path, root: Client) -> None:
+        """Whatever names a task that is over, or none, does nothing."""
+        root.post(ASK, {"verb": "backup"})
+        task = Task.objects.get()
+        assert run_newest() == "complete"
+        names: list[Any] = [task.task_id, str(task.pk), "", "../../x", "x" * 10**6, 7, None, ["x"]]
+
+        found = [api.run_task(task_id=name) for name in [*names, {"pk": 1}]]
+
+        assert found == [None] * (len(names) + 1)
+        assert Backup.objects.count() == 2
+
 
 class TestRestore:
     def test_plan_then_restore(self, shop: Path, root: Client) -> None:
@@ -312,7 +333,7 @@ class TestRestore:
         User.objects.update(**changed)
 
         assert run_newest(verb="restore") == "failed"
-        assert "root may not restore any more" in Task.objects.get(verb="restore").error
+        assert "root may not ask for this any more" in Task.objects.get(verb="restore").error
         assert not Restore.objects.exists()
 
     def test_backup_from_before_there_were_tasks(self, root: Client, shop: Path) -> None:
