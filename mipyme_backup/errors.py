@@ -71,6 +71,8 @@ class ProcessError(BackupError):
 class KilledError(ProcessError):
     """A child process was ended from outside: that says nothing of what it was given to read."""
 
+    code = "killed"
+
     permanent = False
 
 
