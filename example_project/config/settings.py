@@ -10,6 +10,7 @@ DATABASE_URL                   SQLite beside this project, when not given
 DATABASE_PASSWORD_FILE         the database's password, when not in the URL
 MEDIA_ROOT, STATIC_ROOT        folders
 BACKUP_DIR                     the folder of the local backups
+STATE_DIR                      what this host remembers of its runs, never among the backups
 BACKUP_PASSPHRASE_FILE         one line, in a file of mode 0600
 """
 
@@ -99,6 +100,7 @@ STATIC_URL = "/static/"
 
 MIPYME_BACKUP = {
     "PROJECT": "example_shop",
+    "STATE_DIR": _path("STATE_DIR", ".mipyme_backup"),
     "DESTINATIONS": {
         "local": {
             "BACKEND": "mipyme_backup.destinations.LocalDestination",
