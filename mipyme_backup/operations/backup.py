@@ -26,7 +26,7 @@ from mipyme_backup.operations.choosing import check_destination, check_sources
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.looking import look_around
-from mipyme_backup.operations.notes import new_note
+from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
@@ -184,11 +184,13 @@ def _store(
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     warnings += _scarce_space(lanes, held)
     warnings += [replaced_text(name) for name, one in held.items() if one.program_changed]
-    with spool_folder(started.work, [lanes[name].destination for name in held]) as spool:
+    places = [lane.destination for lane in lanes.values()]
+    with spool_folder(started.work, places, project.volume_size) as spool:
         name = _free_name(started, request, held, lanes)
-        note = new_note(project, started.id, name, [*lanes])
+        note = RunNote(project, started.id, name=name, destinations=[*lanes])
         writer = Writer(project, lanes, note, spool=spool)
         try:
+            note.write()
             saved = Saving(project, sources, writer, started.work, progress, held).run()
             manifest = Manifest(
                 id=started.id,

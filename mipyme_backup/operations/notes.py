@@ -106,12 +106,6 @@ class RunNote:
         )
 
 
-def new_note(project: Project, backup_id: str, name: str, destinations: Sequence[str]) -> RunNote:
-    note = RunNote(project, backup_id, name=name, destinations=destinations)
-    note.write()
-    return note
-
-
 def run_notes(project: Project) -> list[RunNote]:
     """Return the notes of earlier runs, oldest first. Call it with the lock held."""
     try:

@@ -25,7 +25,7 @@ from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
 from mipyme_backup.sources.media.folders import remove_tree
-from mipyme_backup.state import State
+from mipyme_backup.state import UNFINISHED, State
 from mipyme_backup.translation import translated, warn
 
 T = TypeVar("T")
@@ -152,6 +152,11 @@ class Project:
         """
         for folder in self.state.make("work").iterdir():
             _remove(folder)
+        for name in ("runs", "restores"):  # written with the lock held alone
+            for file in self.state.make(name).iterdir():
+                if file.suffix in {UNFINISHED, ".tmp"}:  # the second by earlier versions
+                    with contextlib.suppress(OSError):
+                        file.unlink()
 
 
 def _remove(folder: Path) -> None:

@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 from mipyme_backup.destinations import Destination
+from mipyme_backup.errors import DestinationError
+from mipyme_backup.removal import remove_tree
+
+VOLUMES = 4
+"""As many as may wait for one destination, and the one that is being made."""
 
 
 @contextlib.contextmanager
-def spool_folder(work: Path, destinations: Iterable[Destination]) -> Iterator[Path]:
+def spool_folder(
+    work: Path, destinations: Sequence[Destination], volume_size: int
+) -> Iterator[Path]:
     """Yield a private folder for finished volumes, which is gone afterwards.
 
-    Where a destination is a folder on another disk than `work`, it lies there: so a volume is
-    linked into its place and not copied. What it holds is hashed again before it counts.
+    Where the only destination is a folder on another disk than `work`, with room for some volumes,
+    it lies there: so a volume is linked into its place and not copied. With several, a disk that
+    fills must not stop the others. What the folder holds is hashed again before it counts.
     """
-    device = work.stat().st_dev
-    for destination in destinations:
-        folder = destination.make_staging()
-        if folder is None:
-            continue
-        try:
-            if folder.stat().st_dev != device:
-                yield folder
-                return
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                folder.parent.rmdir()
-    yield work
+    folder = _staging(work, destinations[0], volume_size) if len(destinations) == 1 else None
+    if folder is None:
+        yield work
+        return
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _staging(work: Path, destination: Destination, volume_size: int) -> Path | None:
+    with contextlib.suppress(DestinationError, OSError):
+        free = destination.free_space()
+        if free is not None and free > VOLUMES * volume_size:
+            folder = destination.make_staging()
+            if folder is not None and folder.stat().st_dev != work.stat().st_dev:
+                return folder
+            if folder is not None:
+                _remove(folder)
+    return None
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        remove_tree(folder)
+        folder.parent.rmdir()
 
 
 class SharedFile:

@@ -237,7 +237,7 @@ class Arena:
             if not (owed and json.loads(note.read_text())["committing"])
         ]
         left += self.project.backups.glob(".tmp-*")
-        left += self.state.glob("restores/*.tmp")
+        left += self.state.glob("restores/*.new")
         names = [str(path) for path in left]
         names += [f"unfinished {e['id']}" for e in self.journal() if e["finished_at"] is None]
         return names + self._sides() + self._unreferenced()

@@ -157,6 +157,8 @@ class _SQLiteCursor:
         self._cursor.execute(statement, params or [])
 
 
+FORGED = [f"manual_20250101T00000{number}Z" for number in range(1, 5)]
+
 # --- Which backup ---------------------------------------------------------------------------
 
 
@@ -166,8 +168,16 @@ class TestWhichBackup:
         refused(project, command, "feedbeef", status=6, code="damaged", says="feedbeef")
 
     def test_ambiguous_beginning(self, project: Project) -> None:
-        _forge(project, lambda manifest: manifest.update(id="ab01" + "0" * 12), "manual_1")
-        _forge(project, lambda manifest: manifest.update(id="ab02" + "0" * 12), "manual_2")
+        _forge(
+            project,
+            lambda manifest: manifest.update(id="ab01" + "0" * 12),
+            FORGED[0],
+        )
+        _forge(
+            project,
+            lambda manifest: manifest.update(id="ab02" + "0" * 12),
+            FORGED[1],
+        )
 
         refused(
             project,
@@ -175,7 +185,7 @@ class TestWhichBackup:
             "ab0",
             status=4,
             code="no_backup",
-            says="manual_1, manual_2",
+            says=f"{FORGED[0]}, {FORGED[1]}",
             hint="Give more of it",
         )
 
@@ -328,7 +338,7 @@ class TestKeys:
         refused(project, "restore", "--latest", status=4, code="key_missing", says="passphrase")
 
     def test_plain_backup_where_encryption_is_demanded(self, project: Project) -> None:
-        plain = _forge(project, _unsigned, "manual_plain", seal=False)
+        plain = _forge(project, _unsigned, FORGED[2], seal=False)
         refused(project, "restore", plain, status=6, code="damaged", says="not signed")
 
 
@@ -353,7 +363,7 @@ class TestDamage:
         refused(project, "restore", name, status=6, code="damaged", says="manifest", hint="backup")
 
     def test_manifest_of_a_later_version(self, project: Project) -> None:
-        name = _forge(project, lambda manifest: manifest.update(format=2), "manual_later")
+        name = _forge(project, lambda manifest: manifest.update(format=2), FORGED[3])
         refused(project, "restore", name, status=6, code="damaged", says="format 2", hint="newer")
 
     def test_volume_that_was_changed(self, project: Project) -> None:

@@ -494,6 +494,8 @@ def test_chosen_backup_and_destination(on_sqlite: Project) -> None:
 def test_what_cannot_be_tried_is_refused(
     on_sqlite: Project, args: list[str], status: int, code: str
 ) -> None:
+    on_sqlite.backups.mkdir(mode=0o700, exist_ok=True)  # mounted, and empty
+
     error = drill(on_sqlite, *args, status=status)["error"]
 
     assert error["code"] == code
