@@ -50,6 +50,7 @@ def test_watcher_killed_before_its_record_repeats_the_mail_and_no_more(
     project: Project, mails: MailServer
 ) -> None:
     mails.answers.clear()
+    project.backups.mkdir(mode=0o700)  # nothing but the missing backup is to be told
     with start(project) as watcher:
         deadline = time.monotonic() + SECONDS
         while not mails.mails and time.monotonic() < deadline:

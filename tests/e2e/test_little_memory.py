@@ -113,7 +113,7 @@ def assert_told(
             assert project.execute(COUNT) == rows == [(SIZE // ROW,)]
     project.backup()
     assert project.manage("verify_backups", "--all", check=False).returncode == 0
-    assert [*(project.backups / ".state" / "work").glob("*")] == []
+    assert [*(project.state / "work").glob("*")] == []
     assert refused
 
 

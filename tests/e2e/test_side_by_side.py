@@ -120,7 +120,7 @@ def test_local_copy_takes_no_longer(
         alone.append(seconds_to_local_copy(project, size))
         place(project, server, dead=dead_port, slow=slow.port)
         beside.append(seconds_to_local_copy(project, size))
-        owed.append(len([*project.backups.glob(".state/runs/*.json")]))
+        owed.append(len([*project.state.glob("runs/*.json")]))
 
     ratio = statistics.median(beside) / statistics.median(alone)
     for name, seconds in {"alone": alone, "beside a dead and a slow one": beside}.items():

@@ -132,6 +132,7 @@ def test_connection_that_ends_while_the_work_goes_on(
 ) -> None:
     if shop.server is None:
         pytest.skip("SQLite has no connections that others can end")
+    shop.manage("shell", "-v0", "-c", CREATE_ANA)
     task_id = shop.manage("shell", "-v0", "-c", ASK % ("backup", "")).stdout.strip()
 
     ended = shop.manage("shell", "-v0", "-c", CUT_OFF % task_id).stdout.split()
@@ -147,7 +148,7 @@ def _restores(project: Project) -> list[str]:
 def _wait_for_phase(project: Project, phase: str) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for path in project.backups.glob(".state/**/*.json"):
+        for path in project.state.glob("**/*.json"):
             with contextlib.suppress(OSError):
                 if f'"phase": "{phase}"' in path.read_text():
                     return
