@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import SFTPError
+from paramiko.sftp_attr import SFTPAttributes
 
 from mipyme_backup import journal, manifest
 from mipyme_backup.authentication import MARKER, ending
+from mipyme_backup.destinations.access.sftp import _size_of_file
 from mipyme_backup.destinations.rsync_listing import parse_listing, parse_modified
 from mipyme_backup.encryption import program
 from mipyme_backup.errors import BackupError, StateError
@@ -21,6 +24,8 @@ from mipyme_backup.operations import notes
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.media.index import FileRecord, FolderRecord, read_records
 from mipyme_backup.sources.media.names import checked
+from mipyme_backup.sources.media.remote.listing import Listing, Numbered
+from mipyme_backup.sources.media.remote.objects import Found
 from mipyme_backup.sources.postgresql import archive
 from mipyme_backup.state import State
 from tests.unit.test_manifest import example
@@ -319,3 +324,43 @@ SURROGATE_PACK = index_bytes().replace(b'"pool/', b'"\\ud800/')
 def test_crafted_input_is_refused(name: str, data: bytes, private: Path) -> None:
     with pytest.raises((BackupError, StateError)):
         PARSERS[name][2](private)(data)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Found("a", size=2**63),
+        Found("a", size=-1),
+        Found("a", mtime_ns=2**63),
+        Found("a", tag="\ud800"),
+    ],
+)
+def test_a_listing_of_media_takes_any_size_time_and_tag(found: Found) -> None:
+    listing = Listing([found, Found("b", 1)])
+
+    assert [entry.path for entry in listing.entries()] == [b"a", b"b"]
+    listing.close()
+
+
+def test_a_file_of_ours_is_called_by_a_number_that_a_table_holds() -> None:
+    numbered = Numbered([Found("x/" + "9" * 30, 1), Found("x/7", 2**70), Found("x/8", 3)])
+
+    assert numbered.size(8) == 3
+    numbered.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [(None, 5), (0o100600, None), (0o100600, 2**63), (None, None)]
+)
+def test_sftp_attributes_may_be_absent_or_out_of_range(mode: int | None, size: int | None) -> None:
+    class Client:
+        def lstat(self, _path: str) -> SFTPAttributes:
+            attributes = SFTPAttributes()
+            attributes.st_mode, attributes.st_size = mode, size
+            return attributes
+
+    if mode is None:
+        assert _size_of_file(Client(), "a") is None
+    else:
+        with pytest.raises(SFTPError):
+            _size_of_file(Client(), "a")
