@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,7 +15,7 @@ import pytest
 from paramiko import SFTPError
 from paramiko.sftp_attr import SFTPAttributes
 
-from mipyme_backup import journal, manifest
+from mipyme_backup import journal, manifest, recover
 from mipyme_backup.authentication import MARKER, ending
 from mipyme_backup.destinations.access.sftp import _size_of_file
 from mipyme_backup.destinations.rsync_listing import parse_listing, parse_modified
@@ -364,3 +365,50 @@ def test_sftp_attributes_may_be_absent_or_out_of_range(mode: int | None, size: i
     else:
         with pytest.raises(SFTPError):
             _size_of_file(Client(), "a")
+
+
+def recovery_reads_manifest(data: bytes, folder: Path) -> None:
+    body = data.removesuffix(b"\n}")
+    file = folder / example().name / recover.MANIFEST
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(body + MARKER + ending(body, "shop", None, _no_key))
+    store, keys = recover.Store(folder), recover.Keys([], None)
+    backup = store.backup(example().name, keys)
+    store.lacking(backup)
+    recover.selected(backup, [])
+    for source, artifacts in backup.sources.items():
+        for artifact in artifacts:
+            recover.loading(backup.facts.get(artifact.name, {}), Path("/x"), source)
+
+
+def recovery_reads_index(data: bytes, _folder: Path) -> None:
+    with contextlib.closing(recover.Media(None)) as media:
+        media.read_index(piece for piece in (data[:50], data[50:]))
+
+
+@pytest.mark.parametrize(
+    ("read", "real", "mutate"),
+    [
+        (recovery_reads_manifest, manifest_bytes(), mutated_json),
+        (recovery_reads_index, index_bytes(), mutated_lines),
+    ],
+    ids=["manifest", "index"],
+)
+def test_the_recovery_program_reads_changed_input_or_names_the_problem(
+    read: Callable[[bytes, Path], None],
+    real: bytes,
+    mutate: Mutate,
+    tmp_path: Path,
+    torture_random: random.Random,
+) -> None:
+    read(real, tmp_path)
+    longest = 0
+    for number in range(INPUTS):
+        data = mutate(real, torture_random)
+        try:
+            read(data, tmp_path)
+        except recover.Problem as problem:
+            longest = max(longest, len(str(problem)))
+        except Exception as error:
+            raise AssertionError(f"input {number}: {error!r:.300} for {data[:3000]!r}") from error
+    assert 0 < longest < 2000
