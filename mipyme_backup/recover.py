@@ -44,9 +44,17 @@ CHUNK = 256 * 1024
 BLOCK = tarfile.BLOCKSIZE
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 64 * 2**20
+MANIFEST_VALUES = 2_000_000
+ENDING_BYTES = 1024
+CLAIMED_PROJECT = re.compile(rb'\n "project": ("(?:[^"\\]|\\.)*")')
+CLAIM_WITHIN = 16 * 1024
+DERIVATIONS = 32
 MARKER = b',\n "authentication": '
 INDEX = "media.index.jsonl"
 LINE_BYTES = 2**20
+PATH_BYTES = 65_536
+DIGITS = 20
+SHOWN = 200
 LARGEST = 2**63 - 1
 SECRET_BYTES = 4096
 FINGERPRINT_SALT = b"mipyme_backup key fingerprint, version 1"
@@ -89,8 +97,16 @@ def shown(value: object) -> str:
     )
 
 
+def brief(value: object) -> str:
+    """Return `value` on one line that is not endless; what was composed here, and paths, whole."""
+    text = str(value)
+    if len(text) > SHOWN and not isinstance(value, (Path, Problem)):
+        text = text[:SHOWN] + "..."
+    return shown(text)
+
+
 def filled(text: str, values: dict[str, object]) -> str:
-    return _(text) % {name: shown(value) for name, value in values.items()}
+    return _(text) % {name: brief(value) for name, value in values.items()}
 
 
 def say(text: str, **values: object) -> None:
@@ -148,6 +164,7 @@ class Keys:
     def __init__(self, files: Iterable[str], gnupghome: str | None) -> None:
         self.secrets: dict[str, bytes] = {}
         self.gnupghome = os.path.abspath(gnupghome) if gnupghome else None
+        self._derived: set[tuple[bytes, bytes]] = set()
         for file in files:
             self.add(secret_in(file), file)
 
@@ -158,9 +175,17 @@ class Keys:
                 FAILED,
                 "%(file)s is no passphrase: it must be one line without control characters.",
                 "A file from Windows has a carriage return at the line's end: take it out.",
-                file=file,
+                file=Path(file),
             )
         self.secrets[fingerprint(secret)] = secret
+
+    def derived(self, secret: bytes, salt: bytes) -> bytes:
+        """Return the key of a manifest; Problem where too many projects claim one each."""
+        if (secret, salt) not in self._derived and len(self._derived) >= DERIVATIONS:
+            text = "Not checked: the manifests in this folder claim to be of too many projects."
+            raise Problem(DAMAGED, text, "Name one backup in full, as its folder is called.")
+        self._derived.add((secret, salt))
+        return derive_key(secret, salt)
 
     def ask(self) -> None:
         """Ask for the passphrase on the terminal, once, without an echo."""
@@ -202,12 +227,12 @@ def secret_in(file: str) -> bytes:
                     FAILED,
                     "The passphrase file %(file)s can be read by others.",
                     "Run: chmod 600 %(file)s",
-                    file=file,
+                    file=Path(file),
                 )
             return opened.read(SECRET_BYTES + 2)
     except OSError as error:
         raise Problem(
-            FAILED, "%(file)s cannot be read: %(reason)s", file=file, reason=error.strerror
+            FAILED, "%(file)s cannot be read: %(reason)s", file=Path(file), reason=error.strerror
         ) from error
 
 
@@ -255,7 +280,9 @@ class Backup(NamedTuple):
 def authenticated(body: bytes, tail: bytes, keys: Keys) -> str:
     """Return the trust that the manifest's ending gives it; Problem where it contradicts."""
     try:
-        stated = json.loads(tail[:-3])
+        if len(tail) > ENDING_BYTES:
+            raise ValueError(len(tail))
+        stated = from_json(tail[:-3])
         algorithm, digest = stated["algorithm"], str(stated["digest"])
         expected, trust = {"algorithm": algorithm}, "unsigned"
         if algorithm == "SHA-256":
@@ -264,7 +291,12 @@ def authenticated(body: bytes, tail: bytes, keys: Keys) -> str:
             expected.update(key=str(stated["key"]), salt=str(stated["salt"]), digest=digest)
             secret, trust = keys.secrets.get(expected["key"]), "unknown"
             if secret is not None:
-                key, trust = derive_key(secret, bytes.fromhex(expected["salt"])), "authentic"
+                # Anyone may write a salt, and each costs a scrypt: only the project's counts.
+                salt = claimed_salt(body)
+                expected["salt"] = salt.hex()
+                if stated["salt"] != expected["salt"]:
+                    raise ValueError(stated["salt"])
+                key, trust = keys.derived(secret, salt), "authentic"
                 expected["digest"] = hmac.new(key, body, "sha256").hexdigest()
         else:
             raise ValueError(algorithm)
@@ -273,6 +305,26 @@ def authenticated(body: bytes, tail: bytes, keys: Keys) -> str:
     if not hmac.compare_digest(json.dumps(expected).encode() + b"\n}\n", tail):
         raise damaged("The manifest is NOT AUTHENTIC: it was changed after it was written.")
     return trust
+
+
+def claimed_salt(body: bytes) -> bytes:
+    """Return the salt of the project that the manifest claims to be of."""
+    match = CLAIMED_PROJECT.search(body, 0, CLAIM_WITHIN)
+    if match is None:
+        raise ValueError("no project")
+    project = text_in(from_json(match[1])).encode()
+    return hashlib.sha256(b"mipyme_backup manifest of " + project).digest()[:16]
+
+
+def from_json(data: bytes) -> Any:
+    return json.loads(data, parse_int=number)
+
+
+def number(digits: str) -> int:
+    """Return the integer; ValueError for one of so many digits that computing it would last."""
+    if len(digits) > DIGITS:
+        raise ValueError("a number is too long")
+    return int(digits)
 
 
 def parsed(document: dict[str, Any], trust: str) -> Backup:
@@ -313,7 +365,10 @@ def artifact_in(document: dict[str, Any]) -> Artifact:
     )
     if sum(volume.size for volume in volumes) != document["stored_size"]:
         raise ValueError("the volumes do not add up")
-    return Artifact(matched(SAFE_NAME, document["name"]), whole(document["raw_size"]), volumes)
+    name = matched(SAFE_NAME, document["name"])
+    if name.endswith(PART):
+        raise ValueError(f"{name!r} is not allowed")
+    return Artifact(name, whole(document["raw_size"]), volumes)
 
 
 def matched(pattern: re.Pattern[str], value: Any) -> str:
@@ -387,9 +442,11 @@ class Store:
         if len(data) > MANIFEST_BYTES:
             raise damaged("The manifest is too large.")
         body, _marker, tail = data.rpartition(MARKER)
+        if sum(map(body.count, (b",", b"[", b"{"))) > MANIFEST_VALUES:
+            raise damaged("The manifest is too large.")
         trust = authenticated(body, tail, keys)
         try:
-            backup = parsed(json.loads(body + b"\n}"), trust)
+            backup = parsed(from_json(body + b"\n}"), trust)
         except MALFORMED as error:
             raise damaged("The manifest cannot be understood: %(reason)s", reason=error) from error
         if backup.name != name:
@@ -504,7 +561,7 @@ def decrypted(chunks: Chunks, backup: Backup, keys: Keys) -> Chunks:
 
         def check(status: int, said: str) -> None:
             statuses.seek(0)
-            words = {line.split()[1] for line in statuses.read().splitlines()}
+            words = {word for line in statuses.read().splitlines() for word in line.split()[1:2]}
             if status == 0 and {b"DECRYPTION_OKAY", b"GOODMDC"} <= words:
                 return
             if b"ENC_TO" in words and b"DECRYPTION_KEY" not in words:
@@ -639,12 +696,19 @@ class Media:
 
     def _add(self, line: bytes) -> None:
         try:
-            fields = json.loads(line)
+            if len(line) > LINE_BYTES:
+                bad_media()
+            fields = from_json(line)
             path = fields["path"].encode("utf-8", "surrogateescape")
             mode = whole(fields["mode"]) & 0o777
             name = path[:-1] if path.endswith(b"/") else path
             parts = name.split(b"/")
-            if b"\0" in name or len(parts) > 255 or {b"", b".", b".."} & {*parts}:
+            if (
+                len(name) > PATH_BYTES
+                or b"\0" in name
+                or len(parts) > 255
+                or {b"", b".", b".."} & {*parts}
+            ):
                 bad_media(path)
             for end in range(1, len(parts)):
                 parent = b"/".join(parts[:end])
@@ -855,6 +919,8 @@ def found(store: Store, keys: Keys) -> list[tuple[str, Backup | Problem]]:
 def chosen(store: Store, keys: Keys, name: str) -> Backup:
     """Return the backup of this name, or whose id begins so."""
     name = name.rstrip("/")
+    if SAFE_PATH.fullmatch(name) and (store.root / name / MANIFEST).is_file():
+        return store.backup(name, keys)  # and no other manifest
     hits = [
         (known, backup)
         for known, backup in found(store, keys)
@@ -923,14 +989,16 @@ def problems_of(
     if isinstance(backup, Problem):
         yield backup
         return
+    trusted = True
     try:
         if keys.secrets:
             check_trust(backup, arguments.unauthenticated)
     except Problem as problem:
+        trusted = False
         yield problem
     damages = list(store.problems(backup.volumes()))
     yield from damages
-    if damages or not arguments.content:
+    if damages or not arguments.content or not trusted:
         return
     try:
         keys.check_opens(backup)
@@ -1063,15 +1131,16 @@ def loading(facts: dict[str, Any], piece: Path, source: str) -> list[str]:
     path = shlex.quote(str(piece))
     version = {"version": facts.get("version"), "major": facts.get("major")}
     if facts.get("engine") == "postgresql":
-        name = shlex.quote(f"{facts.get('database')}_recovered")
+        plain = f"{str(facts.get('database'))[:SHOWN]}_recovered"
+        name, target = shlex.quote(plain), shlex.quote(connection_to(plain))
         text = "# PostgreSQL %(version)s: needs a server and client tools of %(major)s or newer"
         return [
             filled(text, version),
             shlex.join(["createdb", *createdb_options(facts), "--"]) + f" {name}",
-            f"pg_restore --no-owner --dbname={name} {path}",
+            f"pg_restore --no-owner --dbname={target} {path}",
         ]
     if facts.get("engine") == "sqlite":
-        live = shlex.quote(f"/path/to/{os.path.basename(str(facts.get('database')))}")
+        live = shlex.quote(f"/path/to/{os.path.basename(str(facts.get('database')))[:SHOWN]}")
         return [
             filled("# SQLite %(version)s: the file that the settings name in DATABASES", version),
             f"rm -f {live}-wal {live}-shm {live}-journal",
@@ -1091,6 +1160,14 @@ def loading(facts: dict[str, Any], piece: Path, source: str) -> list[str]:
     return [path]
 
 
+def connection_to(database: str) -> str:
+    """Return what pg_restore takes for the name: of some it would make a server's address."""
+    if "=" not in database and "://" not in database:
+        return database
+    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{escaped}'"
+
+
 def createdb_options(facts: dict[str, Any]) -> list[str]:
     options = {"template": "template0", "encoding": facts.get("encoding")}
     provider = facts.get("locale_provider") or "libc"
@@ -1098,7 +1175,7 @@ def createdb_options(facts: dict[str, Any]) -> list[str]:
         options["locale-provider"] = provider
     options.update({"lc-collate": facts.get("collate"), "lc-ctype": facts.get("ctype")})
     options.update({f"{kind}-locale": facts.get(f"{kind}_locale") for kind in ("icu", "builtin")})
-    return [f"--{name}={value}" for name, value in options.items() if value]
+    return [f"--{name}={str(value)[:SHOWN]}" for name, value in options.items() if value]
 
 
 # ---------------------------------------------------------------------- the command line
@@ -1211,6 +1288,10 @@ def main(argv: Sequence[str]) -> int:
         where = error.filename or arguments.command
         progress("Error: %(where)s: %(reason)s", where=where, reason=error.strerror or error)
         return FAILED
+    except (sqlite3.Error, MemoryError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+        progress("Error: %(where)s: %(reason)s", where=arguments.command, reason=reason)
+        return FAILED
 
 
 SPANISH = {
@@ -1251,6 +1332,12 @@ SPANISH = {
     ),
     "Run: chmod 600 %(file)s": "Ejecute: chmod 600 %(file)s",
     "%(file)s cannot be read: %(reason)s": "No se puede leer %(file)s: %(reason)s",
+    "Not checked: the manifests in this folder claim to be of too many projects.": (
+        "Sin comprobar: los manifiestos de esta carpeta dicen ser de demasiados proyectos."
+    ),
+    "Name one backup in full, as its folder is called.": (
+        "Indique un solo respaldo con el nombre completo de su carpeta."
+    ),
     "The manifest is cut off or damaged.": "El manifiesto está cortado o dañado.",
     "The manifest is NOT AUTHENTIC: it was changed after it was written.": (
         "El manifiesto NO ES AUTÉNTICO: se cambió después de escrito."

@@ -14,9 +14,10 @@ from mipyme_backup.messages import _
 
 LINE = re.compile(
     rb"(?P<kind>[-dlpscbD])[-rwxsStT]{9}[+.@]?"
-    rb" +(?P<size>\d+) (?P<modified>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) (?P<name>.+)",
+    rb" +(?P<size>\d{1,19}) (?P<modified>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) (?P<name>.+)",
     re.DOTALL,
 )
+LARGEST = 2**63 - 1
 ESCAPED = re.compile(rb"\\#([0-7]{3})")
 
 
@@ -30,7 +31,7 @@ def parse_listing(output: bytes, *, others: bool = False) -> Iterator[Entry]:
         if not line:
             continue
         match = LINE.fullmatch(line)
-        if match is None:
+        if match is None or int(match["size"]) > LARGEST:
             raise DestinationError(
                 _("The listing of the server holds a line that cannot be understood: %(line)r"),
                 hint=_("Look at what the account's login prints, and at the versions of rsync."),

@@ -199,7 +199,8 @@ def sweep_homes() -> None:
 
 
 def _statuses(stderr: str) -> set[str]:
-    return {line.split()[1] for line in stderr.split("\n") if line.startswith("[GNUPG:] ")}
+    lines = (line.split() for line in stderr.split("\n") if line.startswith("[GNUPG:] "))
+    return {words[1] for words in lines if len(words) > 1}
 
 
 def _check_encrypted(status: int, stderr: str) -> None:

@@ -18,7 +18,7 @@ def check_lines(reader: Reader) -> None:
             number += 1
             try:
                 json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DamagedError(_("Line %(number)d is no JSON."), number=number) from error
     if rest:
         raise DamagedError(_("The last line is cut off."))

@@ -390,6 +390,27 @@ def test_a_listing_that_fails_never_looks_empty(
         list(impatient.entries())
 
 
+@pytest.mark.parametrize(
+    "object_",
+    [
+        "<Size>7</Size>",
+        "<Key>backup/object</Key>",
+        "<Key>backup/object</Key><Size>-1</Size>",
+        "<Key>backup/object</Key><Size>many</Size>",
+        f"<Key>backup/object</Key><Size>{2**63}</Size>",
+        "<Key>backup/object</Key><Size>7</Size><LastModified>never</LastModified>",
+    ],
+)
+def test_an_object_without_a_name_or_a_size_is_no_listing(
+    impatient: StorageDestination, s3_proxy: Proxy, object_: str
+) -> None:
+    body = f"<ListBucketResult><Name>b</Name><Contents>{object_}</Contents></ListBucketResult>"
+    s3_proxy.plan(Fault(action="answer", request="^GET", status=200, body=body, times=9))
+
+    with pytest.raises(DestinationError, match="list"):
+        list(impatient.entries())
+
+
 def test_an_answer_that_is_cut_off_within_its_head_is_none(
     impatient: StorageDestination, s3_proxy: Proxy, file: Path
 ) -> None:

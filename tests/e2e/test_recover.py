@@ -248,6 +248,32 @@ def test_postgresql_project_comes_back_by_the_commands_that_are_printed(
         assert difference(before, after) == []
 
 
+@pytest.mark.parametrize("name", ["a=b", "host=evil' \\\\ port='1", "postgresql://evil/x"])
+def test_postgresql_takes_a_printed_name_as_a_name(
+    postgresql_server: services.PostgreSQLServer, name: str
+) -> None:
+    postgresql_server.create_database(name)
+    server = {
+        "PATH": f"{postgresql_server.bin_dir}:{os.environ['PATH']}",
+        "PGHOST": postgresql_server.host,
+        "PGPORT": str(postgresql_server.port),
+        "PGUSER": postgresql_server.user,
+        "PGPASSWORD": postgresql_server.password,
+    }
+    try:
+        answer = subprocess.run(
+            ["psql", "-XAtc", "SELECT current_database()", "-d", recover.connection_to(name)],
+            env=server,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    finally:
+        postgresql_server.drop_database(name)
+
+    assert answer.stdout == f"{name}\n", answer.stderr
+
+
 def test_public_keys_of_the_callers_own_keyring(host: Host) -> None:
     home = host.root / "keys"
     home.mkdir(mode=0o700)

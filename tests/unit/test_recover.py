@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import io
 import json
 import os
 import re
+import shlex
+import sqlite3
 import sys
 import tarfile
 from collections.abc import Generator, Iterator
@@ -60,12 +63,20 @@ def test_syntax_is_that_of_python_3_9() -> None:
 def test_constants_are_those_of_the_format() -> None:
     from mipyme_backup import authentication, manifest
     from mipyme_backup.encryption import passphrase
+    from mipyme_backup.sources.media import names
     from mipyme_backup.sources.media.index import INDEX_NAME
 
     assert recover.MARKER == authentication.MARKER
     assert recover.MANIFEST == manifest.FILE_NAME
     assert recover.MANIFEST_BYTES == manifest.MAX_BYTES
     assert recover.INDEX == INDEX_NAME
+    assert recover.MANIFEST_VALUES == manifest.MAX_VALUES
+    assert recover.ENDING_BYTES == authentication.MAX_ENDING
+    assert recover.CLAIMED_PROJECT.pattern == authentication.CLAIMED_PROJECT.pattern
+    assert recover.CLAIM_WITHIN == authentication.CLAIM_WITHIN
+    assert recover.PATH_BYTES == names.MAX_PATH_BYTES
+    body = b'{\n "project": "shop"'
+    assert recover.claimed_salt(body) == authentication.salt_of("shop")
     assert recover.FINGERPRINT_SALT == passphrase.FINGERPRINT_SALT
     assert recover.fingerprint(b"secret") == passphrase.fingerprint(b"secret")
 
@@ -406,3 +417,153 @@ def _texts() -> Iterator[str]:
 
 def _placeholders(text: str) -> list[str]:
     return re.findall(r"%\(\w+\)s", text)
+
+
+# What anyone may have written who can write to the folder.
+
+
+def signed(project: str, secret: bytes, **changes: Any) -> bytes:
+    """Return a manifest of `project`, authenticated as the application does it."""
+    from mipyme_backup import manifest
+    from tests.unit.test_manifest import example
+
+    key = (recover.fingerprint(secret), secret)
+    made = example(project=project, encryption=None, key_fingerprint=None, **changes)
+    return manifest.dump(made, key=key, derive_key=recover.derive_key)
+
+
+def keys_with(secret: bytes) -> recover.Keys:
+    keys = recover.Keys([], None)
+    keys.add(secret, "given")
+    return keys
+
+
+def test_a_salt_that_is_not_the_projects_costs_no_scrypt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = keys_with(b"secret")
+    data = signed("shop", b"secret")
+    body, _marker, tail = data.rpartition(recover.MARKER)
+    salt = json.loads(tail[:-3])["salt"]
+    assert recover.authenticated(body, tail, keys) == "authentic"
+    monkeypatch.setattr(recover, "derive_key", lambda *_args: pytest.fail("it was derived"))
+
+    with pytest.raises(recover.Problem):
+        recover.authenticated(body, tail.replace(salt.encode(), b"0" * len(salt)), keys)
+
+
+def test_many_projects_cost_no_more_than_some_scrypts_and_one_is_read_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover, "DERIVATIONS", 2)
+    for number in range(4):
+        folder = tmp_path / f"manual_20250102T12000{number}Z"
+        folder.mkdir()
+        (folder / recover.MANIFEST).write_bytes(
+            signed(f"project-{number}", b"secret", name=folder.name)
+        )
+    store = recover.Store(tmp_path)
+
+    listed = [backup for _name, backup in store.backups(keys_with(b"secret"))]
+    one = recover.chosen(store, keys_with(b"secret"), "manual_20250102T120003Z")
+
+    assert [isinstance(backup, recover.Problem) for backup in listed] == [False] * 2 + [True] * 2
+    assert one.trust == "authentic"
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ("shop", "shop_recovered"),
+        ("host=evil", "dbname='host=evil_recovered'"),
+        ("a' host='evil", r"dbname='a\' host=\'evil_recovered'"),
+        ("a=\\", r"dbname='a=\\_recovered'"),
+        ("postgresql://evil/x", "dbname='postgresql://evil/x_recovered'"),
+    ],
+)
+def test_loading__a_name_never_is_the_address_of_a_server(database: str, expected: str) -> None:
+    facts = {"engine": "postgresql", "database": database}
+
+    (line,) = (
+        line for line in recover.loading(facts, Path("d"), "database:default") if "pg_rest" in line
+    )
+
+    assert shlex.split(line)[2] == f"--dbname={expected}"
+
+
+@pytest.mark.parametrize("tail", [b'{"a": ' + b"9" * 900 + b"}\n}\n", b"[" * 10_000 + b"\n}\n"])
+def test_an_ending_is_bounded_before_it_is_parsed(tail: bytes) -> None:
+    with pytest.raises(recover.Problem, match="cut off or damaged"):
+        recover.authenticated(b"{", tail, recover.Keys([], None))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"format": ' + b"9" * 4000, b'{"a": [' + b"1," * 2_000_001 + b"1]"]
+)
+def test_a_body_is_bounded_before_it_is_parsed(tmp_path: Path, body: bytes) -> None:
+    from mipyme_backup.authentication import ending
+
+    sealed = body + recover.MARKER + ending(body, "shop", None, recover.derive_key)
+    (tmp_path / "manual").mkdir()
+    (tmp_path / "manual" / recover.MANIFEST).write_bytes(sealed)
+
+    with pytest.raises(recover.Problem, match=r"too long|too large|understood"):
+        recover.Store(tmp_path).backup("manual", recover.Keys([], None))
+
+
+def test_an_artifact_is_not_called_as_unfinished_work_is() -> None:
+    document = {"path": "a/b", "volumes": [], "stored_size": 0, "raw_size": 0, "name": "a.part"}
+
+    with pytest.raises(ValueError, match="not allowed"):
+        recover.artifact_in(document)
+
+
+@pytest.mark.parametrize("path", ["a" * 65_537, "9" * 2**20])
+def test_media__an_endless_path_is_refused(path: str) -> None:
+    with closing(recover.Media(None)) as media, pytest.raises(recover.Problem):
+        media.read_index(chunks(json.dumps({**LINE, "path": path}).encode() + b"\n"))
+
+
+def test_what_is_said_is_short_but_paths_are_whole() -> None:
+    path = Path("/" + "p" * 300)
+
+    text = str(recover.Problem(1, "%(path)s %(reason)s", path=path, reason="r" * 10_000))
+
+    assert text == f"{path} {'r' * recover.SHOWN}..."
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("disk full"), MemoryError(), RecursionError("deep")]
+)
+def test_what_the_machine_lacks_is_one_message(
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recover.Store, "backups", fail)
+
+    status = recover.main(["list", "--from", str(tmp_path), "--language", "en"])
+
+    assert status == recover.FAILED
+    assert capsys.readouterr().err == f"Error: list: {str(error) or 'MemoryError'}\n"
+
+
+def test_verify__what_is_not_trusted_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "manual_20250102T120000Z"
+    folder.mkdir()
+    (folder / recover.MANIFEST).write_bytes(
+        signed("shop", b"another", name=folder.name, sources=(), packs=())
+    )
+    monkeypatch.setattr(recover.Keys, "check_opens", lambda *_args: pytest.fail("it was opened"))
+    arguments = argparse.Namespace(content=True, unauthenticated=False, names=[])
+
+    status = recover.verify(arguments, recover.Store(tmp_path), keys_with(b"secret"))
+
+    assert status == recover.NOTHING
+    assert "NOT AUTHENTICATED" in capsys.readouterr().out

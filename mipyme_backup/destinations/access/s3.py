@@ -31,6 +31,7 @@ from mipyme_backup.wording import place_with
 
 PART_SIZE = 16 * 2**20
 THREADS = 3
+LARGEST = 2**63 - 1
 
 
 class S3Access(Access):
@@ -121,7 +122,7 @@ class S3Access(Access):
 
     def modified_at(self, name: str) -> datetime | None:
         head = self._head(name)
-        return head["LastModified"] if head else None
+        return head.get("LastModified") if head else None
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         pages = self._client.get_paginator("list_objects_v2")
@@ -130,7 +131,7 @@ class S3Access(Access):
                 self._check_page(page)
                 for found in page.get("Contents", ()):
                     name = found["Key"].removeprefix(self._root)
-                    yield Entry(name=name, size=int(found["Size"]))
+                    yield Entry(name=name, size=_size(found["Size"]))
 
     def listing(self, layout: Layout) -> Iterator[Entry]:
         """By our prefixes: what else lies in the bucket is seen in one page of its root alone."""
@@ -141,8 +142,8 @@ class S3Access(Access):
                 Bucket=self._bucket, Prefix=self._root, Delimiter="/"
             )
             self._check_page(page)
-        names = [found["Prefix"] for found in page.get("CommonPrefixes", ())]
-        names += [found["Key"] for found in page.get("Contents", ())]
+            names = [found["Prefix"] for found in page.get("CommonPrefixes", ())]
+            names += [found["Key"] for found in page.get("Contents", ())]
         for name in (key.removeprefix(self._root) for key in names):
             if name and not name.startswith((".", *layout.prefixes)):
                 yield Entry(name=name, size=0)
@@ -246,6 +247,7 @@ class S3Access(Access):
                 if is_missing(error):
                     return None
                 raise
+            _size(answer["ContentLength"])
             return answer
 
     def _check_bucket(self) -> None:
@@ -280,8 +282,12 @@ class S3Access(Access):
             BotoCoreError,
             ClientError,
             HTTPError,
+            # An answer that lacks something, or has a number or a time in it that is none.
+            KeyError,
             OSError,
             ResponseParserError,
+            TypeError,
+            ValueError,
         ) as error:
             # A failed upload hides the service's answer in an error of another kind.
             cause = error.__context__ if isinstance(error, Boto3Error) else error
@@ -292,6 +298,14 @@ class S3Access(Access):
                 place=self._place(name),
                 deleting=deleting,
             ) from error
+
+
+def _size(value: Any) -> int:
+    """Return a size in bytes; raises ValueError or TypeError for what is none."""
+    size = int(value)
+    if not 0 <= size <= LARGEST:
+        raise ValueError(f"{value!a:.40} is no size")
+    return size
 
 
 def _is_of_parts(head: Mapping[str, Any]) -> bool:

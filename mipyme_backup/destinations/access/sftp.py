@@ -33,6 +33,8 @@ TEMPORARY = re.compile(r"\.mipyme_backup-[0-9a-f]{16}\.part")
 REQUEST = 32 * 1024
 """Bytes that every server takes, and gives, in one request."""
 
+LARGEST = 2**63 - 1
+
 READ_AHEAD = 64
 """Requests that are on their way at a time while an object is read: 2 MiB."""
 
@@ -129,7 +131,7 @@ class SFTPAccess(Access):
             if stat.S_ISDIR(found.st_mode or 0) and not name.startswith("."):
                 folders.append(name)
             elif stat.S_ISREG(found.st_mode or 0):
-                files.append(Entry(name=name, size=int(found.st_size or 0)))
+                files.append(Entry(name=name, size=_checked_size(found)))
         return folders, files
 
     def _path(self, name: str) -> str:
@@ -276,7 +278,14 @@ def _size_of_file(sftp: Any, path: str) -> int | None:
         if type(error) is not OSError or error.errno is not None or not _below_file(sftp, path):
             raise
         return None
-    return int(status.st_size) if stat.S_ISREG(status.st_mode) else None
+    return _checked_size(status) if stat.S_ISREG(status.st_mode or 0) else None
+
+
+def _checked_size(status: Any) -> int:
+    """Return the size in bytes; raises SFTPError where the server tells none that can be."""
+    if status.st_size is None or not 0 <= status.st_size <= LARGEST:
+        raise paramiko.SFTPError(f"the server tells no size of a file, but {status.st_size}")
+    return int(status.st_size)
 
 
 def _below_file(sftp: Any, path: str) -> bool:
@@ -293,7 +302,7 @@ class _Prefetched:
         self._connection = connection
         self._name = name
         self._file = _quiet(file)
-        self._size = int(file.stat().st_size)
+        self._size = _checked_size(file.stat())
         self._offset = 0
         self._arriving: Iterator[bytes] = iter(())
         self._piece = memoryview(b"")

@@ -96,6 +96,7 @@ def _parse(line: bytes) -> Record:
         digest, pack = bytes.fromhex(fields["sha256"]), fields["pack"]
         if not isinstance(pack, str) or len(digest) != HASH_BYTES:
             raise ValueError
+        pack.encode()  # ValueError for half a character: no path is called so
         return FileRecord(
             path=from_text(text),
             size=_whole(fields["size"]),

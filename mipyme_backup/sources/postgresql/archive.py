@@ -17,6 +17,9 @@ from mipyme_backup.process import CHUNK, Reader
 MAGIC = b"PGDMP"
 OLDEST, NEWEST = (1, 14), (1, 16)
 HEAD_LIMIT = 1 << 30
+INTEGER_SIZE = 4
+"""Of an int in bytes, on every platform that PostgreSQL runs on."""
+OFFSET_SIZES = (4, 8)
 # Types of block, and how many zero integers end it: rows, which are text and so without zero
 # bytes; large objects, where the last one ends before the block does.
 BLOCK_TYPES = {b"\x01": 1, b"\x03": 2}
@@ -118,6 +121,8 @@ def _read_head(cursor: _Cursor) -> None:
     cursor.byte()  # archive format
     if not OLDEST <= cursor.version <= NEWEST:
         return
+    if cursor.integer_size != INTEGER_SIZE or cursor.offset_size not in OFFSET_SIZES:
+        raise NotWholeError(_("This is no PostgreSQL dump in custom format"))
     if cursor.version >= (1, 15):
         cursor.byte()  # compression algorithm
     else:
@@ -130,6 +135,8 @@ def _read_head(cursor: _Cursor) -> None:
 
 def _read_entry(cursor: _Cursor) -> Entry:
     number = cursor.integer()
+    if number < 0:
+        raise NotWholeError(_("This is no PostgreSQL dump in custom format"))
     has_data = cursor.integer() != 0
     cursor.text(), cursor.text()  # catalog's table oid, oid
     tag, kind = cursor.text(), cursor.text()

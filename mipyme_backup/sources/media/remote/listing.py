@@ -16,7 +16,8 @@ FILE_MODE = 0o644
 """What a file gets that a storage without modes gives back to a folder."""
 
 PAGE_ROWS = 1000
-NUMBER = re.compile(r"/(\d+)\Z")
+NUMBER = re.compile(r"/(\d{1,18})\Z")
+LARGEST = 2**63 - 1
 
 
 def _table(schema: str) -> sqlite3.Connection:
@@ -138,9 +139,14 @@ def _row(found: Found) -> tuple[object, ...]:
         checked(path)
     except (DamagedError, UnicodeEncodeError):
         reason = reason or Reason.NAME
+    size, mtime_ns = found.size, found.mtime_ns
+    if not 0 <= size <= LARGEST or abs(mtime_ns or 0) > LARGEST:
+        # No file is so large or so old: this is not what the storage holds.
+        reason, size, mtime_ns = reason or Reason.UNREADABLE, 0, None
+    tag = found.tag.encode(errors="backslashreplace").decode()
     name = None if reason is None else reason.name
     path = path or b"/"  # the storage's own location, as an object
-    return sort_key(path), path, found.size, found.mtime_ns, found.tag, name
+    return sort_key(path), path, size, mtime_ns, tag, name
 
 
 def _entry(row: tuple[bytes, int, int | None, str, str | None]) -> RemoteEntry:
@@ -157,7 +163,7 @@ class Numbered:
             self._table.executemany(
                 "INSERT OR REPLACE INTO file VALUES (?, ?)",
                 (
-                    (int(number[1]), file.size)
+                    (int(number[1]), min(file.size, LARGEST))
                     for file in found
                     if (number := NUMBER.search(file.name))
                 ),
