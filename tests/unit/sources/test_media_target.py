@@ -625,3 +625,29 @@ def test_round_trip_through_swap_of_a_random_tree(tmp_path: Path) -> None:
 
     assert contents(restored(saved, tmp_path / "out")) == contents(tmp_path / "media")
     assert all(read_all(Bytes(pack)) for pack in saved.packs.values())
+
+
+def test_a_side_that_becomes_a_link_while_it_is_loaded_leads_nowhere(
+    tmp_path: Path, inside: bool
+) -> None:
+    (tmp_path / "media").mkdir()
+    victim = tmp_path / "victim"
+    victim.mkdir(0o711)
+    target = target_for(tmp_path, inside=inside)
+    openers = made(line("a")).artifacts()
+    side = Path(target.state["side"])
+
+    def swapped(opener: Callable[[], Reader]) -> Callable[[], Reader]:
+        def opened() -> Reader:
+            if not side.is_symlink():
+                side.rename(tmp_path / "away")
+                side.symlink_to(victim)
+            return opener()
+
+        return opened
+
+    with pytest.raises(RestoreError, match="replaced"):
+        target.load({name: swapped(opener) for name, opener in openers.items()})
+
+    assert os.listdir(victim) == []
+    assert victim.stat().st_mode & 0o777 == 0o711
