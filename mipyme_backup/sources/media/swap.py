@@ -9,7 +9,6 @@ it is.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -79,12 +78,8 @@ class Swap(ABC):
         try:
             with opened(folder, follow=False) as descriptor:
                 status = os.stat(self._mark_name, dir_fd=descriptor, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return False
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                return False
-            raise
         return stat.S_ISREG(status.st_mode)
 
     def _unmark(self, folder: Path) -> None:
