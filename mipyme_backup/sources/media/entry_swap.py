@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.folders import remove_tree, sync_folder
+from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
 from mipyme_backup.sources.media.kernel import mount_points
 from mipyme_backup.sources.media.names import shown
 from mipyme_backup.sources.media.swap import OWN, Swap, is_own
@@ -109,7 +110,7 @@ class EntrySwap(Swap):
         try:
             for name in names:
                 if not os.path.lexists(outgoing / name) and os.path.lexists(self.live / name):
-                    os.rename(self.live / name, outgoing / name)
+                    _move(self.live, outgoing, name)
         except OSError:
             self._move_in(outgoing)
             remove_tree(outgoing)
@@ -121,8 +122,8 @@ class EntrySwap(Swap):
             if os.path.lexists(self.live / name):
                 # Somebody made it since the old one left: neither is lost.
                 self.late.mkdir(0o700, exist_ok=True)
-                os.rename(self.live / name, self.late / name)
-            os.rename(incoming / name, self.live / name)
+                _move(self.live, self.late, name)
+            _move(incoming, self.live, name)
 
     def _old_entries(self) -> list[str]:
         return [
@@ -140,6 +141,12 @@ class EntrySwap(Swap):
                     hint=_("Unmount it for the restore, or restore to another folder."),
                     path=shown(os.fsencode(self.live / name)),
                 )
+
+
+def _move(source: Path, target: Path, name: str) -> None:
+    """Move `name` from one folder to another, neither of which may be a link."""
+    with opened(source, follow=False) as old, opened(target, follow=False) as new:
+        os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
 
 
 def _entries(folder: Path) -> list[str]:
@@ -168,4 +175,15 @@ def _unfinished(path: Path) -> Path:
 
 
 def _read_list(path: Path) -> list[str]:
-    return [os.fsdecode(name) for name in path.read_bytes().split(b"\0")[:-1]]
+    """Return the names in a list; RestoreError where it is not a list that we wrote."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        names = [os.fsdecode(name) for name in file.read().split(b"\0")[:-1]] if ours else []
+    if not ours or any(name in ("", ".", "..") or "/" in name or is_own(name) for name in names):
+        raise RestoreError(
+            _("%(file)s is not a list that this restore wrote"),
+            hint=_("Check which users may write to its folder, and delete the file."),
+            file=str(path),
+        )
+    return names

@@ -34,9 +34,9 @@ def open_folder(root: int, parts: Sequence[bytes], *, create: bool = False) -> i
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the folder at `path`, which may be a link itself."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def opened(path: Path, *, follow: bool = True) -> Iterator[int]:
+    """Yield a descriptor of the folder at `path`, which with `follow` may be a link itself."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY if follow else FOLDER)
     try:
         yield descriptor
     finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.folders import remove_tree, sync_folder
+from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
 from mipyme_backup.sources.media.kernel import exchange
 from mipyme_backup.sources.media.names import OWN_PREFIX
 
@@ -64,12 +64,23 @@ class Swap(ABC):
             remove_tree(folder)
 
     def mark(self, folder: Path) -> None:
-        descriptor = os.open(folder / self._mark_name, os.O_CREAT | os.O_WRONLY, 0o600)
-        os.close(descriptor)
-        sync_folder(folder)
+        with opened(folder, follow=False) as descriptor:
+            self.mark_in(descriptor)
+
+    def mark_in(self, folder: int) -> None:
+        """Mark the open `folder`; a link by the name of the mark is not followed."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._mark_name, flags, 0o600, dir_fd=folder))
+        os.fsync(folder)
 
     def marked(self, folder: Path) -> bool:
-        return os.path.lexists(folder / self._mark_name)
+        try:
+            with opened(folder, follow=False) as descriptor:
+                status = os.stat(self._mark_name, dir_fd=descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode)
 
     def _unmark(self, folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -177,9 +188,10 @@ class FolderSwap(Swap):
         for folder in (self.live, self.before):
             if os.path.lexists(folder):
                 status = os.stat(folder)
-                if os.geteuid() == 0:
-                    os.chown(self.side, status.st_uid, status.st_gid)
-                os.chmod(self.side, stat.S_IMODE(status.st_mode))
+                with opened(self.side, follow=False) as side:
+                    if os.geteuid() == 0:
+                        os.fchown(side, status.st_uid, status.st_gid)
+                    os.fchmod(side, stat.S_IMODE(status.st_mode))
                 return
 
     def _cannot_rename(self, error: OSError) -> RestoreError:

@@ -127,14 +127,19 @@ class MediaTarget(Target):
         side = Path(self.state["side"])
         try:
             self._start_over(side)
-            with opened(side) as root:
-                self._load(artifacts, side, root)
+            beside = self._to_directory is None
+            with opened(side, follow=not beside) as root:
+                if beside:
+                    _require_same(side, root)
+                self._load(artifacts, root)
                 sync_file_system(root)
-            if self._to_directory is None:
-                self._swap.mark(side)
+                if beside:
+                    _require_same(side, root)
+                    self._swap.mark_in(root)
+                else:
+                    os.unlink(self._unfinished, dir_fd=root)
+            if beside:
                 sync_folder(side.parent)
-            else:
-                os.unlink(side / self._unfinished)
         except (OSError, sqlite3.Error) as error:
             raise RestoreError(
                 _("Media cannot be written to %(folder)s: %(reason)s"),
@@ -143,10 +148,10 @@ class MediaTarget(Target):
                 reason=getattr(error, "strerror", None) or str(error),
             ) from error
 
-    def _load(self, artifacts: Mapping[str, Callable[[], Reader]], side: Path, root: int) -> None:
+    def _load(self, artifacts: Mapping[str, Callable[[], Reader]], root: int) -> None:
         if INDEX_NAME not in artifacts:
             raise RestoreError(_("The backup has no media index (%(name)s)"), name=INDEX_NAME)
-        wanted = Wanted(side)
+        wanted = Wanted()
         try:
             wanted.add(read_records(artifacts[INDEX_NAME]()))
             with Extraction(wanted, root, self._owner()) as extraction:
@@ -263,6 +268,18 @@ class MediaTarget(Target):
 
 def _swap_of(live: Path, restore_id: str, *, inside: bool) -> Swap:
     return EntrySwap(live, restore_id) if inside else FolderSwap(live, restore_id)
+
+
+def _require_same(side: Path, root: int) -> None:
+    """Raise where `side` no longer names the open folder `root`, or it is not ours."""
+    opened_as, named = os.fstat(root), os.lstat(side)
+    same = (opened_as.st_dev, opened_as.st_ino) == (named.st_dev, named.st_ino)
+    if not same or opened_as.st_uid != os.geteuid():
+        raise RestoreError(
+            _("Another process replaced the folder %(folder)s during the restore"),
+            hint=_("Check which users may write to its parent folder, then restore again."),
+            folder=str(side),
+        )
 
 
 def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:

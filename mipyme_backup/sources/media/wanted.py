@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -40,12 +42,13 @@ class WantedFile(NamedTuple):
 class Wanted:
     """The files that are still to be written, and the folders with their modes.
 
-    The table lies in a file in `folder` that has no name any more: it goes with the process.
+    The table lies in a file that has no name any more: it goes with the process. It is made in
+    a private folder, in `folder` or else where temporary files go.
     """
 
-    def __init__(self, folder: Path) -> None:
-        path = os.fsencode(folder) + b"/.mipyme_backup_index"
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+    def __init__(self, folder: Path | None = None) -> None:
+        private = tempfile.mkdtemp(prefix="mipyme_backup_", dir=folder)
+        path = os.path.join(private, "index")
         try:
             # Nobody else opens it, so it needs no locks, which some network folders lack.
             uri = f"file:{quote(path)}?vfs=unix-none"
@@ -57,7 +60,7 @@ class Wanted:
             self._table.execute("PRAGMA temp_store = MEMORY")
             self._table.executescript(SCHEMA)
         finally:
-            os.unlink(path)
+            shutil.rmtree(private, ignore_errors=True)
 
     def add(self, records: Iterable[Record]) -> None:
         """Take the whole index; DamagedError where a path is not allowed or named twice."""

@@ -625,3 +625,61 @@ def test_round_trip_through_swap_of_a_random_tree(tmp_path: Path) -> None:
 
     assert contents(restored(saved, tmp_path / "out")) == contents(tmp_path / "media")
     assert all(read_all(Bytes(pack)) for pack in saved.packs.values())
+
+
+def test_a_side_that_becomes_a_link_while_it_is_loaded_leads_nowhere(
+    tmp_path: Path, inside: bool
+) -> None:
+    (tmp_path / "media").mkdir()
+    victim = tmp_path / "victim"
+    victim.mkdir(0o711)
+    target = target_for(tmp_path, inside=inside)
+    openers = made(line("a")).artifacts()
+    side = Path(target.state["side"])
+
+    def swapped(opener: Callable[[], Reader]) -> Callable[[], Reader]:
+        def opened() -> Reader:
+            if not side.is_symlink():
+                side.rename(tmp_path / "away")
+                side.symlink_to(victim)
+            return opener()
+
+        return opened
+
+    with pytest.raises(RestoreError, match="replaced"):
+        target.load({name: swapped(opener) for name, opener in openers.items()})
+
+    assert os.listdir(victim) == []
+    assert victim.stat().st_mode & 0o777 == 0o711
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", "", "below/x", ".mipyme_backup_restoring_id"])
+def test_a_list_of_entries_with_other_than_plain_names_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "outside").write_bytes(b"outside")
+    target = target_for(tmp_path, inside=True)
+    target.load(made(line("a")).artifacts())
+    journal = tmp_path / "media" / ".mipyme_backup_swap_leaving_id"
+    journal.write_bytes(name.encode() + b"\0")
+
+    with pytest.raises(RestoreError, match="not a list"):
+        target.swap()
+
+    assert (tmp_path / "outside").read_bytes() == b"outside"
+
+
+def test_entries_are_not_moved_into_a_folder_that_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "old").write_bytes(b"old")
+    (tmp_path / "victim").mkdir()
+    target = target_for(tmp_path, inside=True)
+    target.load(made(line("a")).artifacts())
+    (tmp_path / "media" / ".mipyme_backup_swap_leaving_id").write_bytes(b"old\0")
+    Path(target.state["replaced"]).symlink_to(tmp_path / "victim")
+
+    with pytest.raises(RestoreError):
+        target.swap()
+
+    assert os.listdir(tmp_path / "victim") == []
