@@ -75,11 +75,20 @@ class Swap(ABC):
         os.fsync(folder)
 
     def marked(self, folder: Path) -> bool:
+        """Say whether the mark lies in the folder, and not behind a link in its place.
+
+        Raises OSError where that cannot be told: a swap must not take it for "no".
+        """
         try:
-            with opened(folder, follow=False) as descriptor:
-                status = os.stat(self._mark_name, dir_fd=descriptor, follow_symlinks=False)
-        except OSError:
+            descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return False  # the second for a link as well: see open(2)
+        try:
+            status = os.stat(self._mark_name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:
             return False
+        finally:
+            os.close(descriptor)
         return stat.S_ISREG(status.st_mode)
 
     def _unmark(self, folder: Path) -> None:
