@@ -1,6 +1,6 @@
 """Moves the records that earlier versions kept in the first local destination, once.
 
-Whoever can write to a destination could have planted them. So the move takes only private files of
+Anyone who can write to a destination could have planted them. So the move takes only private files of
 this user, out of folders that only this user may write to; each record is checked again when it is
 read; and what appears there after the first run is never looked at. Imports no Django.
 """
