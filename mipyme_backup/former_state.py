@@ -1,8 +1,8 @@
 """Moves the records that earlier versions kept in the first local destination, once.
 
-Anyone who can write to a destination could have planted them. So the move takes only private files of
-this user, out of folders that only this user may write to; each record is checked again when it is
-read; and what appears there after the first run is never looked at. Imports no Django.
+Anyone who can write to a destination could have planted them. So the move takes only private files
+of this user, out of folders that only this user may write to; each record is checked again when it
+is read; and what appears there after the first run is never read. Imports no Django.
 """
 
 from __future__ import annotations
