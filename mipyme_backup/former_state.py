@@ -17,6 +17,7 @@ from pathlib import Path
 from mipyme_backup.errors import LockedError
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import sync_folder, write_file
+from mipyme_backup.removal import remove_tree
 from mipyme_backup.state import MAX_BYTES, State
 
 RECORDS = (
@@ -123,6 +124,8 @@ def _tidy(former: Path) -> None:
             if path.name == "lock" or path.suffix in {".lock", ".tmp", ".new"}:
                 with contextlib.suppress(OSError):
                     path.unlink()
-    for folder in (*(former / name for name in (*FOLDERS, "work")), former):
+    with contextlib.suppress(OSError):
+        remove_tree(former / "work")  # a killed run may have left a plain copy of a database there
+    for folder in (*(former / name for name in FOLDERS), former):
         with contextlib.suppress(OSError):
             folder.rmdir()

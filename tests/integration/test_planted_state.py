@@ -263,6 +263,8 @@ def test_state_of_the_version_before_is_moved_once_and_its_restore_ends(
         with pytest.raises(DiedError):
             api.restore(identifier=made.manifest.id)
     newest = (backups / ".state" / "newest").read_text()
+    (backups / ".state" / "work" / "4711-x").mkdir(parents=True, mode=0o700, exist_ok=True)
+    (backups / ".state" / "work" / "4711-x" / "db.sqlite3").write_text("left by a killed run")
     del settings.MIPYME_BACKUP["STATE_DIR"]
 
     api.backup()
