@@ -30,6 +30,29 @@ ServerLock = Callable[[int, str], contextlib.AbstractContextManager[str | None]]
 """Try an advisory lock (key, our name): enters with None when held, else with the holder's name."""
 
 
+class ProjectLock:
+    """The lock, held. A server lets go of it when it ends our session, and tells us nothing."""
+
+    def __init__(self, key: int, ours: str) -> None:
+        self._key = key
+        self._ours = ours
+        self._servers: list[ServerLock] = []
+
+    def add(self, server_lock: ServerLock) -> None:
+        """Note that the lock of a server is held as well."""
+        self._servers.append(server_lock)
+
+    def check(self) -> None:
+        """Raise LockedError where a server's lock is lost: another run may have begun since."""
+        for server_lock in self._servers:
+            with server_lock(self._key, self._ours) as holder:
+                if holder is None or not _same_run(holder, self._ours):
+                    raise LockedError(
+                        _("The server ended the session that held the lock: the run stops here."),
+                        hint=_("Another run may have begun since. When it has ended, try again."),
+                    )
+
+
 @contextlib.contextmanager
 def project_lock(
     state_dir: Path,
@@ -38,7 +61,7 @@ def project_lock(
     *,
     server_locks: Sequence[ServerLock] = (),
     wait: bool = False,
-) -> Iterator[None]:
+) -> Iterator[ProjectLock]:
     """Hold the lock of `project` while the block runs.
 
     Raises LockedError, naming the holder, when another run holds it and `wait` is False, and
@@ -48,11 +71,13 @@ def project_lock(
     token = secrets.token_hex(4)
     ours = f"mipyme_backup {operation} {token} {socket.gethostname()}:{os.getpid()}"
     key = int.from_bytes(hashlib.sha256(project.encode()).digest()[:8], "big", signed=True)
+    held = ProjectLock(key, ours)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_file_lock(state_dir / "lock", operation, wait=wait))
         for server_lock in server_locks:
             _enter_server_lock(stack, server_lock, key, ours, wait=wait)
-        yield
+            held.add(server_lock)
+        yield held
 
 
 @contextlib.contextmanager
@@ -99,11 +124,16 @@ def _enter_server_lock(
             stack.push(attempt.pop_all().__exit__)
             return
         attempt.close()
-        if holder.split(" ")[:3] == ours.split(" ")[:3]:
+        if _same_run(holder, ours):
             return  # one server by two names: we hold it already
         if not wait:
             raise _locked(holder)
         time.sleep(POLL_SECONDS)
+
+
+def _same_run(holder: str, ours: str) -> bool:
+    """Compare what comes before the host, where the server may have cut the name."""
+    return holder.split(" ")[:3] == ours.split(" ")[:3]
 
 
 def _locked(holder: str) -> LockedError:

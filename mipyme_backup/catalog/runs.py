@@ -89,6 +89,15 @@ class Runs(Guarded):
         )
         return backups.values_list("name", flat=True).first()
 
+    @otherwise(frozenset)
+    def names_of_others(self, project: str, backup_id: str, name: str) -> frozenset[str]:
+        """Return the names of other runs that begin with `name`, whatever became of them.
+
+        None of them where the catalog cannot be read.
+        """
+        others = Backup.objects.filter(ours(project), name__startswith=name)
+        return frozenset(others.exclude(backup_id=backup_id).values_list("name", flat=True))
+
     @otherwise(lambda: ({}, None))
     def slots(self, project: str, now: datetime) -> tuple[dict[str, datetime], datetime | None]:
         """Return the newest slot that each kind has a backup for, and the first that had a run.

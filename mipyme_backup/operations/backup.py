@@ -33,7 +33,12 @@ from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settled
 from mipyme_backup.operations.recovery_program import program_sha256, replaced_text
 from mipyme_backup.operations.saving import Saved, Saving
-from mipyme_backup.operations.sequence import hidden_newest, next_sequence, note_newest
+from mipyme_backup.operations.sequence import (
+    hidden_newest,
+    made_elsewhere,
+    next_sequence,
+    note_newest,
+)
 from mipyme_backup.operations.spool import spool_folder
 from mipyme_backup.operations.writing import Writer, new_id
 from mipyme_backup.sources.base import Source
@@ -186,7 +191,7 @@ def _store(
     warnings += [replaced_text(name) for name, one in held.items() if one.program_changed]
     places = [lane.destination for lane in lanes.values()]
     with spool_folder(started.work, places, project.volume_size) as spool:
-        name = _free_name(started, request, held, lanes)
+        name = _free_name(project, started, request, held, lanes)
         note = RunNote(project, started.id, name=name, destinations=[*lanes])
         writer = Writer(project, lanes, note, spool=spool)
         try:
@@ -311,16 +316,22 @@ def _scarce_space(lanes: Lanes, held: Mapping[str, Holdings]) -> list[Message]:
 
 
 def _free_name(
-    started: _Started, request: Request, held: Mapping[str, Holdings], lanes: Lanes
+    project: Project,
+    started: _Started,
+    request: Request,
+    held: Mapping[str, Holdings],
+    lanes: Lanes,
 ) -> str:
     """Return what the backup would be called, with a number where that is taken somewhere.
 
-    A month is no moment: where a destination has not said what it holds, the name of a monthly
-    backup, which it may hold already, is made unique by the id.
+    The id makes it unique where another host, without our lock and catalog, may take the same
+    second; and where a destination has not said which months it holds.
     """
-    if request.kind == "monthly" and not lanes.keys() <= held.keys():
+    unknown = request.kind == "monthly" and not lanes.keys() <= held.keys()
+    if unknown or made_elsewhere(project, held):
         return f"{started.name}_{started.id}"
     taken = {path.rpartition("/")[0] for one in held.values() for path in one.sizes}
+    taken |= project.catalog.names_of_others(project.name, started.id, started.name)
     candidate, number = started.name, 1
     while candidate in taken:
         number += 1

@@ -18,7 +18,7 @@ from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import PreflightError, StateError
 from mipyme_backup.former_state import adopt
 from mipyme_backup.journal import Journal
-from mipyme_backup.lock import project_lock
+from mipyme_backup.lock import ProjectLock, project_lock
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.retention import Policy
 from mipyme_backup.sources.base import Source
@@ -105,7 +105,7 @@ class Project:
             logger.warning("%s %s", translated(error.message), translated(error.hint))
 
     @contextlib.contextmanager
-    def lock(self, operation: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, operation: str, *, wait: bool = False) -> Iterator[ProjectLock]:
         """Hold the project's lock; raises LockedError where another run holds it."""
         with project_lock(
             self.state_dir,
@@ -113,9 +113,9 @@ class Project:
             operation,
             server_locks=self.databases.server_locks(),
             wait=wait,
-        ):
+        ) as held:
             self._adopt_former_state()
-            yield
+            yield held
 
     def _adopt_former_state(self) -> None:
         """Move what an earlier version kept in a destination to where it belongs, once."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from mipyme_backup.catalog import Known
 from mipyme_backup.errors import BackupError, CatalogError, DestinationError, PreflightError
+from mipyme_backup.lock import ProjectLock
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination
 from mipyme_backup.operations.deleting import Deleting
@@ -111,8 +112,8 @@ def run(
     """
     asked = dict.fromkeys(check_destination(project, name) for name in destinations)
     names = [*(asked or project.destinations)]
-    with contextlib.nullcontext() if dry_run else project.lock("prune", wait=wait):
-        if not dry_run:
+    with contextlib.nullcontext() if dry_run else project.lock("prune", wait=wait) as lock:
+        if lock is not None:
             settle(project)
         now = datetime.now(UTC)
         known = _known(project, now)
@@ -127,7 +128,7 @@ def run(
         return PruneResult(
             dry_run=dry_run,
             destinations=tuple(
-                _prune(project, name, one, known, pinned, now, progress, dry_run=dry_run)
+                _prune(project, name, one, known, pinned, now, progress, lock)
                 if isinstance(one, Holdings)
                 else Pruned(destination=name, error=one)
                 for name, one in held.items()
@@ -143,9 +144,9 @@ def _prune(
     pinned: frozenset[str],
     now: datetime,
     progress: Progress,
-    *,
-    dry_run: bool,
+    lock: ProjectLock | None,
 ) -> Pruned:
+    """Prune one destination; without a lock, say what would be done."""
     progress.step(Message(_("Pruning %(name)s"), {"name": name}))
     try:
         gone = lacking(project, name, held, known)
@@ -155,9 +156,10 @@ def _prune(
     decisions = plan(project.retention(name), copies, now)
     deleting = Deleting(project, name, held, now)
     error: DestinationError | None = None
-    if dry_run:
+    if lock is None:
         deleting.rehearse(decisions)
     else:
+        lock.check()
         for backup_id in gone:
             project.catalog.pruned(backup_id, name, Message(_("Its deletion had been begun.")))
         try:

@@ -89,7 +89,7 @@ def plan(project: Project, request: Request) -> RestoreResult:
 def run(project: Project, request: Request, progress: Progress) -> RestoreResult:
     """Restore one backup. Live data is as it was unless this returns."""
     started = time.monotonic()
-    with project.lock("restore"):
+    with project.lock("restore") as lock:
         settle(project)
         choice = _choose(project, request)
         manifest, restore_id = choice.manifest, new_id()
@@ -106,6 +106,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
                 entry["safety_backup"] = _safety_backup(project, request, targets, progress)
                 rebuild_catalog(project, targets)
             replaced = {} if request.elsewhere else _replaced_names(targets)
+            lock.check()
         except BaseException as error:
             roll_back(project, entry, [target for _source, target in targets])
             project.catalog.end_restore(restore_id, "failed", reason_of(error))

@@ -22,11 +22,14 @@ def next_sequence(project: Project, held: Mapping[str, Holdings]) -> int:
     The last one given is kept in `STATE_DIR`: the destination that holds the newest backups may
     be away just now, or their key. Call it with the lock held.
     """
-    backups = [item for one in held.values() for item in one.backups]
-    numbers = [item.manifest.sequence for item in backups if item.manifest is not None]
-    number = 1 + max(project.recall(LAST_GIVEN, _number, 0), *numbers, 0)
+    number = 1 + max(project.recall(LAST_GIVEN, _number, 0), _highest(held))
     project.remember(LAST_GIVEN, number)
     return number
+
+
+def made_elsewhere(project: Project, held: Mapping[str, Holdings]) -> bool:
+    """Say whether another host has made a backup since this one made its last."""
+    return _highest(held) > project.recall(LAST_GIVEN, _number, 0)
 
 
 def note_newest(project: Project, manifest: Manifest) -> None:
@@ -58,6 +61,11 @@ def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
         " somebody may have removed what is newer, or a destination that has it is away."
     )
     return [Message(text, {"seen": seen, "known": known})]
+
+
+def _highest(held: Mapping[str, Holdings]) -> int:
+    backups = [item for one in held.values() for item in one.backups]
+    return max((item.manifest.sequence for item in backups if item.manifest is not None), default=0)
 
 
 def _counts(manifest: Manifest) -> bool:

@@ -179,23 +179,8 @@ def two_hosts(tmp_path: Path) -> Iterator[tuple[Project, Project]]:
 def test_woken_run_does_not_do_its_slot_again(two_hosts: tuple[Project, Project]) -> None:
     """Its lock went with its session, as a firewall ends one that is silent for long."""
     first, second = two_hosts
-    assert first.server is not None
-    process = subprocess.Popen(
-        first.command("schedule_backups", "run-due"),
-        cwd=first.root,
-        env=first.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
     state = Path(first.backup_settings["STATE_DIR"])
-    while process.poll() is None and not [*state.glob("runs/*.json")]:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)
-    first.server.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        f" WHERE application_name LIKE 'mipyme_backup backup %:{process.pid}'"
-    )
+    process = _without_its_lock(first, "runs/*.json", "schedule_backups", "run-due")
     done = second.json("schedule_backups", "run-due")
     process.send_signal(signal.SIGCONT)
     said = process.communicate(timeout=SECONDS)[0]
@@ -207,3 +192,61 @@ def test_woken_run_does_not_do_its_slot_again(two_hosts: tuple[Project, Project]
     assert process.returncode == 0, said
     assert first.manage("verify_backups", "--level", "content").returncode == 0
     assert [*state.glob("runs/*.json")] == []
+
+
+@pytest.mark.rare
+def test_woken_restore_without_its_lock_changes_nothing(two_hosts: tuple[Project, Project]) -> None:
+    first, second = two_hosts
+    saved = first.backup()["id"]
+    new = first.fingerprint()
+    first.execute("UPDATE zoo_account SET balance = balance + 1")
+
+    process = _without_its_lock(first, "restores/*.json", "restore", saved, "--no-input")
+    second.restore(saved)
+    second.execute("UPDATE zoo_account SET balance = balance + 2")
+    live = second.fingerprint()
+    process.send_signal(signal.SIGCONT)
+    said = process.communicate(timeout=SECONDS)[0]
+
+    assert process.returncode == 5, said
+    assert "ended the session that held the lock" in said
+    assert "Traceback" not in said
+    assert first.fingerprint() == live
+    assert not [*Path(first.backup_settings["STATE_DIR"]).glob("restores/*.json")]
+    first.restore(saved)
+    assert first.fingerprint() == new
+
+
+@pytest.mark.rare
+def test_woken_prune_without_its_lock_stops(two_hosts: tuple[Project, Project]) -> None:
+    first, _second = two_hosts
+    first.backup()
+
+    process = _without_its_lock(first, "lock", "prune_backups", "--no-input")
+    process.send_signal(signal.SIGCONT)
+    said = process.communicate(timeout=SECONDS)[0]
+
+    assert process.returncode == 5, said
+    assert "ended the session that held the lock" in said
+
+
+def _without_its_lock(host: Project, noted: str, *command: str) -> subprocess.Popen[str]:
+    """Begin a run; stop it, and end its session, once it has noted something in its state."""
+    assert host.server is not None
+    process = subprocess.Popen(
+        host.command(*command),
+        cwd=host.root,
+        env=host.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    state = Path(host.backup_settings["STATE_DIR"])
+    query = f"FROM pg_stat_activity WHERE application_name LIKE 'mipyme_backup %:{process.pid}'"
+    while process.poll() is None and not (
+        [*state.glob(noted)] and host.server.execute(f"SELECT 1 {query}")
+    ):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    assert host.server.execute(f"SELECT pg_terminate_backend(pid) {query}"), "no lock was met"
+    return process

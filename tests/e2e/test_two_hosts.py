@@ -13,11 +13,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.inspector import Content
+from tests.e2e.moved_clock import Host, moved_host
 from tests.e2e.project import Project, sqlite_project
 from tests.fingerprint import difference
 
@@ -29,9 +31,13 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Other:
-    """The other host, which changes its media, backs up and prunes until it is stopped."""
+    """The other host, which changes its media, backs up and prunes until it is stopped.
+
+    When it prunes, its clock is two days ahead: all but the newest backup goes.
+    """
 
     project: Project
+    pruning: Host
     rounds: int = 0
     problems: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -39,12 +45,17 @@ class Other:
     def work(self) -> None:
         while not self._stop.is_set():
             (self.project.media / "fresh").write_bytes(os.urandom(FRESH))
-            for command in (["backup"], ["prune_backups", "--no-input"]):
-                ended = self.project.manage(*command, check=False)
-                if ended.returncode or "Traceback" in ended.stderr:
-                    said = (ended.stdout + ended.stderr)[-2000:]
-                    self.problems.append(f"{command[0]} ended with {ended.returncode}: {said}")
+            ended = self.project.manage("backup", check=False)
+            if ended.returncode or "Traceback" in ended.stderr:
+                said = (ended.stdout + ended.stderr)[-2000:]
+                self.problems.append(f"backup ended with {ended.returncode}: {said}")
             self.rounds += 1
+            later = datetime.now(UTC) + timedelta(days=2)
+            try:
+                self.pruning.run(later, "prune_backups", "--no-input")
+            except AssertionError as error:
+                self.problems.append(f"prune_backups: {error}")
+                self.pruning.kill()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -58,7 +69,7 @@ class Other:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[tuple[Project, Project]]:
+def hosts(tmp_path: Path) -> Iterator[tuple[Project, Other]]:
     destination = {
         "BACKEND": "mipyme_backup.destinations.LocalDestination",
         "OPTIONS": {"location": str(tmp_path / "shared")},
@@ -70,19 +81,20 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Project, Project]]:
         settings = {**one.backup_settings, "STATE_DIR": str(tmp_path / "state2")}
         two = replace(one, backup_settings=settings)._elsewhere(tmp_path / "two")
         two.populate(seed=2)
-        yield one, two
+        with moved_host(two, tmp_path / "clock", {}) as pruning:
+            yield one, Other(two, pruning)
 
 
 @pytest.mark.rare
 def test_one_restores_while_the_other_prunes(
-    hosts: tuple[Project, Project], torture_random: random.Random, tell: Tell
+    hosts: tuple[Project, Other], torture_random: random.Random, tell: Tell
 ) -> None:
     assert_kept_apart(*hosts, 2, torture_random, tell)
 
 
 @pytest.mark.torture
 def test_one_restores_many_times_while_the_other_prunes(
-    hosts: tuple[Project, Project],
+    hosts: tuple[Project, Other],
     torture_random: random.Random,
     torture_rounds: int,
     tell: Tell,
@@ -91,12 +103,11 @@ def test_one_restores_many_times_while_the_other_prunes(
 
 
 def assert_kept_apart(
-    one: Project, two: Project, rounds: int, chance: random.Random, tell: Tell
+    one: Project, other: Other, rounds: int, chance: random.Random, tell: Tell
 ) -> None:
     outcomes: Counter[str] = Counter()
     problems: list[str] = []
     known: dict[str, Content] = {}
-    other = Other(two)
     with other.working():
         for number in range(rounds):
             (one.media / "changing").write_text(f"{number}")
@@ -121,14 +132,16 @@ def assert_kept_apart(
             outcomes[f"verify: {checked.returncode}"] += 1
             if "Traceback" in checked.stderr:
                 problems.append(f"verify: {checked.stderr[-2000:]}")
-    rows = two.json("verify_backups", "--level", "content")
+    rows = other.project.json("verify_backups", "--level", "content")
     problems += [f"{row['name']}: {row['problems']}" for row in rows if not row["ok"]]
     problems += other.problems
     counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
+    pruned = rounds + other.rounds - len(rows)
     tell(
-        f"{rounds} rounds beside {other.rounds} backups and prunes: {counts},"
-        f" {len(rows)} backups whole in the end, {len(problems)} problems"
+        f"{rounds} rounds beside {other.rounds} backups: {counts}, {pruned} backups pruned,"
+        f" {len(rows)} whole in the end, {len(problems)} problems"
     )
+    assert pruned > 0
     assert not problems, "\n".join(problems)
 
 

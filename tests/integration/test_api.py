@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import Group
 from django.dispatch import Signal
 from django.utils import timezone
@@ -27,6 +28,7 @@ from mipyme_backup.errors import (
     UsageError,
 )
 from mipyme_backup.messages import Message
+from mipyme_backup.models import Backup
 from tests.integration.conftest import LOCAL
 
 
@@ -112,6 +114,24 @@ def test_monthly_one_is_named_by_the_month_of_its_slot_in_the_projects_time_zone
     assert made.manifest.slot == slot
     assert made.manifest.name == "monthly/mipyme_backup_202502"
     assert again.manifest.name == "monthly/mipyme_backup_202502_2"
+
+
+@pytest.mark.parametrize("kind", ["manual", "monthly"])
+def test_another_host_takes_no_name_of_ours(kind: str, backups: Path, settings: Any) -> None:
+    """Where two hosts share a catalog, or see each other's backups, in one and the same second."""
+    slot = datetime(2025, 1, 31, 12, tzinfo=UTC)
+    settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "STATE_DIR": backups.with_name("host1")}
+    with time_machine.travel(slot, tick=False):
+        first = api.backup(kind=kind, slot=slot).manifest
+        for copy in backups.glob(f"{first.name}/*"):
+            copy.rename(copy.with_suffix(".away"))
+        same_catalog = api.backup(kind=kind, slot=slot - timedelta(days=1)).manifest
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "STATE_DIR": backups.with_name("host2")}
+        Backup.objects.all().delete()
+        same_folder = api.backup(kind=kind, slot=slot).manifest
+
+    assert same_catalog.name == f"{first.name}_2"
+    assert same_folder.name == f"{first.name}_{same_folder.id}"
 
 
 def test_settings_are_read_on_each_call(backups: Path, settings: Any) -> None:
