@@ -71,11 +71,11 @@ class Disk:
 
 
 @contextlib.contextmanager
-def disk(folder: Path) -> Iterator[Disk]:
-    """Mount a tmpfs on `folder`; skips the test where that is not allowed."""
+def disk(folder: Path, size: int = DISK, mode: str = "700") -> Iterator[Disk]:
+    """Mount a tmpfs of `size` bytes on `folder`; skips the test where that is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "tmpfs", folder],
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode={mode}", "tmpfs", folder],
         capture_output=True,
         text=True,
     )

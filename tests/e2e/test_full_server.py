@@ -1,0 +1,174 @@
+"""The disk of the PostgreSQL server fills in the middle of a backup, a restore or an undo.
+
+A server that cannot write its log stops, and comes back by itself once there is room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import psycopg
+import pytest
+
+from tests import private_postgresql, services
+from tests.e2e.arena import change
+from tests.e2e.project import Project, postgresql_project
+from tests.e2e.test_full_disks import MEBIBYTE, Disk, disk
+
+ROOM = 320 * MEBIBYTE
+SECONDS = 120
+PATIENCE_ROUNDS = 600
+VERBS = {
+    "backup": ["backup"],
+    "restore": ["restore", "--latest", "--no-input"],
+    "undo": ["restore", "--undo", "--no-input"],
+}
+Tell = Callable[[str], None]
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A small disk, on which the next private server lies."""
+    folder = Path(mkdtemp(prefix="mb_server_", dir="/tmp"))
+    try:
+        with disk(folder, ROOM, "711") as mounted:
+            monkeypatch.setattr(private_postgresql, "_roomy_place", lambda: folder)
+            yield mounted
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.torture
+def test_servers_disk_that_fills(
+    place: Disk,
+    tmp_path: Path,
+    torture_random: random.Random,
+    torture_rounds: int,
+    tell: Tell,
+) -> None:
+    rounds = (torture_rounds + 3) // 4
+    outcomes: Counter[str] = Counter()
+    problems: list[str] = []
+    with services.postgresql() as server, postgresql_project(tmp_path, server) as project:
+        project.populate()
+        project.backup()
+        change(project)
+        paces = {verb: _seconds(project, command) for verb, command in VERBS.items()}
+        for _number in range(rounds):
+            verb = torture_random.choice([*VERBS])
+            problems += _round(project, place, verb, paces[verb], torture_random, outcomes)
+    counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
+    tell(f"full (exit statuses): {counts}, {len(problems)} problems")
+    assert not problems, "\n".join(problems)
+
+
+def _round(
+    project: Project,
+    place: Disk,
+    verb: str,
+    pace: float,
+    chance: random.Random,
+    outcomes: Counter[str],
+) -> Iterator[str]:
+    """Fill the disk once; what is live is what it was, or what the verb was to bring."""
+    project.backup()
+    saved = project.fingerprint()
+    project.execute("UPDATE zoo_account SET balance = balance + 1")
+    before = project.fingerprint()
+    if verb == "undo":
+        project.restore("--latest")
+    expected = {"backup": before, "restore": saved, "undo": before}[verb]
+    usual = saved if verb == "undo" else before
+    moment = chance.uniform(0.1, 1.0) * pace
+    status, said = _struck(project, VERBS[verb], place, moment)
+    label = f"full at {moment:.2f} s of {verb}"
+    outcomes[f"{verb}: {status}"] += 1
+    if status not in {0, 1}:
+        yield f"{label}: it ended with {status}: {said}"
+    if "Traceback" in said:
+        yield f"{label}: a traceback: {said}"
+    _wait_for_the_server(project)
+    live = project.fingerprint()
+    if live not in (usual, expected):
+        yield f"{label}: live data is torn after exit {status}: {said}"
+    elif status == 0 and live != expected:
+        yield f"{label}: live data is not new after exit 0: {said}"
+    again = project.manage("backup", check=False)
+    if again.returncode:
+        yield f"{label}: the next backup ended with {again.returncode}: {again.stderr[-2000:]}"
+    if project.fingerprint() not in (usual, expected):
+        yield f"{label}: live data is torn after the next run: {again.stderr[-2000:]}"
+    restored = project.manage("restore", "--latest", "--no-input", check=False)
+    if restored.returncode:
+        yield f"{label}: the next restore ended with {restored.returncode}: {restored.stderr}"
+    if left := _beside(project):
+        yield f"{label}: left on the server, and not in the journal: {left}"
+
+
+def _seconds(project: Project, command: list[str]) -> float:
+    began = time.monotonic()
+    project.manage(*command)
+    return time.monotonic() - began
+
+
+def _struck(project: Project, command: list[str], place: Disk, moment: float) -> tuple[int, str]:
+    """Run the command, and fill the disk at `moment` until it has ended."""
+    output = project.root.parent / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            project.command(*command),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            cwd=project.root,
+            env=project.environment(),
+        )
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            place.fill()
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        status = process.wait(SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        place.free()
+    return status, output.read_text(errors="replace")[-3000:]
+
+
+def _wait_for_the_server(project: Project) -> None:
+    """It comes back by itself; how long that takes is the machine's affair."""
+    for _try in range(PATIENCE_ROUNDS):
+        with contextlib.suppress(psycopg.OperationalError):
+            project.execute("SELECT 1")
+            return
+        time.sleep(0.1)
+    raise AssertionError("the server does not come back")
+
+
+def _beside(project: Project) -> list[str]:
+    """Remove what restores replaced, since the disk is small; return what none tells of."""
+    assert project.server is not None
+    records = [*(project.state / "restores").glob("*.json")]
+    told = "".join(record.read_text() for record in records)
+    live = str(project.database["NAME"])
+    names = [str(name) for (name,) in project.server.execute("SELECT datname FROM pg_database")]
+    others = [name for name in names if name.startswith(live) and name != live]
+    for name in others:
+        project.server.drop_database(name)
+    for record in records:
+        record.unlink()
+    return [name for name in others if name not in told]
