@@ -15,6 +15,7 @@ from pathlib import Path
 from mipyme_backup.destinations.base import Destination
 from mipyme_backup.destinations.listing import Entry, Layout, Listing, leads_to
 from mipyme_backup.destinations.names import check_name
+from mipyme_backup.destinations.temporary import is_left, ours
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import make_folder, write_file
@@ -58,7 +59,7 @@ class LocalDestination(Destination):
             make_folder(root)
             if not _is_ours_alone(root.lstat()):
                 return None
-            return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+            return Path(tempfile.mkdtemp(prefix=ours(), dir=root))
         except OSError:
             return None  # staged elsewhere, the volumes are copied
 
@@ -225,22 +226,17 @@ class LocalDestination(Destination):
                 folder = above
 
     def _temporary(self) -> Path:
-        return self.location / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+        return self.location / f"{TEMPORARY_PREFIX}{ours()}{secrets.token_hex(8)}"
 
     def _sweep(self) -> None:
-        """Remove the temporary files of processes that died.
-
-        Those of another container look dead as well: nobody else may be writing here.
-        """
+        """Remove the temporary files of processes that died."""
         for path in self.location.glob(f"{TEMPORARY_PREFIX}*"):
-            owner = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
-            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            if is_left(path, path.name.removeprefix(TEMPORARY_PREFIX)):
                 path.unlink(missing_ok=True)
         staging = self.location / STAGING
         if not staging.is_symlink() and staging.is_dir():
             for folder in staging.iterdir():
-                owner = folder.name.partition("-")[0]
-                if owner != str(os.getpid()) and not Path(f"/proc/{owner}").exists():
+                if is_left(folder, folder.name):
                     _remove_staging(folder)
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mipyme_backup.destinations import Entry, LocalDestination
+from mipyme_backup.destinations.temporary import ours
 from mipyme_backup.errors import DestinationError, ObjectMissingError
 from mipyme_backup.testing import read_whole
 
@@ -313,8 +314,14 @@ def test_temporary_files_of_dead_processes_are_swept(
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
         process.wait()
-    dead = spooled(location / f".tmp-{process.pid}-0123456789abcdef")
-    alive = spooled(location / f".tmp-{os.getpid()}-0123456789abcdef")
+    process_id, host, _rest = ours().split("-")
+    dead = spooled(location / f".tmp-{process.pid}-{host}-0123456789abcdef")
+    alive = spooled(location / f".tmp-{process_id}-{host}-0123456789abcdef")
+    elsewhere = spooled(location / f".tmp-{process.pid}-01234567-0123456789abcdef")
+    long_dead = spooled(location / f".tmp-{process.pid}-89abcdef-0123456789abcdef")
+    os.utime(long_dead, (0, 0))
+    staged = location / ".staging" / f"{process.pid}-01234567-staged"
+    staged.mkdir(parents=True)
     kept = spooled(location / ".tmp-of-somebody")
 
     local.probe()
@@ -322,9 +329,8 @@ def test_temporary_files_of_dead_processes_are_swept(
 
     local.check()
 
-    assert not dead.exists()
-    assert alive.exists()
-    assert kept.exists()
+    assert not dead.exists() and not long_dead.exists()
+    assert all(path.exists() for path in (alive, elsewhere, staged, kept))
 
 
 def test_hidden_names_at_the_root_are_no_objects(
