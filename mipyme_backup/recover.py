@@ -65,6 +65,7 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 PART = ".part"
+STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 PACKAGES = (
     "Install it. Debian: apt-get install gnupg zstd; Red Hat: dnf install gnupg2 zstd;"
@@ -114,7 +115,8 @@ def say(text: str, **values: object) -> None:
 
 
 def progress(text: str, **values: object) -> None:
-    sys.stderr.write(filled(text, values) + "\n")
+    with contextlib.suppress(OSError):  # the work and its exit status do not hang on it
+        sys.stderr.write(filled(text, values) + "\n")
 
 
 class Problem(Exception):  # noqa: N818 - also a value: what `verify` found
@@ -1264,13 +1266,14 @@ def wanted_language(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> int:
     global language
     language = wanted_language(argv)
-    arguments = parser().parse_args(argv)
-    os.umask(0o077)
-    zstd_module()  # now, because an interruption in the middle of an import can be lost
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    where = parser().prog
     try:
+        try:
+            arguments = parser().parse_args(argv)
+        finally:
+            sys.stdout.flush()
+        where = arguments.command
+        zstd_module()  # now, because an interruption in the middle of an import can be lost
         keys = Keys(arguments.passphrase_file, arguments.gnupghome)
         status: int = arguments.run(arguments, Store(Path(os.path.abspath(arguments.root))), keys)
         sys.stdout.flush()
@@ -1282,16 +1285,45 @@ def main(argv: Sequence[str]) -> int:
         progress("Interrupted. What was half-written has been removed.")
         return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED
     except OSError as error:
-        where = error.filename or arguments.command
-        progress("Error: %(where)s: %(reason)s", where=where, reason=error.strerror or error)
+        reason = error.strerror or error
+        progress("Error: %(where)s: %(reason)s", where=error.filename or where, reason=reason)
         return FAILED
     except (sqlite3.Error, MemoryError, RecursionError) as error:
         reason = str(error) or type(error).__name__
-        progress("Error: %(where)s: %(reason)s", where=arguments.command, reason=reason)
+        progress("Error: %(where)s: %(reason)s", where=where, reason=reason)
         return FAILED
+
+
+def own_process() -> None:
+    """Set what belongs to the whole process; the program does it, and no importer of this file."""
+    os.umask(0o077)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # it was closed: a file of ours would get its number
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in STOPPED_BY:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupted)
+
+
+def interrupted(_number: int, _frame: object) -> NoReturn:
+    """Interrupt the work once: a second signal must not stop the removal of what is unfinished."""
+    for number in STOPPED_BY:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def give_up_unwritable() -> None:
+    """Let no output that cannot be written change the exit status when the process ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 SPANISH = {
@@ -1496,6 +1528,8 @@ SPANISH = {
 }
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(main(sys.argv[1:]))
+    own_process()
+    try:
+        sys.exit(main(sys.argv[1:]))
+    finally:
+        give_up_unwritable()
