@@ -11,7 +11,10 @@ damaged, not whole or not authentic. The stored format: docs/format.md of mipyme
 
 # ruff: noqa: UP017 - Python 3.9 has no datetime.UTC
 
-from __future__ import annotations
+import sys
+
+if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+    sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
 
 import argparse
 import contextlib
@@ -30,7 +33,6 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -163,7 +165,7 @@ def fingerprint(secret: bytes) -> str:
 class Keys:
     """The secrets at hand by their fingerprints, and the folder of the caller's keyring."""
 
-    def __init__(self, files: Iterable[str], gnupghome: str | None) -> None:
+    def __init__(self, files: Iterable[str], gnupghome: "str | None") -> None:
         self.secrets: dict[str, bytes] = {}
         self.gnupghome = os.path.abspath(gnupghome) if gnupghome else None
         self._derived: set[tuple[bytes, bytes]] = set()
@@ -199,7 +201,7 @@ class Keys:
             ) from error
         self.add(getpass.getpass(_("Passphrase: ")).encode("utf-8", "surrogateescape"), "/dev/tty")
 
-    def check_opens(self, backup: Backup) -> None:
+    def check_opens(self, backup: "Backup") -> None:
         """Raise Problem where no key at hand opens the backup."""
         if not backup.encryption:
             return
@@ -421,7 +423,7 @@ class Store:
         self.root = root
         self._checked: dict[Volume, Problem | None] = {}
 
-    def backups(self, keys: Keys) -> list[tuple[str, Backup | Problem]]:
+    def backups(self, keys: Keys) -> "list[tuple[str, Backup | Problem]]":
         """Return each backup, newest first, by its name; what cannot be read comes last."""
         if (self.root / MANIFEST).exists():
             text = "%(folder)s is one backup; the folder above it holds the backups."
@@ -504,7 +506,7 @@ def piped(
     chunks: Chunks,
     check: Callable[[int, str], None],
     pass_fds: Sequence[int] = (),
-    env: dict[str, str] | None = None,
+    env: "dict[str, str] | None" = None,
 ) -> Chunks:
     """Yield what the program makes of `chunks`; `check` gets its exit status and stderr."""
     with contextlib.closing(chunks), tempfile.TemporaryFile() as errors:
@@ -666,7 +668,7 @@ class Media:
     They are written below the open folder `root`, or only checked where that is None.
     """
 
-    def __init__(self, root: int | None) -> None:
+    def __init__(self, root: "int | None") -> None:
         self.root = root
         self.files = self.bytes = 0
         self._folder: tuple[bytes, int] | None = None
@@ -742,7 +744,7 @@ class Media:
             for _padding in chunks:
                 pass
 
-    def _member(self, sha256: str, size: int, stream: Exactly) -> None:
+    def _member(self, sha256: str, size: int, stream: "Exactly") -> None:
         query = "SELECT rowid, path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
         wanted = self._table.execute(query, [sha256]).fetchall()
         if any(row[2] != size for row in wanted):
@@ -909,7 +911,7 @@ def list_backups(arguments: argparse.Namespace, store: Store, keys: Keys) -> int
     return status
 
 
-def found(store: Store, keys: Keys) -> list[tuple[str, Backup | Problem]]:
+def found(store: Store, keys: Keys) -> "list[tuple[str, Backup | Problem]]":
     backups = store.backups(keys)
     if not backups:
         text = "There is no backup below %(folder)s: no folder in it has a manifest.json."
@@ -985,7 +987,7 @@ def verify(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
 
 
 def problems_of(
-    store: Store, keys: Keys, backup: Backup | Problem, arguments: argparse.Namespace
+    store: Store, keys: Keys, backup: "Backup | Problem", arguments: argparse.Namespace
 ) -> Iterator[Problem]:
     """Yield what is wrong with a backup: its author, its stored bytes, what is inside them."""
     if isinstance(backup, Problem):

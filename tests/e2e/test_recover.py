@@ -351,6 +351,29 @@ def test_spanish(frozen_host: Host) -> None:
     assert "No hay ningún respaldo" in frozen_host.run("verify", "x").stderr
 
 
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
+def test_a_module_that_lies_beside_the_program_is_not_run(frozen_host: Host, python: str) -> None:
+    """A stranger may write to the folder: to check one file's hash must be enough."""
+    (frozen_host.store / "backports").mkdir()
+    ran = frozen_host.root / "ran"
+    planted = f"open({str(ran)!r}, 'a').write(__name__ + ' ')\nraise SystemExit(9)\n"
+    for name in (*sys.stdlib_module_names, "backports/__init__", "backports/zstd"):
+        (frozen_host.store / f"{name}.py").write_text(planted)
+
+    for cwd in (frozen_host.root, frozen_host.store):
+        result = subprocess.run(
+            [python, os.path.relpath(frozen_host.store / "recover.py", cwd), "list"],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=frozen_host.variables(),
+            timeout=SECONDS,
+        )
+        assert result.returncode == recover.FINE, result.stderr
+
+    assert not ran.exists(), ran.read_text()
+
+
 @pytest.mark.parametrize(
     ("redirection", "status"),
     [
