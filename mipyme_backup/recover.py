@@ -525,21 +525,23 @@ def piped(
         source, sink = process.stdout, process.stdin
         assert source is not None and sink is not None
         failures: list[BaseException] = []
+        feeding, ended = threading.Lock(), threading.Event()
 
         def feed() -> None:
-            try:
-                for data in chunks:
-                    sink.write(data)
-                sink.close()
-            except BrokenPipeError:  # the program went away; its status tells why
-                pass
-            except BaseException as error:  # noqa: BLE001 - raised in the reading thread
-                failures.append(error)
-                process.kill()
+            with feeding:
+                try:
+                    for data in iter(lambda: b"" if ended.is_set() else next(chunks, b""), b""):
+                        sink.write(data)
+                    sink.close()
+                except BrokenPipeError:  # the program went away; its status tells why
+                    pass
+                except BaseException as error:  # noqa: BLE001 - raised in the reading thread
+                    failures.append(error)
+                    process.kill()
 
-        feeder = threading.Thread(target=feed, daemon=True)
-        feeder.start()
         try:
+            feeder = threading.Thread(target=feed, daemon=True)
+            feeder.start()
             while data := os.read(source.fileno(), CHUNK):
                 yield data
             feeder.join()
@@ -549,11 +551,12 @@ def piped(
             errors.seek(0)
             check(status, errors.read(CHUNK).decode(errors="replace").strip())
         finally:
+            ended.set()
             process.kill()
             process.wait()
             source.close()
-            feeder.join()
-            with contextlib.suppress(OSError):
+            # Not `join`: after an interruption of its start, it is unknown whether it runs.
+            with feeding, contextlib.suppress(OSError):
                 sink.close()
 
 
@@ -1314,8 +1317,8 @@ def own_process() -> None:
 
 def interrupted(_number: int, _frame: object) -> NoReturn:
     """Interrupt the work once: a second signal must not stop the removal of what is unfinished."""
-    for number in STOPPED_BY:
-        signal.signal(number, signal.SIG_IGN)
+    for number in STOPPED_BY:  # SIG_IGN would have Python complain of one that is here already
+        signal.signal(number, lambda _number, _frame: None)
     raise KeyboardInterrupt
 
 
