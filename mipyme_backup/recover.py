@@ -53,6 +53,7 @@ CLAIM_WITHIN = 16 * 1024
 DERIVATIONS = 32
 MARKER = b',\n "authentication": '
 INDEX = "media.index.jsonl"
+POOL = "pool/"
 LINE_BYTES = 2**20
 PATH_BYTES = 65_536
 DIGITS = 20
@@ -417,28 +418,39 @@ def stored_file(path: Path) -> Iterator[BinaryIO]:
 
 
 class Store:
-    """The folder that holds the backups; no volume is checked twice in one run."""
+    """The folder that holds the backups; no volume of a pack is checked twice in one run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._checked: dict[Volume, Problem | None] = {}
 
-    def backups(self, keys: Keys) -> "list[tuple[str, Backup | Problem]]":
-        """Return each backup, newest first, by its name; what cannot be read comes last."""
+    def backups(self, keys: Keys) -> "Iterator[tuple[str, Backup | Problem]]":
+        """Yield each backup, newest first, by its name; what cannot be read comes last.
+
+        Each manifest is read once for the order and again in its turn: all of them together may
+        be larger than the memory.
+        """
         if (self.root / MANIFEST).exists():
             text = "%(folder)s is one backup; the folder above it holds the backups."
             raise Problem(USAGE, text, "Give that one: --from FOLDER", folder=self.root)
-        good: list[Backup] = []
-        bad: list[tuple[str, Backup | Problem]] = []
+        good: list[tuple[tuple[int, datetime], str]] = []
+        bad: list[tuple[str, Problem]] = []
         for pattern in ("[!.]*", "monthly/[!.]*"):
             for path in sorted(self.root.glob(f"{pattern}/{MANIFEST}")):
                 name = path.parent.relative_to(self.root).as_posix()
                 try:
-                    good.append(self.backup(name, keys))
+                    good.append((self.backup(name, keys).order, name))
                 except Problem as problem:
                     bad.append((name, problem))
-        good.sort(key=lambda backup: backup.order, reverse=True)
-        return [*((backup.name, backup) for backup in good), *bad]
+        for _order, name in sorted(good, reverse=True):
+            yield name, self.read(name, keys)
+        yield from bad
+
+    def read(self, name: str, keys: Keys) -> "Backup | Problem":
+        try:
+            return self.backup(name, keys)
+        except Problem as problem:
+            return problem
 
     def backup(self, name: str, keys: Keys) -> Backup:
         with stored_file(self.root / name / MANIFEST) as file:
@@ -486,16 +498,22 @@ class Store:
     def problems(self, volumes: Iterable[Volume]) -> Iterator[Problem]:
         """Read every stored byte, and yield what is wrong with each volume."""
         for volume in volumes:
-            if volume not in self._checked:
-                self._checked[volume] = None
-                try:
-                    for _data in self.chunks([volume]):
-                        pass
-                except Problem as problem:
-                    self._checked[volume] = problem
-            found = self._checked[volume]
-            if found is not None:
-                yield found
+            if volume.path.startswith(POOL):  # several backups share it
+                if volume not in self._checked:
+                    self._checked[volume] = self._problem(volume)
+                problem = self._checked[volume]
+            else:
+                problem = self._problem(volume)
+            if problem is not None:
+                yield problem
+
+    def _problem(self, volume: Volume) -> "Problem | None":
+        try:
+            for _data in self.chunks([volume]):
+                pass
+        except Problem as problem:
+            return problem
+        return None
 
 
 # ---------------------------------------------------------------------- decrypt, decompress
@@ -748,12 +766,12 @@ class Media:
                 pass
 
     def _member(self, sha256: str, size: int, stream: "Exactly") -> None:
-        query = "SELECT rowid, path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
-        wanted = self._table.execute(query, [sha256]).fetchall()
-        if any(row[2] != size for row in wanted):
-            bad_media(wanted[0][1])
+        query = "SELECT path FROM file WHERE sha256 = ?"
+        wanted = self._table.execute(query, [sha256]).fetchone()
+        if self._table.execute(f"{query} AND size != ?", [sha256, size]).fetchone():
+            bad_media(wanted[0])
         digest = hashlib.sha256()
-        first = self._create(wanted[0][1]) if wanted and self.root is not None else None
+        first = self._create(wanted[0]) if wanted and self.root is not None else None
         try:
             while size:
                 data = stream.take(min(CHUNK, size))
@@ -765,19 +783,20 @@ class Media:
                 return
             if digest.hexdigest() != sha256:  # it changed while it was packed; a good one follows
                 if first is not None:
-                    self._remove(wanted[0][1])
+                    self._remove(wanted[0])
                 return
             if first is not None:
-                self._settle(first, wanted)
+                self._settle(first, wanted[0], sha256)
         finally:
             if first is not None:
                 os.close(first)
         self._table.execute("DELETE FROM file WHERE sha256 = ?", [sha256])
 
-    def _settle(self, first: int, wanted: Sequence[Any]) -> None:
+    def _settle(self, first: int, first_path: bytes, sha256: str) -> None:
         """Give the first file to all who want the same content, each with its time and mode."""
-        for _number, path, size, mtime_ns, mode in wanted:
-            other = first if path == wanted[0][1] else self._create(path)
+        query = "SELECT path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
+        for path, size, mtime_ns, mode in self._table.execute(query, [sha256]):
+            other = first if path == first_path else self._create(path)
             try:
                 if other != first:
                     os.lseek(first, 0, os.SEEK_SET)
@@ -914,13 +933,15 @@ def list_backups(arguments: argparse.Namespace, store: Store, keys: Keys) -> int
     return status
 
 
-def found(store: Store, keys: Keys) -> "list[tuple[str, Backup | Problem]]":
-    backups = store.backups(keys)
-    if not backups:
+def found(store: Store, keys: Keys) -> "Iterator[tuple[str, Backup | Problem]]":
+    """Yield what the store has; Problem where that is nothing."""
+    count = 0
+    for count, backup in enumerate(store.backups(keys), 1):  # noqa: B007 - looked at below
+        yield backup
+    if not count:
         text = "There is no backup below %(folder)s: no folder in it has a manifest.json."
         hint = "Name the folder that holds the backups' folders: --from FOLDER"
         raise Problem(NOTHING, text, hint, folder=store.root)
-    return backups
 
 
 def chosen(store: Store, keys: Keys, name: str) -> Backup:
@@ -929,7 +950,7 @@ def chosen(store: Store, keys: Keys, name: str) -> Backup:
     if SAFE_PATH.fullmatch(name) and (store.root / name / MANIFEST).is_file():
         return store.backup(name, keys)  # and no other manifest
     hits = [
-        (known, backup)
+        known
         for known, backup in found(store, keys)
         if known == name or (isinstance(backup, Backup) and name and backup.id.startswith(name))
     ]
@@ -938,13 +959,10 @@ def chosen(store: Store, keys: Keys, name: str) -> Backup:
         hint = "The command list shows those that there are."
         raise Problem(NOTHING, text, hint, name=name, folder=store.root)
     if len(hits) > 1:
-        names = ", ".join(known for known, _backup in hits)
+        names = ", ".join(hits)
         text = "%(name)s is the beginning of several backups: %(names)s"
         raise Problem(NOTHING, text, "Give more of it.", name=name, names=names)
-    backup = hits[0][1]
-    if isinstance(backup, Problem):
-        raise backup
-    return backup
+    return store.backup(hits[0], keys)
 
 
 def check_trust(backup: Backup, unauthenticated: bool) -> None:
@@ -966,15 +984,19 @@ def check_trust(backup: Backup, unauthenticated: bool) -> None:
 
 
 def verify(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
-    backups: list[tuple[str, Backup | Problem]] = found(store, keys)
-    if arguments.names:
-        backups = [(name, chosen(store, keys, name)) for name in arguments.names]
-    symmetric = any(isinstance(each, Backup) and each.symmetric for _name, each in backups)
-    if arguments.content and symmetric and not keys.secrets:
+    names = {name: chosen(store, keys, name).name for name in arguments.names}
+
+    def wanted() -> "Iterator[tuple[str, Backup | Problem]]":
+        if not names:
+            yield from found(store, keys)
+        for given, name in names.items():
+            yield given, store.read(name, keys)
+
+    asked = arguments.content and not keys.secrets
+    if asked and any(isinstance(each, Backup) and each.symmetric for _name, each in wanted()):
         keys.ask()
-        return verify(arguments, store, keys)
     worst = FINE
-    for name, backup in backups:
+    for name, backup in wanted():
         progress("Reading %(name)s ...", name=name)
         problems = [*problems_of(store, keys, backup, arguments)]
         worst = max([worst, *(problem.status for problem in problems)])
