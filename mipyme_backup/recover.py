@@ -11,7 +11,10 @@ damaged, not whole or not authentic. The stored format: docs/format.md of mipyme
 
 # ruff: noqa: UP017 - Python 3.9 has no datetime.UTC
 
-from __future__ import annotations
+import sys
+
+if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+    sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
 
 import argparse
 import contextlib
@@ -30,7 +33,6 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -51,6 +53,7 @@ CLAIM_WITHIN = 16 * 1024
 DERIVATIONS = 32
 MARKER = b',\n "authentication": '
 INDEX = "media.index.jsonl"
+POOL = "pool/"
 LINE_BYTES = 2**20
 PATH_BYTES = 65_536
 DIGITS = 20
@@ -65,6 +68,7 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 PART = ".part"
+STOPPED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 PACKAGES = (
     "Install it. Debian: apt-get install gnupg zstd; Red Hat: dnf install gnupg2 zstd;"
@@ -114,7 +118,8 @@ def say(text: str, **values: object) -> None:
 
 
 def progress(text: str, **values: object) -> None:
-    sys.stderr.write(filled(text, values) + "\n")
+    with contextlib.suppress(OSError):  # the work and its exit status do not hang on it
+        sys.stderr.write(filled(text, values) + "\n")
 
 
 class Problem(Exception):  # noqa: N818 - also a value: what `verify` found
@@ -161,7 +166,7 @@ def fingerprint(secret: bytes) -> str:
 class Keys:
     """The secrets at hand by their fingerprints, and the folder of the caller's keyring."""
 
-    def __init__(self, files: Iterable[str], gnupghome: str | None) -> None:
+    def __init__(self, files: Iterable[str], gnupghome: "str | None") -> None:
         self.secrets: dict[str, bytes] = {}
         self.gnupghome = os.path.abspath(gnupghome) if gnupghome else None
         self._derived: set[tuple[bytes, bytes]] = set()
@@ -197,7 +202,7 @@ class Keys:
             ) from error
         self.add(getpass.getpass(_("Passphrase: ")).encode("utf-8", "surrogateescape"), "/dev/tty")
 
-    def check_opens(self, backup: Backup) -> None:
+    def check_opens(self, backup: "Backup") -> None:
         """Raise Problem where no key at hand opens the backup."""
         if not backup.encryption:
             return
@@ -413,28 +418,39 @@ def stored_file(path: Path) -> Iterator[BinaryIO]:
 
 
 class Store:
-    """The folder that holds the backups; no volume is checked twice in one run."""
+    """The folder that holds the backups; no volume of a pack is checked twice in one run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._checked: dict[Volume, Problem | None] = {}
 
-    def backups(self, keys: Keys) -> list[tuple[str, Backup | Problem]]:
-        """Return each backup, newest first, by its name; what cannot be read comes last."""
+    def backups(self, keys: Keys) -> "Iterator[tuple[str, Backup | Problem]]":
+        """Yield each backup, newest first, by its name; what cannot be read comes last.
+
+        Each manifest is read once for the order and again in its turn: all of them together may
+        be larger than the memory.
+        """
         if (self.root / MANIFEST).exists():
             text = "%(folder)s is one backup; the folder above it holds the backups."
             raise Problem(USAGE, text, "Give that one: --from FOLDER", folder=self.root)
-        good: list[Backup] = []
-        bad: list[tuple[str, Backup | Problem]] = []
+        good: list[tuple[tuple[int, datetime], str]] = []
+        bad: list[tuple[str, Problem]] = []
         for pattern in ("[!.]*", "monthly/[!.]*"):
             for path in sorted(self.root.glob(f"{pattern}/{MANIFEST}")):
                 name = path.parent.relative_to(self.root).as_posix()
                 try:
-                    good.append(self.backup(name, keys))
+                    good.append((self.backup(name, keys).order, name))
                 except Problem as problem:
                     bad.append((name, problem))
-        good.sort(key=lambda backup: backup.order, reverse=True)
-        return [*((backup.name, backup) for backup in good), *bad]
+        for _order, name in sorted(good, reverse=True):
+            yield name, self.read(name, keys)
+        yield from bad
+
+    def read(self, name: str, keys: Keys) -> "Backup | Problem":
+        try:
+            return self.backup(name, keys)
+        except Problem as problem:
+            return problem
 
     def backup(self, name: str, keys: Keys) -> Backup:
         with stored_file(self.root / name / MANIFEST) as file:
@@ -482,16 +498,22 @@ class Store:
     def problems(self, volumes: Iterable[Volume]) -> Iterator[Problem]:
         """Read every stored byte, and yield what is wrong with each volume."""
         for volume in volumes:
-            if volume not in self._checked:
-                self._checked[volume] = None
-                try:
-                    for _data in self.chunks([volume]):
-                        pass
-                except Problem as problem:
-                    self._checked[volume] = problem
-            found = self._checked[volume]
-            if found is not None:
-                yield found
+            if volume.path.startswith(POOL):  # several backups share it
+                if volume not in self._checked:
+                    self._checked[volume] = self._problem(volume)
+                problem = self._checked[volume]
+            else:
+                problem = self._problem(volume)
+            if problem is not None:
+                yield problem
+
+    def _problem(self, volume: Volume) -> "Problem | None":
+        try:
+            for _data in self.chunks([volume]):
+                pass
+        except Problem as problem:
+            return problem
+        return None
 
 
 # ---------------------------------------------------------------------- decrypt, decompress
@@ -502,7 +524,7 @@ def piped(
     chunks: Chunks,
     check: Callable[[int, str], None],
     pass_fds: Sequence[int] = (),
-    env: dict[str, str] | None = None,
+    env: "dict[str, str] | None" = None,
 ) -> Chunks:
     """Yield what the program makes of `chunks`; `check` gets its exit status and stderr."""
     with contextlib.closing(chunks), tempfile.TemporaryFile() as errors:
@@ -521,21 +543,23 @@ def piped(
         source, sink = process.stdout, process.stdin
         assert source is not None and sink is not None
         failures: list[BaseException] = []
+        feeding, ended = threading.Lock(), threading.Event()
 
         def feed() -> None:
-            try:
-                for data in chunks:
-                    sink.write(data)
-                sink.close()
-            except BrokenPipeError:  # the program went away; its status tells why
-                pass
-            except BaseException as error:  # noqa: BLE001 - raised in the reading thread
-                failures.append(error)
-                process.kill()
+            with feeding:
+                try:
+                    for data in iter(lambda: b"" if ended.is_set() else next(chunks, b""), b""):
+                        sink.write(data)
+                    sink.close()
+                except BrokenPipeError:  # the program went away; its status tells why
+                    pass
+                except BaseException as error:  # noqa: BLE001 - raised in the reading thread
+                    failures.append(error)
+                    process.kill()
 
-        feeder = threading.Thread(target=feed, daemon=True)
-        feeder.start()
         try:
+            feeder = threading.Thread(target=feed, daemon=True)
+            feeder.start()
             while data := os.read(source.fileno(), CHUNK):
                 yield data
             feeder.join()
@@ -545,11 +569,12 @@ def piped(
             errors.seek(0)
             check(status, errors.read(CHUNK).decode(errors="replace").strip())
         finally:
+            ended.set()
             process.kill()
             process.wait()
             source.close()
-            feeder.join()
-            with contextlib.suppress(OSError):
+            # Not `join`: after an interruption of its start, it is unknown whether it runs.
+            with feeding, contextlib.suppress(OSError):
                 sink.close()
 
 
@@ -664,7 +689,7 @@ class Media:
     They are written below the open folder `root`, or only checked where that is None.
     """
 
-    def __init__(self, root: int | None) -> None:
+    def __init__(self, root: "int | None") -> None:
         self.root = root
         self.files = self.bytes = 0
         self._folder: tuple[bytes, int] | None = None
@@ -740,13 +765,13 @@ class Media:
             for _padding in chunks:
                 pass
 
-    def _member(self, sha256: str, size: int, stream: Exactly) -> None:
-        query = "SELECT rowid, path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
-        wanted = self._table.execute(query, [sha256]).fetchall()
-        if any(row[2] != size for row in wanted):
-            bad_media(wanted[0][1])
+    def _member(self, sha256: str, size: int, stream: "Exactly") -> None:
+        query = "SELECT path FROM file WHERE sha256 = ?"
+        wanted = self._table.execute(query, [sha256]).fetchone()
+        if self._table.execute(f"{query} AND size != ?", [sha256, size]).fetchone():
+            bad_media(wanted[0])
         digest = hashlib.sha256()
-        first = self._create(wanted[0][1]) if wanted and self.root is not None else None
+        first = self._create(wanted[0]) if wanted and self.root is not None else None
         try:
             while size:
                 data = stream.take(min(CHUNK, size))
@@ -758,19 +783,20 @@ class Media:
                 return
             if digest.hexdigest() != sha256:  # it changed while it was packed; a good one follows
                 if first is not None:
-                    self._remove(wanted[0][1])
+                    self._remove(wanted[0])
                 return
             if first is not None:
-                self._settle(first, wanted)
+                self._settle(first, wanted[0], sha256)
         finally:
             if first is not None:
                 os.close(first)
         self._table.execute("DELETE FROM file WHERE sha256 = ?", [sha256])
 
-    def _settle(self, first: int, wanted: Sequence[Any]) -> None:
+    def _settle(self, first: int, first_path: bytes, sha256: str) -> None:
         """Give the first file to all who want the same content, each with its time and mode."""
-        for _number, path, size, mtime_ns, mode in wanted:
-            other = first if path == wanted[0][1] else self._create(path)
+        query = "SELECT path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
+        for path, size, mtime_ns, mode in self._table.execute(query, [sha256]):
+            other = first if path == first_path else self._create(path)
             try:
                 if other != first:
                     os.lseek(first, 0, os.SEEK_SET)
@@ -907,13 +933,15 @@ def list_backups(arguments: argparse.Namespace, store: Store, keys: Keys) -> int
     return status
 
 
-def found(store: Store, keys: Keys) -> list[tuple[str, Backup | Problem]]:
-    backups = store.backups(keys)
-    if not backups:
+def found(store: Store, keys: Keys) -> "Iterator[tuple[str, Backup | Problem]]":
+    """Yield what the store has; Problem where that is nothing."""
+    count = 0
+    for count, backup in enumerate(store.backups(keys), 1):  # noqa: B007 - looked at below
+        yield backup
+    if not count:
         text = "There is no backup below %(folder)s: no folder in it has a manifest.json."
         hint = "Name the folder that holds the backups' folders: --from FOLDER"
         raise Problem(NOTHING, text, hint, folder=store.root)
-    return backups
 
 
 def chosen(store: Store, keys: Keys, name: str) -> Backup:
@@ -922,7 +950,7 @@ def chosen(store: Store, keys: Keys, name: str) -> Backup:
     if SAFE_PATH.fullmatch(name) and (store.root / name / MANIFEST).is_file():
         return store.backup(name, keys)  # and no other manifest
     hits = [
-        (known, backup)
+        known
         for known, backup in found(store, keys)
         if known == name or (isinstance(backup, Backup) and name and backup.id.startswith(name))
     ]
@@ -931,13 +959,10 @@ def chosen(store: Store, keys: Keys, name: str) -> Backup:
         hint = "The command list shows those that there are."
         raise Problem(NOTHING, text, hint, name=name, folder=store.root)
     if len(hits) > 1:
-        names = ", ".join(known for known, _backup in hits)
+        names = ", ".join(hits)
         text = "%(name)s is the beginning of several backups: %(names)s"
         raise Problem(NOTHING, text, "Give more of it.", name=name, names=names)
-    backup = hits[0][1]
-    if isinstance(backup, Problem):
-        raise backup
-    return backup
+    return store.backup(hits[0], keys)
 
 
 def check_trust(backup: Backup, unauthenticated: bool) -> None:
@@ -959,15 +984,19 @@ def check_trust(backup: Backup, unauthenticated: bool) -> None:
 
 
 def verify(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
-    backups: list[tuple[str, Backup | Problem]] = found(store, keys)
-    if arguments.names:
-        backups = [(name, chosen(store, keys, name)) for name in arguments.names]
-    symmetric = any(isinstance(each, Backup) and each.symmetric for _name, each in backups)
-    if arguments.content and symmetric and not keys.secrets:
+    names = {name: chosen(store, keys, name).name for name in arguments.names}
+
+    def wanted() -> "Iterator[tuple[str, Backup | Problem]]":
+        if not names:
+            yield from found(store, keys)
+        for given, name in names.items():
+            yield given, store.read(name, keys)
+
+    asked = arguments.content and not keys.secrets
+    if asked and any(isinstance(each, Backup) and each.symmetric for _name, each in wanted()):
         keys.ask()
-        return verify(arguments, store, keys)
     worst = FINE
-    for name, backup in backups:
+    for name, backup in wanted():
         progress("Reading %(name)s ...", name=name)
         problems = [*problems_of(store, keys, backup, arguments)]
         worst = max([worst, *(problem.status for problem in problems)])
@@ -983,7 +1012,7 @@ def verify(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
 
 
 def problems_of(
-    store: Store, keys: Keys, backup: Backup | Problem, arguments: argparse.Namespace
+    store: Store, keys: Keys, backup: "Backup | Problem", arguments: argparse.Namespace
 ) -> Iterator[Problem]:
     """Yield what is wrong with a backup: its author, its stored bytes, what is inside them."""
     if isinstance(backup, Problem):
@@ -1264,13 +1293,14 @@ def wanted_language(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> int:
     global language
     language = wanted_language(argv)
-    arguments = parser().parse_args(argv)
-    os.umask(0o077)
-    zstd_module()  # now, because an interruption in the middle of an import can be lost
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    where = parser().prog
     try:
+        try:
+            arguments = parser().parse_args(argv)
+        finally:
+            sys.stdout.flush()
+        where = arguments.command
+        zstd_module()  # now, because an interruption in the middle of an import can be lost
         keys = Keys(arguments.passphrase_file, arguments.gnupghome)
         status: int = arguments.run(arguments, Store(Path(os.path.abspath(arguments.root))), keys)
         sys.stdout.flush()
@@ -1282,16 +1312,45 @@ def main(argv: Sequence[str]) -> int:
         progress("Interrupted. What was half-written has been removed.")
         return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED
     except OSError as error:
-        where = error.filename or arguments.command
-        progress("Error: %(where)s: %(reason)s", where=where, reason=error.strerror or error)
+        reason = error.strerror or error
+        progress("Error: %(where)s: %(reason)s", where=error.filename or where, reason=reason)
         return FAILED
     except (sqlite3.Error, MemoryError, RecursionError) as error:
         reason = str(error) or type(error).__name__
-        progress("Error: %(where)s: %(reason)s", where=arguments.command, reason=reason)
+        progress("Error: %(where)s: %(reason)s", where=where, reason=reason)
         return FAILED
+
+
+def own_process() -> None:
+    """Set what belongs to the whole process; the program does it, and no importer of this file."""
+    os.umask(0o077)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # it was closed: a file of ours would get its number
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in STOPPED_BY:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupted)
+
+
+def interrupted(_number: int, _frame: object) -> NoReturn:
+    """Interrupt the work once: a second signal must not stop the removal of what is unfinished."""
+    for number in STOPPED_BY:  # SIG_IGN would have Python complain of one that is here already
+        signal.signal(number, lambda _number, _frame: None)
+    raise KeyboardInterrupt
+
+
+def give_up_unwritable() -> None:
+    """Let no output that cannot be written change the exit status when the process ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 SPANISH = {
@@ -1496,6 +1555,8 @@ SPANISH = {
 }
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(main(sys.argv[1:]))
+    own_process()
+    try:
+        sys.exit(main(sys.argv[1:]))
+    finally:
+        give_up_unwritable()

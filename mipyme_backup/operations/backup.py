@@ -32,6 +32,7 @@ from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.operations.recovery import settled
 from mipyme_backup.operations.recovery_program import program_sha256, replaced_text
+from mipyme_backup.operations.room import check_room
 from mipyme_backup.operations.saving import Saved, Saving
 from mipyme_backup.operations.sequence import (
     hidden_newest,
@@ -187,7 +188,9 @@ def _store(
     warnings = preflight(project, sources)
     held = look_around(project, lanes, at_all=request.kind == "monthly")
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
-    warnings += _scarce_space(lanes, held)
+    last = _last(held)
+    check_room(last, {source.name for source in sources}, project.volume_size)
+    warnings += _scarce_space(lanes, held, last)
     warnings += [replaced_text(name) for name, one in held.items() if one.program_changed]
     places = [lane.destination for lane in lanes.values()]
     with spool_folder(started.work, places, project.volume_size) as spool:
@@ -297,13 +300,19 @@ def preflight(project: Project, sources: Sequence[Source]) -> list[Message]:
     return warnings + [warning for source in sources for warning in source.preflight()]
 
 
-def _scarce_space(lanes: Lanes, held: Mapping[str, Holdings]) -> list[Message]:
+def _last(held: Mapping[str, Holdings]) -> Manifest | None:
+    """Return the newest backup that can be read."""
+    earlier = [item.manifest for one in held.values() for item in one.backups if item.manifest]
+    return max(earlier, key=lambda manifest: manifest.sequence, default=None)
+
+
+def _scarce_space(
+    lanes: Lanes, held: Mapping[str, Holdings], last: Manifest | None
+) -> list[Message]:
     """Warn where the last backup would not fit again.
 
     A warning, because this one may be smaller, and one that does not fit is removed again.
     """
-    earlier = [item.manifest for one in held.values() for item in one.backups if item.manifest]
-    last = max(earlier, key=lambda manifest: manifest.sequence, default=None)
     needed = sum(a.stored_size for s in last.sources for a in s.artifacts) if last else 0
     warnings = []
     for name in held:

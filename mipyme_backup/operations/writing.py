@@ -18,6 +18,7 @@ from mipyme_backup.operations.lanes import Lane, Lanes
 from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.recovery_program import put_recovery_program
+from mipyme_backup.operations.room import Room
 from mipyme_backup.operations.spool import Spool
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact
@@ -53,6 +54,7 @@ class Writer:
         self._note = note
         self._folder = spool
         self._spool = Spool(spool)
+        self._room = Room(project.volume_size)
         self._unread: dict[str, set[str]] = {name: set() for name in lanes}
         self._grace = GRACE_SECONDS
         self._near_grace = NEAR_GRACE_SECONDS
@@ -63,7 +65,11 @@ class Writer:
         return [lane for lane in self._lanes.values() if not (lane.failure or lane.behind)]
 
     def store(self, artifact: Artifact, on_bytes: Callable[[int], None]) -> StoredArtifact:
-        """Store one artifact, read to its end; raises its source's or the last lane's error."""
+        """Store one artifact, read to its end; raises its source's or the last lane's error.
+
+        Where the manifest would have no room for it, BackupError as soon as that is certain.
+        """
+        self._room.take(artifacts=1)
         if artifact.pool is None:
             path = f"{self._note.name}/{self._file_name(artifact)}"
         else:
@@ -76,6 +82,7 @@ class Writer:
         volumes = []
         try:
             for volume in cut(stored, spool=self._folder, volume_size=self._project.volume_size):
+                self._room.take(volumes=1)
                 self._send(volume_name(path, volume.index), volume.file)
                 volumes.append(Volume(size=volume.size, sha256=volume.sha256))
         finally:
@@ -157,6 +164,7 @@ class Writer:
             lane.drop()
             lane.submit(self._remove)
         self.packs = {}
+        self._room = Room(self._project.volume_size)
         for unread in self._unread.values():
             unread.clear()
 

@@ -351,6 +351,72 @@ def test_spanish(frozen_host: Host) -> None:
     assert "No hay ningún respaldo" in frozen_host.run("verify", "x").stderr
 
 
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
+def test_a_module_that_lies_beside_the_program_is_not_run(frozen_host: Host, python: str) -> None:
+    """A stranger may write to the folder: to check one file's hash must be enough."""
+    (frozen_host.store / "backports").mkdir()
+    ran = frozen_host.root / "ran"
+    planted = f"open({str(ran)!r}, 'a').write(__name__ + ' ')\nraise SystemExit(9)\n"
+    for name in (*sys.stdlib_module_names, "backports/__init__", "backports/zstd"):
+        (frozen_host.store / f"{name}.py").write_text(planted)
+
+    for cwd in (frozen_host.root, frozen_host.store):
+        result = subprocess.run(
+            [python, os.path.relpath(frozen_host.store / "recover.py", cwd), "list"],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=frozen_host.variables(),
+            timeout=SECONDS,
+        )
+        assert result.returncode == recover.FINE, result.stderr
+
+    assert not ran.exists(), ran.read_text()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status"),
+    [
+        ("list >&-", recover.FINE),
+        ("verify <&- >&- 2>&-", recover.FINE),
+        ("list >/dev/full", recover.FAILED),
+        ("--help >/dev/full", recover.FAILED),
+        ("verify 2>/dev/full", recover.FINE),
+        ("verify nothing 2>/dev/full", recover.NOTHING),
+        ("list 2>&1 | true; exit ${PIPESTATUS[0]}", None),
+    ],
+)
+def test_output_that_cannot_be_written(
+    frozen_host: Host, redirection: str, status: int | None
+) -> None:
+    result = subprocess.run(
+        ["bash", "-c", f'"$@" {redirection}', "bash", *frozen_host.command()],
+        capture_output=True,
+        text=True,
+        env=frozen_host.variables(),
+        timeout=SECONDS,
+    )
+
+    assert result.returncode in ({status} if status is not None else {recover.FINE, recover.FAILED})
+    assert "Traceback" not in result.stderr and "Exception" not in result.stderr
+    assert (status == recover.FAILED) == ("No space left" in result.stderr)
+
+
+def test_a_second_interruption_does_not_stop_the_removal(frozen_host: Host) -> None:
+    """The first one is answered by removing what is unfinished, which the second may not stop."""
+    (frozen_host.root / "bin").mkdir()
+    slow = frozen_host.root / "bin" / "gpg"
+    slow.write_text('#!/bin/sh\n[ "$1" ] && kill -INT $PPID && kill -TERM $PPID && sleep 30\n')
+    slow.chmod(0o755)
+    frozen_host.environment["PATH"] = f"{slow.parent}:{os.environ['PATH']}"
+    (name,) = (path.name for path in frozen_host.store.glob("manual_*"))
+
+    result = frozen_host.with_key("unpack", name, "--to", str(frozen_host.out))
+
+    assert result.returncode == recover.FAILED and "Interrupted" in result.stderr
+    assert not frozen_host.out.exists()
+
+
 # What is refused.
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import random
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 from paramiko import SFTPError
 from paramiko.sftp_attr import SFTPAttributes
 
@@ -123,7 +126,7 @@ def manifest_bytes() -> bytes:
 
 
 def index_bytes() -> bytes:
-    sha256, pack = hashlib.sha256(b"").hexdigest(), "pool/0123/files.tar.zst"
+    sha256, pack = hashlib.sha256(b"12345").hexdigest(), "pool/0123/files.tar.zst"
     return (
         FileRecord(b"a/\xff.txt", 5, 10**18, 0o644, sha256, pack, recheck=True).line()
         + FolderRecord(b"b", 0o755).line()
@@ -381,34 +384,86 @@ def recovery_reads_manifest(data: bytes, folder: Path) -> None:
             recover.loading(backup.facts.get(artifact.name, {}), Path("/x"), source)
 
 
+def recovery_reads_ending(data: bytes, _folder: Path) -> None:
+    body, _marker, tail = data.rpartition(MARKER)
+    recover.authenticated(body, tail, recover.Keys([], None))
+
+
 def recovery_reads_index(data: bytes, _folder: Path) -> None:
     with contextlib.closing(recover.Media(None)) as media:
         media.read_index(piece for piece in (data[:50], data[50:]))
 
 
-@pytest.mark.parametrize(
-    ("read", "real", "mutate"),
-    [
-        (recovery_reads_manifest, manifest_bytes(), mutated_json),
-        (recovery_reads_index, index_bytes(), mutated_lines),
-    ],
-    ids=["manifest", "index"],
-)
-def test_the_recovery_program_reads_changed_input_or_names_the_problem(
-    read: Callable[[bytes, Path], None],
-    real: bytes,
-    mutate: Mutate,
-    tmp_path: Path,
-    torture_random: random.Random,
-) -> None:
-    read(real, tmp_path)
+def recovery_reads_pack(data: bytes, _folder: Path) -> None:
+    with contextlib.closing(recover.Media(None)) as media:
+        media.read_index(iter_of(index_bytes()))
+        media.read_pack(piece for piece in (data[:700], data[700:]))
+        media.finish()
+
+
+def recovery_reads_frame(data: bytes, _folder: Path) -> None:
+    for _content in recover.decompressed(iter_of(data)):
+        pass
+
+
+def iter_of(data: bytes) -> Generator[bytes, None, None]:
+    yield data
+
+
+def pack_bytes() -> bytes:
+    """Return a pack with the content that `index_bytes` names, and another one."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as packed:
+        for content in (b"other" * 100, b"12345"):
+            member = tarfile.TarInfo(hashlib.sha256(content).hexdigest())
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def sealed_bytes() -> bytes:
+    return manifest.dump(example(), key=None, derive_key=_no_key)
+
+
+FRAME = zstd.compress(LINES * 20, options={zstd.CompressionParameter.checksum_flag: 1})
+Read = Callable[[bytes, Path], None]
+RECOVERY: dict[str, tuple[bytes, Mutate, Read]] = {
+    "manifest": (manifest_bytes(), mutated_json, recovery_reads_manifest),
+    "ending": (sealed_bytes(), mutated_bytes, recovery_reads_ending),
+    "index": (index_bytes(), mutated_lines, recovery_reads_index),
+    "pack": (pack_bytes(), mutated_bytes, recovery_reads_pack),
+    "frame": (FRAME, mutated_bytes, recovery_reads_frame),
+}
+
+
+def try_recovery(name: str, count: int, chance: random.Random, folder: Path) -> None:
+    real, mutate, read = RECOVERY[name]
+    read(real, folder)
     longest = 0
-    for number in range(INPUTS):
-        data = mutate(real, torture_random)
+    for number in range(count):
+        data = mutate(real, chance)
         try:
-            read(data, tmp_path)
+            read(data, folder)
         except recover.Problem as problem:
             longest = max(longest, len(str(problem)))
         except Exception as error:
             raise AssertionError(f"input {number}: {error!r:.300} for {data[:3000]!r}") from error
     assert 0 < longest < 2000
+
+
+@pytest.mark.parametrize("name", RECOVERY)
+def test_the_recovery_program_reads_changed_input_or_names_the_problem(
+    name: str, tmp_path: Path, torture_random: random.Random
+) -> None:
+    try_recovery(name, INPUTS, torture_random, tmp_path)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", RECOVERY)
+def test_the_recovery_program_reads_much_changed_input_or_names_the_problem(
+    name: str,
+    tmp_path: Path,
+    torture_random: random.Random,
+    scaled: Callable[[int, int], int],
+) -> None:
+    try_recovery(name, scaled(10_000, INPUTS), torture_random, tmp_path)

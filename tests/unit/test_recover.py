@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sqlite3
 import sys
 import tarfile
@@ -550,6 +551,22 @@ def test_what_the_machine_lacks_is_one_message(
 
     assert status == recover.FAILED
     assert capsys.readouterr().err == f"Error: list: {str(error) or 'MemoryError'}\n"
+
+
+def test_main__leaves_the_process_of_its_caller_as_it_was(tmp_path: Path) -> None:
+    """The umask and the handlers of signals are set where the program begins."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    before = os.umask(0o022)
+    try:
+        recover.main(["list", "--from", str(tmp_path), "--language", "en"])
+
+        assert {signal.getsignal(number) for number in numbers} == {signal.SIG_DFL}
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_verify__what_is_not_trusted_is_not_opened(
