@@ -14,6 +14,18 @@ def _(text: str) -> str:
     return text
 
 
+LONGEST = 2000
+"""Characters of what fills a placeholder: more is what another program printed, or an attack."""
+
+
+def bounded(value: object) -> object:
+    """Return what fills a placeholder, cut short where it is a text longer than `LONGEST`."""
+    if isinstance(value, int | float | Message):
+        return value
+    text = str(value)
+    return value if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 @dataclass(frozen=True)
 class Message:
     """A text with ``%(name)s`` placeholders and what fills them; ``str()`` gives English."""
@@ -22,4 +34,6 @@ class Message:
     params: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.text % self.params if self.params else self.text
+        if not self.params:
+            return self.text
+        return self.text % {name: bounded(value) for name, value in self.params.items()}

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext, override, to_locale
 
 from mipyme_backup.errors import BackupError
-from mipyme_backup.messages import Message
+from mipyme_backup.messages import Message, bounded
 from mipyme_backup.printable import printable
 from mipyme_backup.sentences import TO_FILL, Texts, number, say, say_parameter, texts_in
 
@@ -58,6 +58,7 @@ def _shown(name: str, value: object) -> object:
         return translated(value)
     if isinstance(value, BackupError):
         return translated(value.message)
+    value = bounded(value)
     if isinstance(value, str):
         return printable(say_parameter(name, value, _active_texts()))
     return value if isinstance(value, int | float) else printable(str(value))

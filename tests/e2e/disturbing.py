@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mipyme_backup.authentication import MARKER, ending
 from mipyme_backup.encryption.passphrase import derive_key, fingerprint
-from tests.fuzz.test_parsers import mutated_json
+from tests.fuzz.changes import mutated_json
 
 SPARSE = 10 * 2**30
 FOREIGN = (
