@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 JOBS ?= 4
 TORTURE_ROUNDS ?= 200
 TORTURE_SCALE ?= 1
+FUZZ_SECONDS ?= 60
+PARSERS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TORTURE_ROUNDS TORTURE_SCALE
@@ -20,7 +22,7 @@ DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all test-rest lint types screenshots messages torture torture-slice venv clean
+.PHONY: help check demo test test-all test-rest lint types screenshots messages torture torture-slice fuzz venv clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -62,6 +64,13 @@ torture-slice: TORTURE_SCALE := 0.02
 torture-slice: $(DEV) ## a few minutes of every one of them, with a new seed each time
 	@$(BIN)/python -m pytest -m torture --timeout 900 -n $(JOBS) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
+
+fuzz: $(DEV) ## look for inputs that reach new code, FUZZ_SECONDS for each parser; PARSERS names some
+	@$(BIN)/python -m pip install --quiet --group fuzz
+	@for name in $(PARSERS); do \
+		DJANGO_SETTINGS_MODULE=tests.settings \
+			$(BIN)/python -m tests.fuzz.guided $$name $(FUZZ_SECONDS) || exit; \
+	done
 
 venv: $(DEV) ## make .venv with all tools
 

@@ -29,12 +29,10 @@ from mipyme_backup.sources.media.names import checked
 from mipyme_backup.sources.media.unpack import read_pack
 from mipyme_backup.sources.postgresql import archive
 from mipyme_backup.state import State
-from tests.fuzz import real
+from tests.fuzz import CORPUS, real
 from tests.fuzz.changes import mutated_bytes, mutated_json, mutated_lines
 from tests.fuzz.real import no_key
 from tests.unit.test_manifest import example
-
-CORPUS = Path(__file__).with_name("corpus")
 
 Change = Callable[[bytes, random.Random], bytes]
 Read = Callable[[bytes, Path], None]
@@ -63,7 +61,7 @@ class Parser:
 
 
 def kept(name: str) -> list[Path]:
-    """Return the files of inputs that once reached a part of the parser which no other did."""
+    """Return the inputs that are kept for the parser."""
     return sorted((CORPUS / name).glob("*"))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,17 @@ LONGEST_MESSAGE = 5 * LONGEST
 """A character may be escaped."""
 
 
+MEMORY = 96 * 2**20
+"""Bytes that any input may take: records and manifests are read up to 64 MiB, in one piece."""
+
+
+@pytest.fixture(autouse=True)
+def _memory_is_counted() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
 def try_out(name: str, count: int, chance: random.Random, folder: Path) -> None:
     """Have it read the real input, those that are kept, and `count` changed ones."""
     parser, folder = PARSERS[name], folder / name
@@ -30,17 +42,20 @@ def try_out(name: str, count: int, chance: random.Random, folder: Path) -> None:
     beginnings = [file.read_bytes() for file in kept(name)]
     given = [*beginnings]
     refused = 0
+    before = tracemalloc.get_traced_memory()[0]
     for number in range(len(given) + count):
         start = chance.choice(
             [parser.real, parser.real, chance.choice(beginnings or [parser.real])]
         )
         data = given[number] if number < len(given) else parser.change(start, chance)
+        tracemalloc.reset_peak()
         try:
             said = parser.attempt(data, folder)
         except Exception as error:
             shown = data if len(data) < 3000 else data[:1500] + b" ... " + data[-1500:]
             raise AssertionError(f"{name}, input {number}: {error!r:.300} for {shown!r}") from error
         assert len(said) < LONGEST_MESSAGE
+        assert tracemalloc.get_traced_memory()[1] < before + MEMORY, f"{name}, input {number}"
         refused += bool(said)
     assert refused or name == "manifest"  # which is tried twice, and refuses by itself
 
