@@ -75,6 +75,8 @@ PACKAGES = (
     " Alpine: apk add gnupg zstd; macOS: brew install gnupg zstd"
 )
 ANOTHER = "Use another copy of this backup, or another backup."
+TOO_LITTLE = "This machine has too little memory."
+LARGER = "End other programs that run on it, or use a larger machine, and run this again."
 TRUST = {
     "authentic": "authentic: the key at hand made it",
     "unknown": "NOT AUTHENTICATED: no key at hand proves who made it",
@@ -559,13 +561,19 @@ def piped(
 
         try:
             feeder = threading.Thread(target=feed, daemon=True)
-            feeder.start()
+            try:
+                feeder.start()
+            except RuntimeError as error:
+                raise MemoryError from error
             while data := os.read(source.fileno(), CHUNK):
                 yield data
             feeder.join()
             status = process.wait()
             if failures:
                 raise failures[0]
+            if status < 0:
+                text = "%(tool)s was ended by signal %(number)s: the memory may have run out."
+                raise Problem(FAILED, text, LARGER, tool=argv[0], number=-status)
             errors.seek(0)
             check(status, errors.read(CHUNK).decode(errors="replace").strip())
         finally:
@@ -1317,9 +1325,11 @@ def main(argv: Sequence[str]) -> int:
         reason = error.strerror or error
         progress("Error: %(where)s: %(reason)s", where=error.filename or where, reason=reason)
         return FAILED
-    except (sqlite3.Error, MemoryError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        progress("Error: %(where)s: %(reason)s", where=where, reason=reason)
+    except (sqlite3.Error, RecursionError) as error:
+        progress("Error: %(where)s: %(reason)s", where=where, reason=error)
+        return FAILED
+    except MemoryError:
+        progress("Error: %(problem)s", problem=Problem(FAILED, TOO_LITTLE, LARGER))
         return FAILED
 
 
@@ -1359,6 +1369,11 @@ SPANISH = {
         " Alpine: apk add gnupg zstd; macOS: brew install gnupg zstd"
     ),
     ANOTHER: "Use otra copia de este respaldo, u otro respaldo.",
+    TOO_LITTLE: "Esta máquina tiene muy poca memoria.",
+    LARGER: (
+        "Termine otros programas que corren en ella, o use una máquina mayor, y ejecute esto de"
+        " nuevo."
+    ),
     TRUST["authentic"]: "auténtico: lo hizo la clave que se dio",
     TRUST["unknown"]: "SIN AUTENTICAR: ninguna clave dada prueba quién lo hizo",
     TRUST["unsigned"]: "SIN AUTENTICAR: no está firmado, pudo hacerlo cualquiera",
@@ -1428,6 +1443,9 @@ SPANISH = {
         "%(path)s está dañado: sus bytes no son los que se escribieron."
     ),
     "%(tool)s cannot be run: %(reason)s.": "No se puede ejecutar %(tool)s: %(reason)s.",
+    "%(tool)s was ended by signal %(number)s: the memory may have run out.": (
+        "La señal %(number)s terminó %(tool)s: puede que se haya agotado la memoria."
+    ),
     "The keyring has no secret key for %(name)s: %(said)s": (
         "El llavero no tiene ninguna clave secreta para %(name)s: %(said)s"
     ),

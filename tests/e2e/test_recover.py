@@ -571,6 +571,24 @@ def test_missing_tool(frozen_host: Host, tool: str) -> None:
     assert not frozen_host.out.exists()
 
 
+@pytest.mark.parametrize("verb", ["verify", "unpack"])
+def test_a_killed_gpg_is_no_damage(frozen_host: Host, verb: str) -> None:
+    """As where the memory runs out: that says nothing of what is stored."""
+    (frozen_host.root / "bin").mkdir()
+    killed = frozen_host.root / "bin" / "gpg"
+    killed.write_text('#!/bin/sh\n[ "$1" ] && head -c 10 >/dev/null && kill -KILL $$\n')
+    killed.chmod(0o755)
+    frozen_host.environment["PATH"] = f"{killed.parent}:{os.environ['PATH']}"
+    (name,) = (path.name for path in frozen_host.store.glob("manual_*"))
+    options = {"verify": ["--content"], "unpack": ["--to", str(frozen_host.out)]}
+
+    result = frozen_host.with_key(verb, name, *options[verb])
+
+    assert result.returncode == recover.FAILED
+    assert "gpg was ended by signal 9: the memory may" in result.stdout + result.stderr
+    assert not frozen_host.out.exists()
+
+
 def test_what_a_user_gets_wrong(host: Host) -> None:
     forge(host)
     (host.root / "full").mkdir()
