@@ -13,8 +13,13 @@ damaged, not whole or not authentic. The stored format: docs/format.md of mipyme
 
 import sys
 
-if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
-    sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
+if __name__ == "__main__":
+    if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+        sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
+    import signal
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to be removed
 
 import argparse
 import contextlib
@@ -1301,7 +1306,7 @@ def wanted_language(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> int:
     global language
     language = wanted_language(argv)
-    where = parser().prog
+    where = "recover.py"
     try:
         try:
             arguments = parser().parse_args(argv)
@@ -1354,8 +1359,10 @@ def interrupted(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def give_up_unwritable() -> None:
-    """Let no output that cannot be written change the exit status when the process ends."""
+def fix_status() -> None:
+    """Let neither a signal nor output that cannot be written change the status from now on."""
+    for number in STOPPED_BY:
+        signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -1577,4 +1584,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     finally:
-        give_up_unwritable()
+        fix_status()
