@@ -16,10 +16,11 @@ import sys
 if __name__ == "__main__":
     if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
-    import signal
+    # Built in: `signal` itself takes long to import.
+    import _signal  # type: ignore[import-not-found]
 
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to be removed
+    if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until there is something to be removed
 
 import argparse
 import contextlib
