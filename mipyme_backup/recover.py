@@ -13,8 +13,14 @@ damaged, not whole or not authentic. The stored format: docs/format.md of mipyme
 
 import sys
 
-if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
-    sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
+if __name__ == "__main__":
+    if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+        sys.path.pop(0)  # this folder: anyone who can write to it could lay a `json.py` here
+    # Built in: `signal` itself takes long to import.
+    import _signal  # type: ignore[import-not-found]
+
+    if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until there is something to be removed
 
 import argparse
 import contextlib
@@ -75,6 +81,8 @@ PACKAGES = (
     " Alpine: apk add gnupg zstd; macOS: brew install gnupg zstd"
 )
 ANOTHER = "Use another copy of this backup, or another backup."
+TOO_LITTLE = "This machine has too little memory."
+LARGER = "End other programs that run on it, or use a larger machine, and run this again."
 TRUST = {
     "authentic": "authentic: the key at hand made it",
     "unknown": "NOT AUTHENTICATED: no key at hand proves who made it",
@@ -559,13 +567,19 @@ def piped(
 
         try:
             feeder = threading.Thread(target=feed, daemon=True)
-            feeder.start()
+            try:
+                feeder.start()
+            except RuntimeError as error:
+                raise MemoryError from error
             while data := os.read(source.fileno(), CHUNK):
                 yield data
             feeder.join()
             status = process.wait()
             if failures:
                 raise failures[0]
+            if status < 0:
+                text = "%(tool)s was ended by signal %(number)s: the memory may have run out."
+                raise Problem(FAILED, text, LARGER, tool=argv[0], number=-status)
             errors.seek(0)
             check(status, errors.read(CHUNK).decode(errors="replace").strip())
         finally:
@@ -1293,7 +1307,7 @@ def wanted_language(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> int:
     global language
     language = wanted_language(argv)
-    where = parser().prog
+    where = "recover.py"
     try:
         try:
             arguments = parser().parse_args(argv)
@@ -1317,9 +1331,11 @@ def main(argv: Sequence[str]) -> int:
         reason = error.strerror or error
         progress("Error: %(where)s: %(reason)s", where=error.filename or where, reason=reason)
         return FAILED
-    except (sqlite3.Error, MemoryError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        progress("Error: %(where)s: %(reason)s", where=where, reason=reason)
+    except (sqlite3.Error, RecursionError) as error:
+        progress("Error: %(where)s: %(reason)s", where=where, reason=error)
+        return FAILED
+    except MemoryError:
+        progress("Error: %(problem)s", problem=Problem(FAILED, TOO_LITTLE, LARGER))
         return FAILED
 
 
@@ -1344,8 +1360,10 @@ def interrupted(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def give_up_unwritable() -> None:
-    """Let no output that cannot be written change the exit status when the process ends."""
+def fix_status() -> None:
+    """Let neither a signal nor output that cannot be written change the status from now on."""
+    for number in STOPPED_BY:
+        signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -1359,6 +1377,11 @@ SPANISH = {
         " Alpine: apk add gnupg zstd; macOS: brew install gnupg zstd"
     ),
     ANOTHER: "Use otra copia de este respaldo, u otro respaldo.",
+    TOO_LITTLE: "Esta máquina tiene muy poca memoria.",
+    LARGER: (
+        "Termine otros programas que corren en ella, o use una máquina mayor, y ejecute esto de"
+        " nuevo."
+    ),
     TRUST["authentic"]: "auténtico: lo hizo la clave que se dio",
     TRUST["unknown"]: "SIN AUTENTICAR: ninguna clave dada prueba quién lo hizo",
     TRUST["unsigned"]: "SIN AUTENTICAR: no está firmado, pudo hacerlo cualquiera",
@@ -1428,6 +1451,9 @@ SPANISH = {
         "%(path)s está dañado: sus bytes no son los que se escribieron."
     ),
     "%(tool)s cannot be run: %(reason)s.": "No se puede ejecutar %(tool)s: %(reason)s.",
+    "%(tool)s was ended by signal %(number)s: the memory may have run out.": (
+        "La señal %(number)s terminó %(tool)s: puede que se haya agotado la memoria."
+    ),
     "The keyring has no secret key for %(name)s: %(said)s": (
         "El llavero no tiene ninguna clave secreta para %(name)s: %(said)s"
     ),
@@ -1559,4 +1585,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     finally:
-        give_up_unwritable()
+        fix_status()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import signal
@@ -16,7 +17,7 @@ from django.utils.translation import gettext, gettext_noop
 
 from mipyme_backup.errors import BackupError, ConfigurationError, UsageError, memory_shortage
 from mipyme_backup.management import parsing
-from mipyme_backup.management.console import SafeConsole
+from mipyme_backup.management.console import SafeConsole, give_up_unwritable
 from mipyme_backup.management.progress import TerminalProgress
 from mipyme_backup.memory import fit_into_limit
 from mipyme_backup.messages import _
@@ -72,7 +73,10 @@ class BackupCommand(BaseCommand):
         try:
             _check()
             with self.progress:
-                self.run(**options)
+                try:
+                    self.run(**options)
+                finally:
+                    self.stdout.flush()
         except BackupError as error:
             self.fail(error)
         except (OSError, Error) as error:
@@ -101,8 +105,10 @@ class BackupCommand(BaseCommand):
         """Report `error` in the way asked for, and end with its exit status."""
         message, hint = translated(error.message), translated(error.hint)
         if self.as_json:
-            self.print_json({"error": {"code": error.code, "message": message, "hint": hint}})
-            raise SilentError(message, returncode=error.exit_status)
+            with contextlib.suppress(OSError):  # where it is stdout that failed, stderr must do
+                self.print_json({"error": {"code": error.code, "message": message, "hint": hint}})
+                self.stdout.flush()
+                raise SilentError(message, returncode=error.exit_status)
         raise CommandError(f"{message}\n{hint}" if hint else message, returncode=error.exit_status)
 
     def exit(self, status: int) -> None:
@@ -149,6 +155,8 @@ class BackupCommand(BaseCommand):
             super().run_from_argv(argv)
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            give_up_unwritable()
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:

@@ -178,6 +178,24 @@ class TestJson:
         assert "\x1b" not in told.stdout + silent.stdout
         assert silent.stderr == ""
 
+    @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+    def test_output_that_cannot_be_written_is_one_message(
+        self, project: Project, options: list[str]
+    ) -> None:
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(
+                project.command("list_backups", *options),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=project.root,
+                env=project.environment(),
+                timeout=SECONDS,
+            )
+
+        assert result.returncode == 1
+        assert result.stderr == "CommandError: [Errno 28] No space left on device\n"
+
 
 BROKEN_SOURCE = """
 from mipyme_backup.errors import SourceError

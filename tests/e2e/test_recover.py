@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -571,6 +572,24 @@ def test_missing_tool(frozen_host: Host, tool: str) -> None:
     assert not frozen_host.out.exists()
 
 
+@pytest.mark.parametrize("verb", ["verify", "unpack"])
+def test_a_killed_gpg_is_no_damage(frozen_host: Host, verb: str) -> None:
+    """As where the memory runs out: that says nothing of what is stored."""
+    (frozen_host.root / "bin").mkdir()
+    killed = frozen_host.root / "bin" / "gpg"
+    killed.write_text('#!/bin/sh\n[ "$1" ] && head -c 10 >/dev/null && kill -KILL $$\n')
+    killed.chmod(0o755)
+    frozen_host.environment["PATH"] = f"{killed.parent}:{os.environ['PATH']}"
+    (name,) = (path.name for path in frozen_host.store.glob("manual_*"))
+    options = {"verify": ["--content"], "unpack": ["--to", str(frozen_host.out)]}
+
+    result = frozen_host.with_key(verb, name, *options[verb])
+
+    assert result.returncode == recover.FAILED
+    assert "gpg was ended by signal 9: the memory may" in result.stdout + result.stderr
+    assert not frozen_host.out.exists()
+
+
 def test_what_a_user_gets_wrong(host: Host) -> None:
     forge(host)
     (host.root / "full").mkdir()
@@ -634,6 +653,101 @@ def test_an_interruption_leaves_nothing_half_written(
     assert process.returncode == recover.FAILED
     assert "Interrupted" in said and "Traceback" not in said
     assert not frozen_host.out.exists()
+
+
+AT_IMPORT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_args):
+        if name == {name!r} and any("recover.py" in arg for arg in sys.orig_argv):
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+"""
+AT_EXIT = """
+import atexit, os, signal
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    atexit.register(os.kill, os.getpid(), number)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (AT_IMPORT.format(name="argparse"), -signal.SIGINT),
+        (AT_IMPORT.format(name="tempfile"), -signal.SIGINT),
+        (AT_EXIT, recover.FINE),
+    ],
+    ids=["first import", "last import", "exit"],
+)
+def test_an_interruption_of_the_start_or_the_end_is_silent(
+    frozen_host: Host, code: str, status: int
+) -> None:
+    (frozen_host.root / "sitecustomize.py").write_text(code)
+
+    result = subprocess.run(
+        [sys.executable, str(frozen_host.store / "recover.py"), "list"],
+        capture_output=True,
+        text=True,
+        env={**frozen_host.variables(), "PYTHONPATH": str(frozen_host.root)},
+        timeout=SECONDS,
+    )
+
+    assert (result.returncode, result.stderr) == (status, "")
+
+
+def test_signals_at_some_moments(frozen_host: Host, torture_random: random.Random) -> None:
+    assert_interrupted(frozen_host, 5, torture_random)
+
+
+@pytest.mark.torture
+def test_signals_at_any_moment(
+    frozen_host: Host, torture_random: random.Random, scaled: Callable[[int, int], int]
+) -> None:
+    assert_interrupted(frozen_host, scaled(300, 5), torture_random)
+
+
+def assert_interrupted(host: Host, rounds: int, chance: random.Random) -> None:
+    """Send one signal or more while it unpacks: it ends in order, or before it has begun."""
+    (name,) = (path.name for path in host.store.glob("manual_*"))
+    key = ["--passphrase-file", str(host.passphrase_file)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    started = time.monotonic()
+    host.good("unpack", name, "--to", str(host.out), *key)
+    longest = time.monotonic() - started
+    whole = {path.name for path in host.out.iterdir()}
+    temporary = host.root / "temporary"
+    for number in range(rounds):
+        shutil.rmtree(host.out, ignore_errors=True)
+        temporary.mkdir()
+        process = subprocess.Popen(
+            host.command("unpack", name, "--to", str(host.out), *key),
+            env={**host.variables(), "TMPDIR": str(temporary)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(chance.uniform(0, longest))
+        for _turn in range(chance.choice((1, 1, 2, 3))):
+            process.send_signal(chance.choice(numbers))
+            time.sleep(chance.choice((0, 0, 0.001, 0.02)))
+        _out, said = process.communicate(timeout=SECONDS)
+        left = {path.name for path in host.out.glob("*")}
+
+        label = f"round {number}: {process.returncode} {left} {said}"
+        if "KeyboardInterrupt" in said and "recover.py" not in said:
+            assert not host.out.exists(), label  # Python itself had not started yet
+            temporary.rmdir()
+            continue
+        assert process.returncode in {recover.FINE, recover.FAILED, -1, -2, -15}, label
+        assert "Traceback" not in said and "Exception" not in said, label
+        assert left <= whole and (left or not host.out.exists()), label
+        assert left == whole or process.returncode != recover.FINE, label
+        assert not left or process.returncode >= 0, label
+        assert "Interrupted" in said or process.returncode != recover.FAILED, label
+        temporary.rmdir()
 
 
 # Between two lines a file can be open that nothing closes; the process would end here.

@@ -29,8 +29,9 @@ from mipyme_backup import recover
 from tests import remembered_keys, settings
 from tests.e2e.disturbing import WAYS, Disturber
 from tests.e2e.project import sqlite_project, write_odd_media
+from tests.e2e.test_recover import pythons
 
-SAMPLE = 10
+SAMPLE = 8
 FULL = 1200
 MEMORY = 512 * 2**20
 LONGER = 40
@@ -45,6 +46,8 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
 runpy.run_path({keys!r})["remember"](Path({folder!r}))
 """
+PYTHONS = pythons()
+"""The oldest one has no module for zstd, and so uses the program."""
 SIGNED = ("manifest", "signed")
 WAITING = ("passphrase", "fifo")
 """A passphrase may come through a pipe, so one without a writer is waited for."""
@@ -69,6 +72,7 @@ class Bench:
     root: Path
     secret: bytes
     names: list[str]
+    python: str = sys.executable
     good: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -104,7 +108,7 @@ class Bench:
         return kinds
 
     def run(self, *args: str) -> Answer:
-        command = [sys.executable, str(self.root / "recover.py"), *args]
+        command = [self.python, str(self.root / "recover.py"), *args]
         command += ["--from", str(self.store), "--passphrase-file", str(self.passphrase_file)]
         started = time.monotonic()
         with subprocess.Popen(
@@ -221,6 +225,7 @@ def disturb_often(
     problems: list[str] = []
     for kind, way in turns[:rounds]:
         bench.reset()
+        bench.python = chance.choice(PYTHONS)
         path = chance.choice(bench.kinds()[kind])
         label = f"{way}: {path.relative_to(bench.store.parent)}"
         try:

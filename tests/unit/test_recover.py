@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import sys
 import tarfile
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -401,7 +402,7 @@ def decompressed(
 def _texts() -> Iterator[str]:
     """Return what `recover.py` hands to people: the texts given to those who speak for it."""
     speakers = {"_", "say", "progress", "Problem", "damaged", "filled"}
-    constants = {"PACKAGES", "ANOTHER", "GIVE_KEY"}
+    constants = {"PACKAGES", "ANOTHER", "GIVE_KEY", "TOO_LITTLE", "LARGER"}
     for node in ast.walk(TREE):
         values: list[ast.expr] = []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -534,10 +535,16 @@ def test_what_is_said_is_short_but_paths_are_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [sqlite3.OperationalError("disk full"), MemoryError(), RecursionError("deep")]
+    ("error", "message"),
+    [
+        (sqlite3.OperationalError("disk full"), "list: disk full"),
+        (MemoryError(), f"{recover.TOO_LITTLE} {recover.LARGER}"),
+        (RecursionError("deep"), "list: deep"),
+    ],
 )
 def test_what_the_machine_lacks_is_one_message(
     error: Exception,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -550,7 +557,19 @@ def test_what_the_machine_lacks_is_one_message(
     status = recover.main(["list", "--from", str(tmp_path), "--language", "en"])
 
     assert status == recover.FAILED
-    assert capsys.readouterr().err == f"Error: list: {str(error) or 'MemoryError'}\n"
+    assert capsys.readouterr().err == f"Error: {message}\n"
+
+
+def test_a_thread_that_cannot_be_started_is_too_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+
+    with pytest.raises(MemoryError):
+        list(recover.piped(["cat"], chunks(b"x"), recover.bad_frame))
 
 
 def test_main__leaves_the_process_of_its_caller_as_it_was(tmp_path: Path) -> None:

@@ -10,12 +10,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mipyme_backup.errors import DamagedError
-from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.sources.media.folders import open_folder
 from mipyme_backup.sources.media.kernel import clone
-from mipyme_backup.sources.media.names import shown
 from mipyme_backup.sources.media.unpack import PackedContent, read_pack
 from mipyme_backup.sources.media.wanted import Wanted, WantedFile, contradiction
 
@@ -78,18 +75,15 @@ class Extraction:
         """Write the wanted files out of one pack."""
         for content in read_pack(reader):
             files = self.wanted.with_content(content.sha256)
-            if files:
-                self._write(content, files)
+            first = next(files, None)
+            if first is not None:
+                self.wanted.require_size(content.sha256, content.size)
+                self._write(content, first, files)
 
-    def _write(self, content: PackedContent, files: list[WantedFile]) -> None:
+    def _write(
+        self, content: PackedContent, first: WantedFile, others: Iterator[WantedFile]
+    ) -> None:
         """Write one content to every file that wants it."""
-        first, *others = files
-        if any(file.size != content.size for file in files):
-            raise DamagedError(
-                _("The media index and a pack disagree about the size of %(path)s"),
-                hint=_("Restore from another destination, or another backup."),
-                path=shown(first.path),
-            )
         digest: Any = hashlib.sha256()
         with self._created(first) as source:
             write_sparsely(source, _hashed(content.chunks(), digest))

@@ -24,7 +24,12 @@ SCHEMA = """
         path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, mode INTEGER, sha256 BLOB, pack TEXT
     );
     CREATE TABLE folder (path BLOB PRIMARY KEY, mode INTEGER, implied INTEGER) WITHOUT ROWID;
+    CREATE INDEX by_content ON file (sha256);
+    CREATE INDEX by_pack ON file (pack);
 """
+"""The indexes are made before the rows: made afterwards, they would be sorted in memory."""
+PAGE = 1000
+"""So many files are held at once."""
 
 
 class WantedFile(NamedTuple):
@@ -82,8 +87,6 @@ class Wanted:
                     " ON CONFLICT (path) DO UPDATE SET mode = excluded.mode, implied = 0",
                     [path, record.mode],
                 )
-        self._table.execute("CREATE INDEX by_content ON file (sha256)")
-        self._table.execute("CREATE INDEX by_pack ON file (pack)")
 
     def _imply(self, folder: bytes) -> None:
         while folder:
@@ -102,20 +105,33 @@ class Wanted:
 
     def files(self) -> Iterator[WantedFile]:
         """Yield the files that are still to be written, in order of the index."""
-        last = 0
-        query = "SELECT rowid, * FROM file WHERE rowid > ? ORDER BY rowid LIMIT 1000"
-        while rows := self._table.execute(query, [last]).fetchall():
-            yield from map(WantedFile._make, rows)
-            last = rows[-1][0]
+        return self._pages("")
 
     def packs(self) -> list[str]:
         """Return the packs out of which files are still to be written."""
         return [row[0] for row in self._table.execute("SELECT DISTINCT pack FROM file")]
 
-    def with_content(self, sha256: bytes) -> list[WantedFile]:
-        """Return the files with this content that are still to be written."""
-        query = "SELECT rowid, * FROM file WHERE sha256 = ? ORDER BY rowid"
-        return list(map(WantedFile._make, self._table.execute(query, [sha256])))
+    def with_content(self, sha256: bytes) -> Iterator[WantedFile]:
+        """Yield the files with this content that are still to be written: maybe all there are."""
+        return self._pages("sha256 = ? AND", sha256)
+
+    def require_size(self, sha256: bytes, size: int) -> None:
+        """Raise DamagedError where a file wants this content in another size."""
+        query = "SELECT path FROM file WHERE sha256 = ? AND size != ?"
+        row = self._table.execute(query, [sha256, size]).fetchone()
+        if row is not None:
+            raise DamagedError(
+                _("The media index and a pack disagree about the size of %(path)s"),
+                hint=_("Restore from another destination, or another backup."),
+                path=shown(row[0]),
+            )
+
+    def _pages(self, condition: str, *values: object) -> Iterator[WantedFile]:
+        last = 0
+        query = f"SELECT rowid, * FROM file WHERE {condition} rowid > ? ORDER BY rowid LIMIT {PAGE}"  # noqa: S608
+        while rows := self._table.execute(query, [*values, last]).fetchall():
+            yield from map(WantedFile._make, rows)
+            last = rows[-1][0]
 
     def written(self, file: WantedFile) -> None:
         self._table.execute("DELETE FROM file WHERE rowid = ?", [file.number])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+import itertools
+from collections.abc import Generator, Iterator
 
-from mipyme_backup.errors import DamagedError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.media.names import shown, to_text
+from mipyme_backup.sources.media.names import to_text
 from mipyme_backup.sources.media.remote.objects import Content, content_of, hashed
 from mipyme_backup.sources.media.remote.parallel import each
 from mipyme_backup.sources.media.remote.side import Side
@@ -46,22 +46,24 @@ class Upload:
         with contextlib.closing(_contents(reader)) as contents:
             for content in contents:
                 files = self._wanted.with_content(content.sha256)
-                if not files:
+                first = next(files, None)
+                if first is None:
                     continue
-                _require_size(content, files)
+                self._wanted.require_size(content.sha256, content.size)
                 if content.size > TOGETHER_BYTES:
-                    self._send_large(content, files)
+                    self._send_large(content, first, files)
                     continue
                 data = b"".join(content.chunks())
                 if hashlib.sha256(data).digest() != content.sha256:
                     self.mismatched.add(content.sha256)
                     continue
-                for file in files:
+                for file in itertools.chain([first], files):
                     yield self._side.restored(file.number), data, to_text(file.path)
                     self._wanted.written(file)
 
-    def _send_large(self, content: PackedContent, files: list[WantedFile]) -> None:
-        first, *others = files
+    def _send_large(
+        self, content: PackedContent, first: WantedFile, others: Iterator[WantedFile]
+    ) -> None:
         name = self._side.restored(first.number)
         proven = _Proven(content)
         try:
@@ -101,12 +103,3 @@ class _Proven:
 
 def _contents(reader: Reader) -> Generator[PackedContent, None, None]:
     yield from read_pack(reader)
-
-
-def _require_size(content: PackedContent, files: Sequence[WantedFile]) -> None:
-    if any(file.size != content.size for file in files):
-        raise DamagedError(
-            _("The media index and a pack disagree about the size of %(path)s"),
-            hint=_("Restore from another destination, or another backup."),
-            path=shown(files[0].path),
-        )
