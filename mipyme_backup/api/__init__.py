@@ -22,7 +22,7 @@ from mipyme_backup.api.keeping import (
     verify,
 )
 from mipyme_backup.api.restoring import drill, note_drill, restore, undo_restore
-from mipyme_backup.api.scheduling import coming, due, is_newest_slot, run_due, run_job
+from mipyme_backup.api.scheduling import coming, due, may_run_job, run_due, run_job, run_rationed
 from mipyme_backup.api.showing import (
     Objectives,
     last_look,
@@ -100,9 +100,9 @@ __all__ = [
     "guards_migrations",
     "heartbeat",
     "is_monitor",
-    "is_newest_slot",
     "last_look",
     "mark_checklist",
+    "may_run_job",
     "note_drill",
     "objectives",
     "overview",
@@ -113,6 +113,7 @@ __all__ = [
     "restore",
     "run_due",
     "run_job",
+    "run_rationed",
     "run_task",
     "status",
     "takes_tasks",
