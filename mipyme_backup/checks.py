@@ -85,8 +85,8 @@ def check_deployment(
         found.append(
             checks.Warning(
                 _(
-                    "Celery's workers accept pickled messages, so anyone who can write to the broker"
-                    " can run code as the user of the workers."
+                    "Celery's workers accept pickled messages, so anyone who can write to the"
+                    " broker can run code as the user of the workers."
                 ),
                 hint=_("Remove pickle from accept_content of the Celery app."),
                 id="mipyme_backup.W005",

@@ -34,11 +34,14 @@ NOT_ITS_FORM = Message(
 
 
 class TaskError(Exception):
-    """Why a task failed, and the next step, in words that any result back end can keep."""
+    """Why a task failed, and the next step, in words that any result back end can keep.
+
+    It is said whole in one sentence, so that the worker's log needs no traceback.
+    """
 
 
 class RefusedError(TaskError):
-    """Why nothing was done; the worker's log has no traceback of it."""
+    """Why nothing was done for a message."""
 
 
 class GuardedTask(_Task):
@@ -47,7 +50,7 @@ class GuardedTask(_Task):
     Raises RefusedError for all others.
     """
 
-    throws = (RefusedError,)
+    throws = (TaskError,)
     max_retries = RETRIES
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -57,6 +57,7 @@ def _tried(task: Task[Any, Any], work: Callable[[], dict[str, Any]]) -> dict[str
             raise RefusedError(_said(error)) from None
         except BackupError as error:
             failure = TaskError(_said(error))
+            logger.error("%s", failure)
             if error.permanent:
                 raise failure from None
             raise task.retry(exc=failure, countdown=FIRST_PAUSE * 2**task.request.retries) from None
