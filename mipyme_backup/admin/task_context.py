@@ -56,12 +56,12 @@ def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, An
 
 
 def may_go_on(task: Task, now: datetime) -> bool:
-    """Say whether this is a plan that a restore may go by: once, and not of what is gone."""
+    """Say whether this is a plan of ours that a restore may go by: once, not of what is gone."""
     finished = task.finished_at
     planned = task.verb == Task.Verb.PLAN and task.status == Task.Status.COMPLETE
     if not planned or finished is None or now - finished >= PLAN_HOLDS:
         return False
-    return not restored_since(finished)
+    return asking.is_ours(task.backup_id) and not restored_since(finished)
 
 
 def _state(task: Task, *, silent: bool) -> Any:

@@ -25,6 +25,7 @@ from mipyme_backup.api.restoring import drill, note_drill, restore, undo_restore
 from mipyme_backup.api.scheduling import coming, due, may_run_job, run_due, run_job, run_rationed
 from mipyme_backup.api.showing import (
     Objectives,
+    is_ours,
     last_look,
     mark_checklist,
     objectives,
@@ -100,6 +101,7 @@ __all__ = [
     "guards_migrations",
     "heartbeat",
     "is_monitor",
+    "is_ours",
     "last_look",
     "mark_checklist",
     "may_run_job",
