@@ -89,7 +89,13 @@ def listing(shape: Shape) -> Shape:
     def fit(value: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError
-        return [found[0] for part in value if (found := _fitted(part, shape))]
+        found = []
+        for part in value:
+            try:
+                found.append(shape(part))
+            except ValueError:
+                continue
+        return found
 
     return fit
 
@@ -109,10 +115,9 @@ def table(shape: Shape) -> Shape:
     """Take an object of any names, without the values that do not fit."""
 
     def fit(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise ValueError
-        fitted = {name: _fitted(part, shape) for name, part in value.items()}
-        return {name: found[0] for name, found in fitted.items() if found}
+        return _fitted(value, {}, shape)
 
     return fit
 
@@ -135,28 +140,33 @@ def record(
     defaults = {name: value for name, (_shape, value) in (filled or {}).items()}
 
     def fit(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise ValueError
-        fitted = {name: _fitted(part, shapes.get(name, anything)) for name, part in value.items()}
-        found = {name: part[0] for name, part in fitted.items() if part}
+        found = _fitted(value, shapes, anything)
         if not found.keys() >= (needed or {}).keys():
             raise ValueError
-        return {**copy.deepcopy(defaults), **found}
+        for name in defaults.keys() - found.keys():
+            found[name] = copy.copy(defaults[name])  # each row's own: it is empty, or no container
+        return found
 
     return fit
 
 
-def _fitted(value: Any, shape: Shape) -> tuple[Any, ...]:
-    try:
-        return (shape(value),)
-    except ValueError:
-        return ()
+def _fitted(value: Mapping[str, Any], shapes: Mapping[str, Shape], other: Shape) -> dict[str, Any]:
+    """Return the parts that fit the shapes of their names, or the `other`."""
+    found = {}
+    for name, part in value.items():
+        try:
+            found[name] = shapes.get(name, other)(part)
+        except ValueError:
+            continue
+    return found
 
 
 def _check_depth(value: Any, left: int) -> None:
     if not left:
         raise ValueError
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):
         return
