@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.test import Client
-from django.urls import reverse
+from django.urls import include, path, reverse
 
 from mipyme_backup.models import Backup, Copy, Task
 from tests import past, settings
@@ -17,6 +18,7 @@ from tests.integration.asking import PASSWORD, ask, backup_page, logged_in, text
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_shop")]
 
 _shop = roles._shop
+urlpatterns = [path("admin/", admin.site.urls), path("", include("mipyme_backup.urls"))]
 OURS = ("backuphealth_", "_ask", "_restore", "_progress")
 """The views that we wrote: each takes its own methods and no other."""
 
@@ -131,6 +133,24 @@ def test_odd_queries_of_a_list(model: str) -> None:
     for query in QUERIES:
         answer = client.get(reverse(f"admin:mipyme_backup_{model}_changelist"), query)
         assert answer.status_code in {200, 302, 400}, query
+
+
+@pytest.mark.parametrize("given", [{"TYPO": 1}, {"PROJECT": 7}, {"DESTINATIONS": {}}, None])
+def test_settings_that_cannot_be_read(given: Any, settings: Any) -> None:
+    """Each page says so, or shows the rows that the catalog has."""
+    settings.MIPYME_BACKUP = given
+    settings.ROOT_URLCONF = __name__
+    client = roles._client("superuser")
+    before = roles._everything()
+
+    for name, method, sent, _expected in roles.TABLE:
+        answer = getattr(client, method)(roles._address(name), roles._sent(name, sent))
+        assert answer.status_code < 500, (name, method)
+    for page in ("/health", "/metrics"):
+        answer = client.get(page)
+        assert answer.status_code == 503 and "MIPYME_BACKUP" in answer.json()["error"]["message"]
+
+    assert len(before) == len(roles._everything())
 
 
 class TestOfAnotherProject:
