@@ -50,7 +50,7 @@ def at_least(key: str, least: int) -> Callable[[Any], int]:
 
 def filled_name(key: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or not value or not value.isprintable():
+        if not isinstance(value, str) or not value:
             raise bad_value(key, _("a name"))
         return value
 

@@ -262,7 +262,7 @@ def test_hostile_values_become_nothing_but_text(
     settings.BASE_DIR = settings.MEDIA_ROOT = folder
     settings.MIPYME_BACKUP = {
         **given,
-        "PROJECT": markup,
+        "PROJECT": f"{markup}\n# x\x1b[2J\u202e",
         "DESTINATIONS": {markup: {"BACKEND": LOCAL, "OPTIONS": {"location": folder / "backups"}}},
         "ENCRYPTION": {
             **given["ENCRYPTION"],

@@ -234,7 +234,7 @@ def test_without_base_dir_the_key_to_set_is_named(settings: Any) -> None:
 
 
 BAD: dict[str, list[Any]] = {
-    "PROJECT": ["", None, 7, "a\nb", "a\x1b[2J", "a\u202eb"],
+    "PROJECT": ["", None, 7],
     "SOURCES": [None, {}, [], {"a": None}, {"a": {}}, {"a": {"BACKEND": 1}}, {1: {"BACKEND": "x"}}],
     "DESTINATIONS": [None, {}, "local", {"a": LOCAL}, {"": {"BACKEND": "x"}}],
     "RETENTION": [None, 30, [30]],
