@@ -297,6 +297,7 @@ class Task(models.Model):
         ABANDONED = "abandoned", _("abandoned")
 
     task_id = CharField(_("identifier"), max_length=32, unique=True)
+    project = CharField(_("project"), max_length=255, blank=True)
     verb = CharField(_("task"), max_length=16, choices=Verb)
     status = CharField(_("status"), max_length=16, choices=Status)
     under_way = models.CharField(  # noqa: DJ001 - unique among those that have one

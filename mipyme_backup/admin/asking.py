@@ -39,17 +39,22 @@ def may(request: HttpRequest, verb: str) -> bool:
     return bool(cast("Any", request.user).has_perm(api.PERMISSIONS[verb]))
 
 
-def is_ours(backup_id: str) -> bool:
-    """Say whether a backup is one of this project: others may share the catalog.
+def is_ours(project: str) -> bool:
+    """Say whether a row is this project's: others may share the catalog."""
+    try:
+        return api.is_ours(project=project)
+    except BackupError:
+        return False
 
-    A backup that the catalog does not know is left to the worker, which looks at the destinations.
+
+def is_our_backup(backup_id: str) -> bool:
+    """Say whether a backup is this project's.
+
+    One that the catalog does not know is left to the worker, which looks at the destinations.
     """
     rows = Backup.objects.filter(backup_id=backup_id)
     project = rows.values_list("project", flat=True).first()
-    try:
-        return project is None or api.is_ours(project=project)
-    except BackupError:
-        return False
+    return project is None or is_ours(project)
 
 
 def ask(
@@ -68,7 +73,7 @@ def ask(
     """
     if verb not in api.PERMISSIONS or not may(request, verb):
         raise PermissionDenied
-    if backup is not None and not is_ours(backup.id):
+    if backup is not None and not is_our_backup(backup.id):
         raise PermissionDenied
     named = {"backup_id": backup.id, "backup_name": backup.name} if backup else {}
     if not api.takes_tasks():

@@ -61,7 +61,8 @@ def may_go_on(task: Task, now: datetime) -> bool:
     planned = task.verb == Task.Verb.PLAN and task.status == Task.Status.COMPLETE
     if not planned or finished is None or now - finished >= PLAN_HOLDS:
         return False
-    return asking.is_ours(task.backup_id) and not restored_since(finished)
+    ours = asking.is_ours(task.project) and asking.is_our_backup(task.backup_id)
+    return ours and not restored_since(finished)
 
 
 def _state(task: Task, *, silent: bool) -> Any:

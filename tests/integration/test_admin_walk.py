@@ -10,10 +10,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import include, path, reverse
 
+from mipyme_backup import api
 from mipyme_backup.models import Backup, Copy, Task
 from tests import past, settings
 from tests.integration import test_admin_roles as roles
-from tests.integration.asking import PASSWORD, ask, backup_page, logged_in, text_of
+from tests.integration.asking import ASK, PASSWORD, ask, backup_page, logged_in, text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_shop")]
 
@@ -187,6 +188,39 @@ class TestOfAnotherProject:
 
         assert answer.status_code == 302
         assert "Go on to the restore" not in page
+
+    def test_task_of_another_project(self) -> None:
+        """A worker that shares the broker leaves it, and the health page does not follow it."""
+        root = logged_in(User.objects.create_superuser("ana", password=PASSWORD))
+        root.post(ASK, {"verb": "backup"})
+        Task.objects.filter(verb="backup").update(project="another")
+        theirs = Task.objects.get(verb="backup")
+
+        done = api.run_task(task_id=theirs.task_id)
+        health = text_of(root.get(reverse("admin:mipyme_backup_backuphealth_changelist")))
+
+        assert done is None
+        assert theirs.task_id not in health
+        theirs.refresh_from_db()
+        assert theirs.status == "queued"
+
+    def test_same_task_of_two_projects(self, settings: Any) -> None:
+        root = logged_in(User.objects.create_superuser("ana", password=PASSWORD))
+        root.post(ASK, {"verb": "backup"})
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "PROJECT": "another"}
+        root.post(ASK, {"verb": "backup"})
+
+        found = Task.objects.filter(verb="backup").values_list("project", flat=True)
+        assert {*found} == {past.PROJECT, "another"}
+
+    def test_plan_whose_task_is_another_project_s(self) -> None:
+        root = logged_in(User.objects.create_superuser("ana", password=PASSWORD))
+        Task.objects.update(project="another")
+        task = Task.objects.get()
+
+        answer = root.get(reverse("admin:mipyme_backup_task_restore", args=[task.task_id]))
+
+        assert answer.status_code == 302
 
     def test_row_of_a_run_whose_project_is_not_known(self) -> None:
         """Older versions did not note it of a run that failed: it is taken for ours."""
