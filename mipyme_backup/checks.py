@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
 from django.utils.translation import gettext as _
 
-from mipyme_backup import conf
+from mipyme_backup import conf, queue
 from mipyme_backup.errors import BackupError, ConfigurationError
 from mipyme_backup.places import is_forgotten, is_inside, is_on_network
 from mipyme_backup.translation import translated
@@ -65,7 +65,7 @@ def check_deployment(
     """W001: backups are not encrypted. W002: a backup would fail on this machine.
 
     W003: nobody is told of what is wrong. W004: the state lies where others can write to it, or
-    where it will be forgotten.
+    where it will be forgotten. W005: the workers unpickle what anyone writes into the broker.
     """
     try:
         settings = conf.load()
@@ -81,6 +81,17 @@ def check_deployment(
             )
         )
     found += _state_place(settings)
+    if queue.takes_pickle():
+        found.append(
+            checks.Warning(
+                _(
+                    "Celery's workers accept pickled messages, so anyone who can write to the"
+                    " broker can run code as the user of the workers."
+                ),
+                hint=_("Remove pickle from accept_content of the Celery app."),
+                id="mipyme_backup.W005",
+            )
+        )
     from mipyme_backup import api  # as above
 
     if not api.alert_channels():

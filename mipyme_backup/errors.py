@@ -172,6 +172,12 @@ class SlotDoneError(BackupError):
     code = "slot_done"
 
 
+class TooSoonError(BackupError):
+    """A message asked for what was done, or is being done, a short time ago: nothing was done."""
+
+    code = "too_soon"
+
+
 class DamagedError(BackupError):
     """The named backup is damaged, missing or not authentic."""
 

@@ -13,6 +13,7 @@ from django.utils.text import capfirst
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 
+from mipyme_backup import stored_shapes
 from mipyme_backup.printable import printable, printable_value
 
 if TYPE_CHECKING:
@@ -43,7 +44,22 @@ class TextField(_TextField):
 
 
 class JSONField(models.JSONField):
-    """A document whose texts any database takes, whatever they came from."""
+    """A document whose texts any database takes, whatever they came from.
+
+    It is read in its `shape`, without what does not fit: see `stored_shapes`.
+    """
+
+    def __init__(
+        self, *args: Any, shape: stored_shapes.Shape = stored_shapes.anything, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._shape = shape
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        try:
+            return self._shape(super().from_db_value(value, expression, connection))
+        except (ValueError, RecursionError):  # the latter of a text that is nested too deep
+            return self.get_default()
 
     def get_prep_value(self, value: Any) -> Any:
         return printable_value(super().get_prep_value(value))
@@ -94,10 +110,10 @@ class Backup(models.Model):
     raw_size = models.PositiveBigIntegerField(_("size"), default=0)
     stored_size = models.PositiveBigIntegerField(_("stored size"), default=0)
     sha256 = CharField(_("SHA-256 of the manifest"), max_length=64, blank=True)
-    sources = JSONField(_("sources"), default=list)
-    warnings = JSONField(_("warnings"), default=list)
+    sources = JSONField(_("sources"), default=list, shape=stored_shapes.TEXTS)
+    warnings = JSONField(_("warnings"), default=list, shape=stored_shapes.TEXTS)
     error = TextField(_("error"), blank=True)
-    manifest = JSONField(_("manifest"), default=dict)
+    manifest = JSONField(_("manifest"), default=dict, shape=stored_shapes.MANIFEST)
 
     class Meta:
         verbose_name = _("backup")
@@ -167,7 +183,7 @@ class Restore(models.Model):
     backup_id = CharField(_("backup"), max_length=32)
     backup_name = CharField(_("name of the backup"), max_length=255)
     status = CharField(_("status"), max_length=16, choices=Status)
-    sources = JSONField(_("sources"), default=list)
+    sources = JSONField(_("sources"), default=list, shape=stored_shapes.TEXTS)
     safety_backup = CharField(_("safety backup"), max_length=255, blank=True)
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
@@ -194,7 +210,7 @@ class Drill(models.Model):
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"))
     seconds = models.FloatField(_("seconds"))
-    steps = JSONField(_("steps"), default=list)
+    steps = JSONField(_("steps"), default=list, shape=stored_shapes.STEPS)
     notes = TextField(_("problems found, and what was done"), blank=True)
 
     class Meta:
@@ -211,7 +227,7 @@ class Look(models.Model):
 
     project = CharField(_("project"), max_length=255, unique=True)
     at = models.DateTimeField(_("looked at"))
-    document = JSONField(_("what was seen"), default=dict)
+    document = JSONField(_("what was seen"), default=dict, shape=stored_shapes.LOOK)
 
     class Meta:
         verbose_name = _("look")
@@ -281,6 +297,7 @@ class Task(models.Model):
         ABANDONED = "abandoned", _("abandoned")
 
     task_id = CharField(_("identifier"), max_length=32, unique=True)
+    project = CharField(_("project"), max_length=255, blank=True)
     verb = CharField(_("task"), max_length=16, choices=Verb)
     status = CharField(_("status"), max_length=16, choices=Status)
     under_way = models.CharField(  # noqa: DJ001 - unique among those that have one
@@ -288,7 +305,7 @@ class Task(models.Model):
     )
     backup_id = CharField(_("backup"), max_length=32, blank=True)
     backup_name = CharField(_("name of the backup"), max_length=255, blank=True)
-    options = JSONField(_("options"), default=dict)
+    options = JSONField(_("options"), default=dict, shape=stored_shapes.OPTIONS)
     asked_by = CharField(_("asked by"), max_length=255)
     asked_at = models.DateTimeField(_("asked"))
     reason = TextField(_("reason"), blank=True)
@@ -299,7 +316,7 @@ class Task(models.Model):
     step_at = models.DateTimeField(_("step began"), null=True, blank=True)
     done_bytes = models.PositiveBigIntegerField(_("bytes done"), default=0)
     total_bytes = models.PositiveBigIntegerField(_("bytes in all"), null=True, blank=True)
-    result = JSONField(_("result"), default=dict)
+    result = JSONField(_("result"), default=dict, shape=stored_shapes.RESULT)
     error = TextField(_("error"), blank=True)
     hint = TextField(_("what to do"), blank=True)
 

@@ -9,6 +9,9 @@ from mipyme_backup.errors import PreflightError
 from mipyme_backup.messages import _
 
 RUN_TASK = "mipyme_backup.run_task"
+PICKLE = frozenset({"pickle", "application/x-python-serialize"})
+"""The names under which Celery knows pickle."""
+
 PATIENCE = 4
 """Seconds that a page waits for the broker."""
 
@@ -20,6 +23,18 @@ def has_broker() -> bool:
     from celery import current_app
 
     return bool(current_app.conf.broker_write_url)
+
+
+def takes_pickle() -> bool:
+    """Say whether a worker unpickles messages: what that runs, the writer of the message chooses.
+
+    Celery takes JSON alone unless `accept_content` says otherwise.
+    """
+    if not has_broker():
+        return False
+    from celery import current_app
+
+    return not PICKLE.isdisjoint(current_app.conf.accept_content or ())
 
 
 def send(task_id: str, expires: timedelta) -> None:

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError
+from mipyme_backup.translation import translated
 
 PERMISSION = "mipyme_backup.view_backup"
 BEARER = "Bearer "
@@ -33,7 +34,12 @@ def _protected(
     def guarded(request: HttpRequest) -> HttpResponse:
         user = getattr(request, "user", None)  # the project may have no such middleware
         if _is_monitor(request) or (user is not None and user.has_perm(PERMISSION)):
-            return view(request)
+            try:
+                return view(request)
+            except BackupError as error:  # the settings cannot be read
+                return _refused(
+                    503, f"{translated(error.message)} {translated(error.hint)}".strip()
+                )
         if user is not None and user.is_authenticated:
             return _refused(403, _("You lack the permission %(name)s.") % {"name": PERMISSION})
         response = _refused(401, _("Send the token: Authorization: Bearer TOKEN."))

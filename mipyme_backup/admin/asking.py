@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from mipyme_backup import api
 from mipyme_backup.admin.by_hand import command
 from mipyme_backup.errors import BackupError
+from mipyme_backup.models import Backup
 from mipyme_backup.translation import translated
 
 
@@ -38,6 +39,24 @@ def may(request: HttpRequest, verb: str) -> bool:
     return bool(cast("Any", request.user).has_perm(api.PERMISSIONS[verb]))
 
 
+def is_ours(project: str) -> bool:
+    """Say whether a row is this project's: others may share the catalog."""
+    try:
+        return api.is_ours(project=project)
+    except BackupError:
+        return False
+
+
+def is_our_backup(backup_id: str) -> bool:
+    """Say whether a backup is this project's.
+
+    One that the catalog does not know is left to the worker, which looks at the destinations.
+    """
+    rows = Backup.objects.filter(backup_id=backup_id)
+    project = rows.values_list("project", flat=True).first()
+    return project is None or is_ours(project)
+
+
 def ask(
     request: HttpRequest,
     site: admin.AdminSite,
@@ -50,9 +69,11 @@ def ask(
 ) -> HttpResponse:
     """Keep the task and lead to its page; where that cannot be, `back` with what to do.
 
-    Raises PermissionDenied.
+    Raises PermissionDenied, also for a backup of another project.
     """
     if verb not in api.PERMISSIONS or not may(request, verb):
+        raise PermissionDenied
+    if backup is not None and not is_our_backup(backup.id):
         raise PermissionDenied
     named = {"backup_id": backup.id, "backup_name": backup.name} if backup else {}
     if not api.takes_tasks():

@@ -195,9 +195,9 @@ class CopyAdmin(ReadOnlyAdmin):
 
 
 def _verbs(backup: Backup, request: HttpRequest) -> frozenset[str]:
-    """Return what may be asked for this backup: nothing of one that was not made, or is gone."""
+    """Return what may be asked for this backup: nothing of one that is not there, or not ours."""
     there = [copy for copy in backup.copies.all() if copy.status != Copy.Status.PRUNED]
-    if not backup.manifest or not there:
+    if not backup.manifest or not there or not asking.is_ours(backup.project):
         return frozenset()
     senseless = {"pin" if backup.pinned else "unpin"}
     if all(copy.status not in RESENT for copy in there):

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.clickjacking import xframe_options_deny
 
 from mipyme_backup.admin import marks
 from mipyme_backup.admin.addresses import address
@@ -35,6 +37,14 @@ class ReadOnlyAdmin(_ModelAdmin):
 
     class Media:
         css = STYLES
+
+    @property
+    def urls(self) -> list[URLPattern]:
+        """The addresses of its pages, none of which another site may show in a frame."""
+        patterns: list[URLPattern] = self.get_urls()
+        for pattern in patterns:
+            pattern.callback = xframe_options_deny(pattern.callback)
+        return patterns
 
     def link_to_backup(self, backup_id: str, name: str) -> SafeString:
         """Return the name of a backup, as a link where the catalog and this admin have it."""

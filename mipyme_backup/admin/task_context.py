@@ -56,12 +56,13 @@ def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, An
 
 
 def may_go_on(task: Task, now: datetime) -> bool:
-    """Say whether this is a plan that a restore may go by: once, and not of what is gone."""
+    """Say whether this is a plan of ours that a restore may go by: once, not of what is gone."""
     finished = task.finished_at
     planned = task.verb == Task.Verb.PLAN and task.status == Task.Status.COMPLETE
     if not planned or finished is None or now - finished >= PLAN_HOLDS:
         return False
-    return not restored_since(finished)
+    ours = asking.is_ours(task.project) and asking.is_our_backup(task.backup_id)
+    return ours and not restored_since(finished)
 
 
 def _state(task: Task, *, silent: bool) -> Any:
@@ -73,8 +74,8 @@ def _state(task: Task, *, silent: bool) -> Any:
 def _said(task: Task, *, silent: bool) -> str:
     """Return the one line that a screen reader is told when it changes."""
     if silent or task.status != Task.Status.RUNNING:
-        status = Task.Status.ABANDONED if silent else Task.Status(task.status)
-        return f"{capfirst(task.get_verb_display())}: {status.label}"
+        word = Task.Status.ABANDONED.label if silent else task.get_status_display()
+        return f"{capfirst(task.get_verb_display())}: {word}"
     return said(task.step) if task.step else str(Task.Status.RUNNING.label)
 
 
@@ -124,7 +125,9 @@ def _notes(task: Task, now: datetime, *, silent: bool) -> list[str]:
 
 
 def _command(task: Task, now: datetime, *, silent: bool) -> str | None:
-    """Return what to run by hand, where no worker does it."""
+    """Return what to run by hand, where no worker does it; None for what this version lacks."""
+    if task.verb not in Task.Verb.values:
+        return None
     unsent = task.status == Task.Status.FAILED and task.started_at is None
     over = silent or task.status == Task.Status.ABANDONED
     if over and _was_restoring(task):

@@ -22,9 +22,10 @@ from mipyme_backup.api.keeping import (
     verify,
 )
 from mipyme_backup.api.restoring import drill, note_drill, restore, undo_restore
-from mipyme_backup.api.scheduling import coming, due, is_newest_slot, run_due, run_job
+from mipyme_backup.api.scheduling import coming, due, may_run_job, run_due, run_job, run_rationed
 from mipyme_backup.api.showing import (
     Objectives,
+    is_ours,
     last_look,
     mark_checklist,
     objectives,
@@ -100,9 +101,10 @@ __all__ = [
     "guards_migrations",
     "heartbeat",
     "is_monitor",
-    "is_newest_slot",
+    "is_ours",
     "last_look",
     "mark_checklist",
+    "may_run_job",
     "note_drill",
     "objectives",
     "overview",
@@ -113,6 +115,7 @@ __all__ = [
     "restore",
     "run_due",
     "run_job",
+    "run_rationed",
     "run_task",
     "status",
     "takes_tasks",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from mipyme_backup import conf
 from mipyme_backup.api.given import Silent, zone
@@ -20,13 +21,15 @@ from mipyme_backup.errors import (
     reason_of,
 )
 from mipyme_backup.messages import _
-from mipyme_backup.operations import rolling, scheduled
+from mipyme_backup.operations import rationed, rolling, scheduled
 from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.project import Progress
 from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.parts import build_project
 from mipyme_backup.schedule import JOBS, Due, last_slot
 from mipyme_backup.translation import in_project_language, said, translated
+
+T = TypeVar("T")
 
 
 def due(*, now: datetime | None = None) -> list[Due]:
@@ -63,12 +66,25 @@ def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Ou
         return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
 
 
-def is_newest_slot(*, job: str, slot: datetime, now: datetime | None = None) -> bool:
-    """Say whether `slot` is the newest one of the job: a message may name an old or a false one."""
-    expression = conf.load().schedule.get(job)
-    if expression is None:
+def may_run_job(*, job: str, slot: datetime, attempts: int) -> bool:
+    """Say whether a message may have the job done for the slot: it may be an old or a false one.
+
+    That is the newest slot of the job; once it has failed `attempts` times, when it is due.
+    """
+    settings, now = conf.load(), datetime.now(UTC)
+    expression = settings.schedule.get(job)
+    if expression is None or slot != last_slot(expression, now, zone()):
         return False
-    return slot == last_slot(expression, now or datetime.now(UTC), zone())
+    return not scheduled.is_exhausted(settings.state_dir, Due(job=job, slot=slot), attempts, now)
+
+
+def run_rationed(*, verb: str, once_in: timedelta, attempts: int, work: Callable[[], T]) -> T:
+    """Return what `work` does, for a message that any program may have sent; see the tasks.
+
+    It is done once in each stretch of `once_in`, and tried `attempts` times where it fails. Raises
+    TooSoonError where it was done or is being done, and the error of the work.
+    """
+    return rationed.run(conf.load().state_dir, verb, once_in, attempts, work, datetime.now(UTC))
 
 
 def run_due(*, progress: Progress | None = None) -> Iterator[Outcome]:

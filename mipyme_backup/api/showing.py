@@ -34,6 +34,14 @@ class Objectives:
     rto: timedelta
 
 
+def is_ours(*, project: str) -> bool:
+    """Say whether a row of the catalog is this project's: others may share it.
+
+    Of runs that failed under an old version the project is not known: they count as ours.
+    """
+    return project in ("", conf.load().project)
+
+
 def last_look(*, now: datetime | None = None) -> LastLook:
     """Return what the last `status` or `watch` saw, from the catalog, without a look of its own.
 

@@ -82,6 +82,7 @@ def ask(
     """
     _check_allowed(verb)
     asked = Asked(
+        project=conf.load().project,
         verb=verb,
         asked_by=by,
         backup_id=backup_id,
@@ -98,11 +99,11 @@ def ask(
 def run_task(*, task_id: str) -> str | None:
     """Do what was asked for, once; returns the status it ended with.
 
-    None where it is over, or was asked for too long ago. What fails is written into the task, and
-    not raised. Raises LockedError where another worker may have it still, and CatalogError where
-    that cannot be known.
+    None where it is over, was asked for too long ago, or in another project. What fails is written
+    into the task, and not raised. Raises LockedError where another worker may have it still, and
+    CatalogError where that cannot be known.
     """
-    asked = records.claim(task_id, datetime.now(UTC))
+    asked = records.claim(task_id, datetime.now(UTC), project=conf.load().project)
     if asked is None:
         return None
     ended = Ended(status="failed", error=_("The run was interrupted."))

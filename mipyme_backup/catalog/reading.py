@@ -121,9 +121,9 @@ def last_drill() -> PastDrill | None:
     return PastDrill(**row) if row else None
 
 
-def tasks_under_way(most: int) -> list[Task]:
+def tasks_under_way(project: str, most: int) -> list[Task]:
     """Return the newest of what people asked for and that waits or runs, the oldest first."""
-    newest = Task.objects.filter(status__in=UNDER_WAY).order_by("-pk")[:most]
+    newest = Task.objects.filter(ours(project), status__in=UNDER_WAY).order_by("-pk")[:most]
     return [*reversed(newest)]
 
 

@@ -121,7 +121,8 @@ class Runs(Guarded):
 
         A backup whose every copy was pruned is history, and left out.
         """
-        rows = [_row(backup) for backup in Backup.objects.prefetch_related("copies")]
+        backups = Backup.objects.defer("manifest").prefetch_related("copies")
+        rows = [_row(backup) for backup in backups]
         return [row for row in rows if not _is_pruned(row)]
 
 

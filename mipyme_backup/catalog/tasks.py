@@ -19,6 +19,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from mipyme_backup.catalog.guards import needed
+from mipyme_backup.catalog.selection import ours
 from mipyme_backup.errors import LockedError
 from mipyme_backup.messages import _
 from mipyme_backup.models import Restore, Task
@@ -31,8 +32,12 @@ RESTORE_TAKEN_WITHIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What somebody asked for; `verb` is one of `Task.Verb`, the backup may be none."""
+    """What somebody asked for; `verb` is one of `Task.Verb`, the backup may be none.
 
+    `project` is empty where it is not known: then it is anyone's.
+    """
+
+    project: str = ""
     verb: str
     asked_by: str
     backup_id: str = ""
@@ -62,7 +67,8 @@ def add(asked: Asked, now: datetime) -> Kept:
     """Keep what was asked for, once; raises CatalogError where that cannot be.
 
     Two who ask at the same moment get the same task: the database sees to it. There is one restore
-    at a time, of whatever: a second one would wait for the first, and undo what was done since.
+    at a time, of whatever, also over projects that share the database: a second one would wait for
+    the first, and undo what was done since.
     """
     with needed(), transaction.atomic():
         _give_up_on_silent(now)
@@ -78,16 +84,21 @@ def add(asked: Asked, now: datetime) -> Kept:
         return Kept(task_id=task.task_id, fresh=fresh)
 
 
-def claim(task_id: str, now: datetime) -> Claimed | None:
+def claim(task_id: str, now: datetime, *, project: str = "") -> Claimed | None:
     """Take a task, for one worker only; None where it is over, or was asked for too long ago.
 
-    Raises LockedError where another worker may have it still: it comes back once that is silent.
+    With a `project` one of another project is not taken. Raises LockedError where another worker
+    may have it still: it comes back once that is silent.
     """
     with needed(), transaction.atomic():
         mine = Task.objects.filter(Q(status=Task.Status.QUEUED) | _may_begin_again(now))
         taken = mine.filter(task_id=task_id).exclude(_too_old(now))
+        if project:
+            taken = taken.filter(ours(project))
         if not taken.update(status=Task.Status.RUNNING, started_at=now, seen_at=now):
             running = Task.objects.filter(task_id=task_id, status=Task.Status.RUNNING)
+            if project:
+                running = running.filter(ours(project))
             if running.exclude(verb=Task.Verb.RESTORE).exists():
                 raise LockedError(_("Another worker has this task."), permanent=False)
             return None
@@ -96,6 +107,7 @@ def claim(task_id: str, now: datetime) -> Claimed | None:
         task_id=task_id,
         asked_at=task.asked_at,
         started_at=now,
+        project=task.project,
         verb=task.verb,
         asked_by=task.asked_by,
         backup_id=task.backup_id,
@@ -172,7 +184,7 @@ def _what(asked: Asked) -> str:
     """Return what may not be under way twice."""
     if asked.verb == Task.Verb.RESTORE:
         return asked.verb
-    options = json.dumps(dict(asked.options), sort_keys=True).encode()
+    options = json.dumps([asked.project, dict(asked.options)], sort_keys=True).encode()
     return f"{asked.verb}:{asked.backup_id}:{hashlib.sha256(options).hexdigest()}"
 
 

@@ -198,7 +198,7 @@ def _past(project: str, since: datetime, zone: tzinfo) -> Past:
         good=good,
         manifest=reading.manifest_of(good.pk) if good else {},
         drill=reading.last_drill(),
-        tasks=reading.tasks_under_way(MOST_TASKS),
+        tasks=reading.tasks_under_way(project, MOST_TASKS),
     )
 
 

@@ -12,8 +12,6 @@ from mipyme_backup.catalog.reading import Run, RunDetails
 OUTCOMES = ("none", "failed", "running", "partial", "complete")
 """What may become of a day, in the order in which the better one counts."""
 
-OF_STATUS = {"abandoned": "failed"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Day:
@@ -62,7 +60,7 @@ def calendars(
     for run in runs:
         if run.kind != "safety":
             day = run.at.astimezone(zone).date()
-            outcomes[run.kind][day].append(OF_STATUS.get(run.status, run.status))
+            outcomes[run.kind][day].append(_outcome(run.status))
     span = [today - timedelta(days=ago) for ago in reversed(range(days))]
     return [
         Calendar(
@@ -78,6 +76,11 @@ def calendars(
         )
         for kind in dict.fromkeys([*kinds, *sorted(outcomes)])
     ]
+
+
+def _outcome(status: str) -> str:
+    """Return what a run makes of its day: one that was abandoned, or that is not known, failed."""
+    return status if status in OUTCOMES else "failed"
 
 
 def last_of_each_day(runs: Iterable[Run], zone: tzinfo) -> list[Run]:

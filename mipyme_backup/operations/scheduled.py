@@ -159,6 +159,17 @@ def run_once(state_dir: Path, due: Due, work: Callable[[datetime], object]) -> O
         return _outcome(due, "failed", error)
 
 
+def is_exhausted(state_dir: Path, due: Due, attempts: int, now: datetime) -> bool:
+    """Say whether the slot has failed so often that its next attempt has to be waited for.
+
+    A worker that is killed leaves its message to another one: so a single failure is not enough.
+    """
+    tried = _read(state_dir, due.job)
+    if tried is None or tried.slot != due.slot or tried.done or tried.failed < attempts:
+        return False
+    return now < schedule.retry_at(tried)
+
+
 def _begin(state_dir: Path, due: Due) -> Attempts | None:
     """Note that the slot is tried; None where it is done, or a later one was tried already."""
     now = datetime.now(UTC)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests import services
+from tests.e2e.offsite import S3, keep_on
 from tests.e2e.project import REPOSITORY, Project, sqlite_project
 
 SECONDS = 240
@@ -48,6 +52,19 @@ for entry in app.conf.beat_schedule.values():
     entry["schedule"] = 1.0
 """
 
+PICKLED = """\
+import uuid
+class Planted:
+    def __reduce__(self):
+        return open, ({planted!r}, "w")
+with celery_app.app.connection_for_write() as connection:
+    connection.Producer(serializer="pickle").publish(
+        ((), dict(label=Planted()), dict()),
+        routing_key="celery",
+        headers=dict(task="mipyme_backup.backup", id=str(uuid.uuid4()), lang="py"),
+    )
+"""
+
 DATABASE_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
 
@@ -60,9 +77,7 @@ def broker() -> Iterator[str]:
 @pytest.fixture
 def shop(workdir: Path, broker: str) -> Iterator[Project]:
     """A project with a Celery app."""
-    import redis
-
-    redis.Redis.from_url(broker.replace("redis+socket", "unix")).flushall()
+    _redis(broker).flushall()
     with sqlite_project(workdir / "site") as project:
         project.populate()
         _write_app(project, broker, visibility=3600)
@@ -271,17 +286,114 @@ def test_messages_of_another_s_making(shop: Project) -> None:
         "'complete', dict(identifier='../..')",
         "'drill', dict(language='../../etc')",
     )
+    sent = [
+        f"celery_app.app.send_task('mipyme_backup.' + {name}, kwargs={arguments})"
+        for name, _comma, arguments in (call.partition(", ") for call in calls)
+    ]
     with _celery(shop, "worker", "--concurrency", "1"):
-        for call in calls:
-            name, _comma, arguments = call.partition(", ")
-            _send(shop, f"celery_app.app.send_task('mipyme_backup.' + {name}, kwargs={arguments})")
+        _send(shop, "; ".join(sent))
         _send(shop, "status.delay()")
         _wait(lambda: "status: done" in _ended(shop))
 
     assert "backup: done" not in _ended(shop)
 
     assert _rows(shop) == []
-    assert "correct horse" not in _log(shop, "worker")
+    log = _log(shop, "worker")
+    assert "correct horse" not in log
+    assert "xxxxxx" not in log
+    assert "Traceback" not in log
+
+
+def test_pickled_message_is_not_unpickled(shop: Project) -> None:
+    """To unpickle one is to run what its writer chose; the worker goes on with the next message."""
+    planted = shop.root / "planted"
+
+    with _celery(shop, "worker", "--concurrency", "1"):
+        _send(shop, PICKLED.format(planted=str(planted)))
+        _send(shop, "status.delay()")
+        _wait(lambda: "status: done" in _ended(shop))
+
+    assert not planted.exists()
+    assert "ContentDisallowed" in _log(shop, "worker")
+
+
+def test_hundred_messages_make_one_backup(shop: Project) -> None:
+    """A writer to the broker cannot fill the destination; the schedule has its own backups."""
+    slot = _newest_slot(shop)
+    with _celery(shop, "worker", "--concurrency", "2"):
+        _send(shop, "[backup.delay(label=str(number)) for number in range(100)]")
+        _send(shop, f"run_job.delay(job='daily', slot={slot!r})")
+        _wait(lambda: "run_job: done" in _ended(shop))
+        _wait(lambda: _log(shop, "worker").count("raised expected") == 99)
+
+    assert _kinds(shop) == ["daily", "manual"]
+
+
+def test_no_secret_in_broker_results_or_log(shop: Project, broker: str) -> None:
+    """Each task once to its success and once to its failure; all that is secret is a canary."""
+    canaries = {name: f"canary{secrets.token_hex(12)}" for name in ("key", "secret", "row", "file")}
+    keys = {
+        "bucket_name": "shop",
+        "endpoint_url": "http://127.0.0.1:9",
+        "access_key": canaries["key"],
+        "secret_key": canaries["secret"],
+    }
+    keep_on(shop, {"s3": (S3, keys)}, local=True, RETRY_FOR=0)
+    shop.more_settings += f"SECRET_KEY = {canaries['secret']!r}\n"
+    shop.write()
+    (shop.media / "file").write_text(canaries["file"])
+    shop.execute(f"INSERT INTO auth_group (name) VALUES ('{canaries['row']}')")
+    _write_app(shop, broker, f"app.conf.result_backend = {broker!r}\n", visibility=3600)
+    slot = _newest_slot(shop)
+    direct = ("backup", "verify", "drill", "prune", "status")
+    calls = [f"{verb}.delay()" for verb in direct] + [
+        "complete.delay(identifier='none')",
+        f"run_job.delay(job='daily', slot={slot!r})",
+        "run_task.delay(task_id='none')",
+        "run_due.delay()",
+    ]
+
+    _send(shop, "; ".join(calls))
+    stored = _stored(broker)
+    with _celery(shop, "worker", "--concurrency", "1", name="first"):
+        _wait(lambda: _results(broker) >= len(calls) - 1)  # `run_due` keeps none
+    shop.passphrase_file.rename(shop.root / "away")
+    shutil.rmtree(shop.state / "schedule")
+    _send(shop, "; ".join(calls))
+    with _celery(shop, "worker", "--concurrency", "1", name="second"):
+        _wait(lambda: _results(broker) >= 2 * (len(calls) - 1))
+    stored += _stored(broker)
+
+    assert b"SUCCESS" in stored and b"FAILURE" in stored and b"mipyme_backup.verify" in stored
+    found = stored + (_log(shop, "first") + _log(shop, "second")).encode()
+    secret = {**canaries, "passphrase": (shop.root / "away").read_text().strip()}
+    assert [name for name, value in secret.items() if value.encode() in found] == []
+    assert b"plain.txt" not in stored  # nor the name of a media file
+
+
+def _results(broker: str) -> int:
+    return len(_redis(broker).keys("celery-task-meta-*"))
+
+
+def _stored(broker: str) -> bytes:
+    """Return all that Redis holds, with the bodies of messages as they were before base64."""
+    server, found = _redis(broker), list[bytes]()
+    for key in server.keys("*"):
+        kind = server.type(key)
+        if kind == b"string":
+            found.append(server.get(key))
+        elif kind == b"list":
+            found += server.lrange(key, 0, -1)
+        elif kind == b"hash":
+            found += server.hvals(key)
+    bodies = re.findall(rb'"body": "([A-Za-z0-9+/=]+)"', b"\n".join(found))
+    return b"\n".join([*found, *map(base64.b64decode, bodies)])
+
+
+def _redis(broker: str) -> Any:
+    import redis
+
+    return redis.Redis.from_url(broker.replace("redis+socket", "unix"))
 
 
 def _ended(project: Project) -> list[str]:
@@ -334,7 +446,7 @@ def _celery(
 
 
 def _send(project: Project, call: str) -> None:
-    code = f"import celery_app; from mipyme_backup.tasks import *; {call}"
+    code = f"import celery_app; from mipyme_backup.tasks import *\n{call}"
     subprocess.run(
         [sys.executable, "-c", code],
         cwd=project.root,

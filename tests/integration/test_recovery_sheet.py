@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,10 +19,13 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command, get_commands, load_command_class
+from markdown_it import MarkdownIt
 
 from mipyme_backup import api, recover
 from mipyme_backup.errors import UsageError
+from mipyme_backup.printable import ESCAPED
 from tests.e2e.project import postgresql_project
+from tests.integration.conftest import LOCAL
 from tests.keyrings import Ring, keyring, public_half
 from tests.services import PostgreSQLServer
 
@@ -242,6 +246,40 @@ def test_contacts_and_checklist_are_those_of_the_settings(
     assert r"| Owner | Ana \| Maria | +57 600 | 24/7 |" in text
     assert "- [ ] Breathe\n- [ ] Call Ana\n" in text
     assert "DNS can" not in text and "DNS puede" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_hostile_values_become_nothing_but_text(
+    backups: Path, settings: Any, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each value that a setting, the host or a path gives: no element, line, step or command."""
+    given, plain = settings.MIPYME_BACKUP, shape(sheet(language))
+    folder = backups.parent / "a`b ``c\n# d\x1b[2J\u202e <script>x<script> | $(id) 'q'"
+    folder.mkdir()
+    (backups.parent / "passphrase").rename(folder / "passphrase")
+    markup = "<img src=//evil.invalid/x> [x](javascript:x) | `x` **x** # x \\"
+    monkeypatch.setattr(socket, "gethostname", lambda: f"{markup}\n# x\x1b[2J\u202e")
+    settings.BASE_DIR = settings.MEDIA_ROOT = folder
+    settings.MIPYME_BACKUP = {
+        **given,
+        "PROJECT": f"{markup}\n# x\x1b[2J\u202e",
+        "DESTINATIONS": {markup: {"BACKEND": LOCAL, "OPTIONS": {"location": folder / "backups"}}},
+        "ENCRYPTION": {
+            **given["ENCRYPTION"],
+            "OPTIONS": {"passphrase_file": folder / "passphrase"},
+        },
+        "CONTACTS": [dict.fromkeys(("role", "name", "contact", "availability"), markup)] * 3,
+        "CHECKLIST": [markup] * 7,
+    }
+
+    text = sheet(language)
+
+    found = shape(text)
+    assert {**found, "rows": 0} == {**plain, "rows": 0}, text
+    assert len(found["rows"]) == len(plain["rows"])  # type: ignore[arg-type]
+    assert {one for one in text if unicodedata.category(one) in ESCAPED} == {"\n"}
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert not re.search("<(script|img|a|iframe|svg)\\b", html), html
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

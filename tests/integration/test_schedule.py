@@ -7,7 +7,7 @@ import json
 import shutil
 import stat
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,6 +17,7 @@ import time_machine
 from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, schedule
+from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import SlotDoneError, UsageError
 from mipyme_backup.models import Backup, Drill, Look
 from mipyme_backup.operations import scheduled
@@ -44,6 +45,17 @@ def findings_at(moment: datetime) -> dict[str, str]:
     """Return what a look at the moment finds, by id."""
     with time_machine.travel(moment):
         return {finding.id: str(finding.message) for finding in api.status().findings}
+
+
+def _of_project(given: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    """Return the settings of a project with a destination and a state of its own."""
+    local = given["DESTINATIONS"]["local"]
+    return {
+        **given,
+        "PROJECT": name,
+        "STATE_DIR": folder / name / "state",
+        "DESTINATIONS": {"local": {**local, "OPTIONS": {"location": folder / name / "backups"}}},
+    }
 
 
 def kinds() -> Counter[str]:
@@ -122,6 +134,22 @@ class TestRunDue:
         with pytest.raises(SlotDoneError, match="daily backup of 2026-07-15"):
             api.backup(kind="daily", slot=slot)
         assert Backup.objects.count() == 1
+
+    def test_slot_that_another_project_has_done(self, backups: Path, settings: Any) -> None:
+        """Projects may share a catalog: a slot that one has done is not done for the other."""
+        slot = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        for name in ("one", "two"):
+            settings.MIPYME_BACKUP = _of_project(settings.MIPYME_BACKUP, name, backups.parent)
+            assert Catalog().of_slot(name, "daily", slot) is None
+            assert Catalog().slots(name, datetime.now(UTC)) == ({}, None)
+
+            made = api.backup(kind="daily", slot=slot)
+
+            assert Catalog().of_slot(name, "daily", slot) == made.manifest.name
+            with pytest.raises(SlotDoneError):
+                api.backup(kind="daily", slot=slot)
+
+        assert [*Backup.objects.order_by("pk").values_list("project", flat=True)] == ["one", "two"]
 
     def test_a_backup_of_some_sources_is_none_for_the_slot(self, backups: Path) -> None:
         slot = datetime(2026, 7, 15, 2, tzinfo=MADRID)

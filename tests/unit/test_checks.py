@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 from django.core import checks
 
@@ -188,6 +189,31 @@ def test_alerts_that_nobody_gets_are_a_warning_of_deployment_only(
 
     assert ("mipyme_backup.W003" in ids(check_deployment())) is warned
     assert "mipyme_backup.W003" not in ids(checks.run_checks())
+
+
+@pytest.mark.parametrize(
+    ("accepted", "warned"),
+    [
+        (None, False),
+        (["json"], False),
+        (["json", "pickle"], True),
+        (["application/x-python-serialize"], True),
+    ],
+)
+def test_workers_that_unpickle_are_a_warning_of_deployment_only(
+    accepted: list[str] | None, warned: bool, settings: Any, tmp_path: Path
+) -> None:
+    settings.MIPYME_BACKUP = local(tmp_path)
+    before = celery.current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        with celery.Celery("tests", broker="memory://", set_as_current=True) as app:
+            if accepted is not None:
+                app.conf.accept_content = accepted
+
+            assert ("mipyme_backup.W005" in ids(check_deployment())) is warned
+            assert "mipyme_backup.W005" not in ids(checks.run_checks())
+    finally:
+        before.set_current()
 
 
 def test_malformed_settings_are_told_once(settings: Any) -> None:

@@ -149,6 +149,29 @@ class TestWhereItLeads:
             "2001:db8::1",
             "64:ff9b::7f00:1",
             "64:ff9b::a00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a00:1",
+            "64:ff9b:1::808:808",
+            "64:ff9b:1:ffff::a00:1",
+            "::ffff:0:10.0.0.1",
+            "::ffff:0:8.8.8.8",
+            "::10.0.0.1",
+            "::8.8.8.8",
+            "2002:a9fe:a9fe::1",
+            "2002:808:808::1",
+            "3fff::1",
+            "3fff:fff:ffff::1",
+            "5f00::1",
+            "4000::1",
+            "fd00:ec2::254",
+            "100::1",
+            "2001:2::1",
+            "2606:4700:4700::1111%1",
+            "64:ff9b::808:808%1",
+            "192.0.0.8",
+            "192.0.0.170",
+            "192.88.99.1",
+            "203.0.113.1",
         ],
     )
     def test_address_of_no_public_host_is_known(self, address: str) -> None:
@@ -167,6 +190,12 @@ class TestWhereItLeads:
             "localhost",
             "2130706433",
             "0x7f.1",
+            "0x7f000001",
+            "0177.0.0.1",
+            "017700000001",
+            "[::ffff:0:7f00:1]",
+            "[64:ff9b:1::7f00:1]",
+            "[fe80::1%lo]",
             "127.1",
             "0",
             "[::1]",
@@ -178,6 +207,28 @@ class TestWhereItLeads:
 
         assert "not of the public internet" in text
         assert server.requests == []
+
+    @pytest.mark.parametrize("host", ["127.0.0.1.", "localhost.", "[fe80::1%25lo]"])
+    def test_name_with_more_to_it_does_not_reach_it(self, host: str, server: HTTPSServer) -> None:
+        failure(client(server, allow_private=False), server.url(f"/{TOKEN}", host=host))
+
+        assert server.requests == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            ["8.8.8.8", "::ffff:7f00:1"],
+            ["2606:4700:4700::1111", "10.0.0.1"],
+            ["2606:4700:4700::1111", "64:ff9b:1::7f00:1"],
+            ["8.8.8.8"] * 50 + ["127.0.0.1"],
+        ],
+    )
+    def test_any_address_inside_is_enough_to_refuse(
+        self, answer: list[str], server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resolving(monkeypatch, answer)
+
+        assert "public" in failure(client(server, allow_private=False), server.url(host=HOST))
 
     def test_name_that_leads_inside_is_refused(
         self, server: HTTPSServer, monkeypatch: pytest.MonkeyPatch
