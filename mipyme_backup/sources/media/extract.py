@@ -143,7 +143,8 @@ class Extraction:
         """Return a descriptor of a folder, made where it is missing; good until the next call."""
         if self._parent is None or self._parent[0] != path:
             try:
-                below = open_folder(self._root, path.split(b"/") if path else [], create=True)
+                parts = path.split(b"/") if path else []
+                below = open_folder(self._root, parts, mode=0o700, create=True)
             except OSError as error:
                 if error.errno in CONTRADICTIONS:
                     raise contradiction(path) from error

@@ -9,23 +9,22 @@ import os
 from pathlib import Path
 
 RENAME_EXCHANGE = 2  # linux/fs.h
-AT_FDCWD = -100  # fcntl.h
 FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Let two paths of one file system change places in one atomic step; False where it cannot."""
+def exchange(folder: int, one: str, other: str) -> bool:
+    """Let two names in a folder change places in one atomic step; False where that cannot be."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    status = call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    status = call(folder, os.fsencode(one), folder, os.fsencode(other), RENAME_EXCHANGE)
     if status == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         return False
-    raise OSError(number, os.strerror(number), os.fspath(one), None, os.fspath(other))
+    raise OSError(number, os.strerror(number), one, None, other)
 
 
 def clone(source: int, target: int) -> bool:

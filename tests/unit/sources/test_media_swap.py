@@ -19,12 +19,13 @@ import pytest
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.sources.media.entry_swap import EntrySwap
-from mipyme_backup.sources.media.swap import FolderSwap, Swap
+from mipyme_backup.sources.media.folder_swap import FolderSwap
+from mipyme_backup.sources.media.swap import Swap
 from tests.unit.sources.forks import NOBODY, in_child, killed_at_line
 from tests.unit.sources.media_trees import texts
 
-CODE = ("mipyme_backup/sources/media/swap.py", "mipyme_backup/sources/media/entry_swap.py")
-DEEP = (*CODE, "/shutil.py")
+CODE = ("media/swap.py", "media/entry_swap.py", "media/folder_swap.py")
+DEEP = (*CODE, "mipyme_backup/removal.py")
 OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": b"old"}
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}
 

@@ -1,0 +1,129 @@
+"""A local user who exchanges names for links to a vault of others, in a loop, in a process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.unit.sources.forks import NOBODY
+
+AT_FDCWD = -100  # fcntl.h
+RENAME_EXCHANGE = 2  # linux/fs.h
+SECRET = b"only the vault's owner reads this"
+OTHER = 4321
+"""A user id that is neither root nor the attacker."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Each of `names` is exchanged for a link to one of `victims`, and back."""
+
+    names: Sequence[Path]
+    victims: Sequence[Path]
+    seed: str
+    as_nobody: bool = True
+    links: list[tuple[Path, Path]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Run the attacker meanwhile; what it holds exchanged at the end, it puts back."""
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                self._run(write_end)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(write_end)
+        try:
+            os.read(read_end, 1)  # it has begun
+            yield
+        finally:
+            os.close(read_end)
+            os.kill(child, signal.SIGTERM)
+            assert os.waitpid(child, 0)[1] == 0
+
+    def _run(self, begun: int) -> None:
+        ended: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
+        if self.as_nobody:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        chance = random.Random(self.seed)
+        call = getattr(ctypes.CDLL(None), "renameat2", None)
+        os.write(begun, b"x")
+        number = 0
+        while not ended:
+            number += 1
+            name, victim = chance.choice(self.names), chance.choice(self.victims)
+            link = name.with_name(f"link-{number % 5}")
+            with contextlib.suppress(OSError):
+                with contextlib.suppress(FileNotFoundError):
+                    if stat.S_ISLNK(os.lstat(link).st_mode):
+                        os.unlink(link)
+                os.symlink(victim, link)
+                if not self._exchange(call, link, name):
+                    continue
+                _pause(chance)
+                self._exchange(call, link, name)
+                _pause(chance)
+
+    def _exchange(self, call: object, link: Path, name: Path) -> bool:
+        """Exchange them; where there is no `name`, put the link in its place."""
+        one, other = os.fsencode(link), os.fsencode(name)
+        if callable(call) and call(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) == 0:
+            return True
+        if not os.path.lexists(name):
+            os.rename(link, name)
+        elif not callable(call):
+            away = name.with_name(f"{link.name}-away")
+            os.rename(name, away)
+            os.rename(link, name)
+            os.rename(away, link)
+        return os.path.lexists(link)
+
+
+def _pause(chance: random.Random) -> None:
+    if chance.random() < 0.7:
+        for _turn in range(chance.randrange(300)):
+            pass
+    else:
+        time.sleep(chance.random() / 1000)
+
+
+def make_vault(folder: Path, names: Sequence[str]) -> Path:
+    """Make a tree with these files, of the same names as the media, for us and another user."""
+    folder.mkdir(mode=0o700)
+    for owner, place in ((0, folder / "root"), (OTHER, folder / "other")):
+        for name in names:
+            path = place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(SECRET + name.encode())
+            path.chmod(0o640)
+        if os.geteuid() == 0:
+            for path in (place, *place.rglob("*")):
+                os.chown(path, owner, owner)
+    return folder
+
+
+def fingerprint(folder: Path) -> dict[str, object]:
+    """Return all there is to know of each entry; any change of it, or undone, shows."""
+    found: dict[str, object] = {}
+    for path in (folder, *folder.rglob("*")):
+        status = os.lstat(path)
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path)] = (
+            *(status.st_mode, status.st_uid, status.st_gid, status.st_nlink, status.st_ino),
+            *(status.st_mtime_ns, status.st_ctime_ns, content),
+        )
+    return found
