@@ -31,13 +31,13 @@ class EntrySwap(Swap):
 
     def _begun(self, beside: Folder) -> bool:
         under_way = self._under_way(beside, "swap") or self._under_way(beside, "undo")
-        return beside.has(self.before.name) or under_way
+        return beside.has_folder(self.before.name) or under_way
 
     def _swap(self, beside: Folder) -> float:
         self._finish(beside, "undo")
         if self._under_way(beside, "swap"):
             side = beside.folder(self.side.name)
-        elif beside.has(self.side.name) or not beside.has(self.before.name):
+        elif beside.has(self.side.name) or not beside.has_folder(self.before.name):
             side = self._loaded_side(beside)
         else:
             return 0.0
@@ -80,7 +80,8 @@ class EntrySwap(Swap):
         return f"{OWN}{verb}_{stage}_{self._restore_id}"
 
     def _under_way(self, beside: Folder, verb: str) -> bool:
-        return any(beside.has(self._list(verb, stage)) for stage in ("leaving", "entering"))
+        stages = ("leaving", "entering")
+        return any(_has_list(beside, self._list(verb, stage)) for stage in stages)
 
     def _exchange(self, live: Folder, verb: str, incoming: Folder | None) -> None:
         """Move the old entries out, then those of `incoming` in.
@@ -93,7 +94,7 @@ class EntrySwap(Swap):
             if incoming is not None:
                 stack.enter_context(incoming)
             try:
-                if not live.has(entering):
+                if not _has_list(live, entering):
                     self._let_out(live, leaving, out)
                     live.rename(leaving, entering)
                     live.sync()
@@ -111,7 +112,7 @@ class EntrySwap(Swap):
         live.sync()
 
     def _let_out(self, live: Folder, leaving: str, out: str) -> None:
-        if not live.has(leaving):
+        if not _has_list(live, leaving):
             self._check_movable(live)
             _write_list(live, leaving, self._old_entries(live))
         with live.folder_or_made(out) as outgoing:
@@ -177,6 +178,18 @@ def _entries(folder: Folder) -> list[str]:
     return [name for name in folder.names() if not is_own(name)]
 
 
+def _has_list(folder: Folder, name: str) -> bool:
+    """Say whether a list is there; RestoreError where another user, or a link, took its place."""
+    status = folder.status(name)
+    if status is not None and not _is_ours(status):
+        raise _not_ours(folder.path / name)
+    return status is not None
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def _write_list(folder: Folder, name: str, names: list[str]) -> None:
     """Write names to a file, each ended by NUL, so that it is there whole or not at all."""
     unfinished = _unfinished(name)
@@ -198,8 +211,7 @@ def _read_list(folder: Folder, name: str) -> list[str]:
     """Return the names in a list; RestoreError where it is not a list that we wrote."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     with open(os.open(name, flags, dir_fd=folder.descriptor), "rb") as file:
-        status = os.fstat(file.fileno())
-        ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        ours = _is_ours(os.fstat(file.fileno()))
         names = [os.fsdecode(name) for name in file.read().split(b"\0")[:-1]] if ours else []
     if not ours or any(name in ("", ".", "..") or "/" in name or is_own(name) for name in names):
         raise _not_ours(folder.path / name)

@@ -23,7 +23,7 @@ class FolderSwap(Swap):
         self._atomic = atomic
 
     def _begun(self, beside: Folder) -> bool:
-        return beside.has(self.before.name) or self._marked(beside, self.live.name)
+        return beside.has_folder(self.before.name) or self._marked(beside, self.live.name)
 
     def _swap(self, beside: Folder) -> float:
         self._settle(beside)
@@ -47,9 +47,7 @@ class FolderSwap(Swap):
         except OSError as error:
             raise self._cannot_rename(error) from error
         seconds = time.monotonic() - started
-        if not side.is_at(beside, live):
-            raise replaced(self.live)
-        beside.sync()
+        self._require_live(beside, side)
         return seconds
 
     def _rename(self, beside: Folder, incoming: str, *, out: str) -> None:
@@ -63,15 +61,22 @@ class FolderSwap(Swap):
             self._name(beside, live, out)
             beside.rename(incoming, live)
 
+    def _require_live(self, beside: Folder, folder: Folder) -> None:
+        """Raise RestoreError where another folder, or a link, took the place of `folder`."""
+        if not folder.is_at(beside, self.live.name):
+            raise replaced(self.live)
+        beside.sync()
+
     def _undo(self, beside: Folder) -> None:
         self._settle(beside)
-        if beside.has(self.before.name):
-            self._put_back(beside)
-            beside.sync()
+        before = beside.folder(self.before.name, flags=BY_NAME | os.O_NOFOLLOW)
+        if before is not None:
+            with before:
+                self._put_back(beside, before)
         elif not self._marked(beside, self.side.name):
             raise self._nothing_to_undo()
 
-    def _put_back(self, beside: Folder) -> None:
+    def _put_back(self, beside: Folder, before: Folder) -> None:
         try:
             if beside.has(self.live.name):
                 live = beside.folder(self.live.name)
@@ -82,11 +87,12 @@ class FolderSwap(Swap):
             self._rename(beside, self.before.name, out=self.side.name)
         except OSError as error:
             raise self._cannot_rename(error) from error
+        self._require_live(beside, before)
 
     def _discard(self, beside: Folder) -> None:
         self._settle(beside)
         cut_short = beside.has(self.side.name) or self._marked(beside, self.live.name)
-        if cut_short and beside.has(self.before.name):
+        if cut_short and beside.has_folder(self.before.name):
             self._swap(beside)
             self._undo(beside)
         beside.remove(self.side.name)

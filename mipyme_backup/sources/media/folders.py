@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,10 @@ class Folder:
 
     def has(self, name: str) -> bool:
         return self.status(name) is not None
+
+    def has_folder(self, name: str) -> bool:
+        status = self.status(name)
+        return status is not None and stat.S_ISDIR(status.st_mode)
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.descriptor))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
 from mipyme_backup.sources.media.index import INDEX_NAME
+from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.packs import Packer
 from mipyme_backup.sources.media.remote import RemoteMediaTarget, RemoteTree, objects_in
 from mipyme_backup.sources.media.remote.failures import failures
@@ -88,6 +90,9 @@ class MediaSource(Source):
             with failures(objects, _("list"), PreflightError):
                 objects.require_listable()
         location = self.location
+        if location is not None:
+            with contextlib.suppress(OSError):  # what is wrong with the folder is told below
+                resolved(location, PreflightError)
         if location is not None and location.exists():
             if not location.is_dir():
                 raise PreflightError(

@@ -10,7 +10,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.sources.forks import NOBODY
@@ -18,19 +18,23 @@ from tests.unit.sources.forks import NOBODY
 AT_FDCWD = -100  # fcntl.h
 RENAME_EXCHANGE = 2  # linux/fs.h
 SECRET = b"only the vault's owner reads this"
+OWN = ".mipyme_backup_"
 OTHER = 4321
 """A user id that is neither root nor the attacker."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Each of `names` is exchanged for a link to one of `victims`, and back."""
+    """Each of `names`, and of our own in the `watched` folders, becomes a link, and is put back.
+
+    The links lead to one of `victims`.
+    """
 
     names: Sequence[Path]
+    watched: Sequence[Path]
     victims: Sequence[Path]
     seed: str
-    as_nobody: bool = True
-    links: list[tuple[Path, Path]] = field(default_factory=list)
+    as_nobody: bool
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
@@ -65,7 +69,7 @@ class Attack:
         number = 0
         while not ended:
             number += 1
-            name, victim = chance.choice(self.names), chance.choice(self.victims)
+            name, victim = self._name(chance), chance.choice(self.victims)
             link = name.with_name(f"link-{number % 5}")
             with contextlib.suppress(OSError):
                 with contextlib.suppress(FileNotFoundError):
@@ -77,6 +81,13 @@ class Attack:
                 _pause(chance)
                 self._exchange(call, link, name)
                 _pause(chance)
+
+    def _name(self, chance: random.Random) -> Path:
+        folder = chance.choice(self.watched)
+        with contextlib.suppress(OSError):
+            if ours := [name for name in os.listdir(folder) if name.startswith(OWN)]:
+                return chance.choice([folder / chance.choice(ours), *self.names])
+        return chance.choice(self.names)
 
     def _exchange(self, call: object, link: Path, name: Path) -> bool:
         """Exchange them; where there is no `name`, put the link in its place."""
@@ -94,11 +105,12 @@ class Attack:
 
 
 def _pause(chance: random.Random) -> None:
-    if chance.random() < 0.7:
+    kind = chance.random()
+    if kind < 0.6:
         for _turn in range(chance.randrange(300)):
             pass
     else:
-        time.sleep(chance.random() / 1000)
+        time.sleep(chance.random() * (0.001 if kind < 0.95 else 0.02))
 
 
 def make_vault(folder: Path, names: Sequence[str]) -> Path:
