@@ -66,8 +66,9 @@ class Extraction:
             if not clone(source, target):
                 self._remove(file)
                 return False
-            # Only the clone is hashed: nobody else writes to it.
-            if _digest(target) != file.sha256:
+            # Only the clone is hashed, for no other process writes to it; the live file may have
+            # grown since its size was seen.
+            if os.fstat(target).st_size != file.size or _digest(target) != file.sha256:
                 self._remove(file)
                 return True
             self._settle(target, file)
