@@ -1,4 +1,4 @@
-"""Where a media folder lies: links on its way are followed, but not those of just any user.
+"""Where a folder lies: links on the way to it are followed, but not those of just any user.
 
 A user who may write to a folder on the way can put a link there. Run as root, a backup would
 read through it what that user may not, and a restore would replace it. So root follows a link
@@ -34,15 +34,23 @@ class _EndOfLink:
 def resolved(path: Path, failure: type[BackupError]) -> Path:
     """Return `path` without links; the end of it may not exist yet.
 
-    Raises `failure` for a link that is not to be followed, and OSError.
+    Raises `failure` for a link that is not to be followed, and for what cannot be reached.
     """
     if not hasattr(os, "O_PATH"):
         return Path(os.path.realpath(path))
-    return _Way(failure).resolved(Path(os.path.abspath(path)))
+    try:
+        return _Way(failure).resolved(Path(os.path.abspath(path)))
+    except OSError as error:
+        raise failure(
+            _("The folder %(folder)s cannot be reached: %(reason)s"),
+            hint=_("Check the folders and links on the way to it."),
+            folder=str(path),
+            reason=error.strerror,
+        ) from error
 
 
 def located(path: Path, failure: type[BackupError]) -> Folder:
-    """Return the folder at `path`, held; raises what `resolved` does, and FileNotFoundError."""
+    """Return the folder at `path`, held; raises what `resolved` does, and OSError."""
     return held(resolved(path, failure))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -90,10 +89,7 @@ class MediaSource(Source):
             with failures(objects, _("list"), PreflightError):
                 objects.require_listable()
         location = self.location
-        if location is not None:
-            with contextlib.suppress(OSError):  # what is wrong with the folder is told below
-                resolved(location, PreflightError)
-        if location is not None and location.exists():
+        if location is not None and resolved(location, PreflightError).exists():
             if not location.is_dir():
                 raise PreflightError(
                     _("The media folder %(folder)s is no folder"), folder=str(location)

@@ -63,19 +63,11 @@ class MediaTarget(Target):
         """Return the target of a new restore; `inside` None finds out by itself."""
         if not RESTORE_ID.fullmatch(restore_id):
             raise RestoreError(_("%(id)s cannot be the id of a restore"), id=restore_id)
-        try:
-            live = resolved(location, RestoreError)
-            if inside is None:
-                inside = to_directory is None and not _can_be_renamed(live)
-            swap = _swap_of(live, restore_id, inside=inside)
-            directory = None if to_directory is None else str(resolved(to_directory, RestoreError))
-        except OSError as error:
-            raise RestoreError(
-                _("The media folder %(folder)s cannot be reached: %(reason)s"),
-                hint=_("Check the folders and links on the way to it."),
-                folder=str(to_directory or location),
-                reason=error.strerror,
-            ) from error
+        live = resolved(location, RestoreError)
+        if inside is None:
+            inside = to_directory is None and not _can_be_renamed(live)
+        swap = _swap_of(live, restore_id, inside=inside)
+        directory = None if to_directory is None else str(resolved(to_directory, RestoreError))
         return cls(
             {
                 "type": "media",
@@ -300,6 +292,9 @@ def _can_be_renamed(live: Path) -> bool:
     parent = live.parent
     if not os.access(parent, os.W_OK | os.X_OK):
         return False
-    above, own = parent.stat(), live.stat()
+    try:
+        above, own = parent.stat(), live.stat()
+    except OSError:
+        return False
     sticky = bool(above.st_mode & 0o1000)
     return not sticky or os.geteuid() in (0, above.st_uid, own.st_uid)

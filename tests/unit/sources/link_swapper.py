@@ -114,8 +114,9 @@ def _pause(chance: random.Random) -> None:
 
 
 def make_vault(folder: Path, names: Sequence[str]) -> Path:
-    """Make a tree with these files, of the same names as the media, for us and another user."""
+    """Make trees of root and of another user, with files called as the media are; one is empty."""
     folder.mkdir(mode=0o700)
+    (folder / "empty").mkdir()
     for owner, place in ((0, folder / "root"), (OTHER, folder / "other")):
         for name in names:
             path = place / name
