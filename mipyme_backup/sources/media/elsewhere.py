@@ -59,11 +59,8 @@ class Elsewhere(Swap):
             return 0.0
         with self._loaded_side(beside) as side:
             for name in side.names():
-                if name == self._mark_name:
-                    continue
-                if beside.has(name):
-                    raise self._exists(shown(os.fsencode(self.live / name)))
-                side.rename(name, name, into=beside)
+                if name != self._mark_name:
+                    self._move(side, beside, name)
         beside.remove(self.side.name)
         beside.sync()
         with held(self.live) as named:
@@ -76,6 +73,12 @@ class Elsewhere(Swap):
 
     def _discard(self, beside: Folder) -> None:
         beside.remove(self.side.name)
+
+    def _move(self, side: Folder, beside: Folder, name: str) -> None:
+        try:
+            side.move(name, into=beside)
+        except FileExistsError as error:
+            raise self._exists(shown(os.fsencode(self.live / name))) from error
 
     def _is_taken(self, folder: Folder) -> bool:
         return not folder.has(self.side.name) and bool(folder.names())

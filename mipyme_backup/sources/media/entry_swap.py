@@ -124,7 +124,7 @@ class EntrySwap(Swap):
         try:
             for name in names:
                 if not outgoing.has(name) and live.has(name):
-                    live.rename(name, name, into=outgoing)
+                    live.move(name, into=outgoing)
         except OSError:
             self._move_in(live, outgoing)
             live.remove(outgoing.path.name)
@@ -133,11 +133,13 @@ class EntrySwap(Swap):
 
     def _move_in(self, live: Folder, incoming: Folder) -> None:
         for name in _entries(incoming):
-            if live.has(name):
+            try:
+                incoming.move(name, into=live)
+            except FileExistsError:
                 # Another process made it since the old one left: neither is lost.
                 with live.folder_or_made(self.late.name) as late:
                     live.rename(name, name, into=late)
-            incoming.rename(name, name, into=live)
+                incoming.move(name, into=live)
 
     def _old_entries(self, live: Folder) -> list[str]:
         return [

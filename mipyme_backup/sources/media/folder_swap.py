@@ -10,6 +10,7 @@ from pathlib import Path
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.folders import BY_NAME, Folder
+from mipyme_backup.sources.media.kernel import mount_points
 from mipyme_backup.sources.media.swap import Swap, reason_of, replaced
 
 NEW_FOLDER_MODE = 0o755
@@ -128,3 +129,20 @@ class FolderSwap(Swap):
             folder=str(self.live),
             reason=reason_of(error),
         )
+
+
+def can_be_renamed(live: Path) -> bool:
+    """Return whether a folder, or one yet to be made, can be renamed within its parent."""
+    if os.path.ismount(live) or os.fsencode(live) in mount_points():
+        return False
+    if not os.path.lexists(live):
+        return True
+    parent = live.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return False
+    try:
+        above, own = parent.stat(), live.stat()
+    except OSError:
+        return False
+    sticky = bool(above.st_mode & 0o1000)
+    return not sticky or os.geteuid() in (0, above.st_uid, own.st_uid)

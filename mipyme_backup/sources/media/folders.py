@@ -12,7 +12,7 @@ from types import TracebackType
 
 from mipyme_backup.messages import _
 from mipyme_backup.removal import BY_NAME, FOLDER, NO_FOLDER, remove_in
-from mipyme_backup.sources.media.kernel import exchange
+from mipyme_backup.sources.media.kernel import exchange, rename_new
 
 __all__ = ["BY_NAME", "FOLDER", "Folder", "held", "held_if_there", "open_folder"]
 
@@ -97,6 +97,10 @@ class Folder:
     def rename(self, name: str, new: str, *, into: Folder | None = None) -> None:
         target = into or self
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=target.descriptor)
+
+    def move(self, name: str, *, into: Folder) -> None:
+        """Move what is called `name` to another folder; FileExistsError where it is taken."""
+        rename_new(self.descriptor, into.descriptor, name)
 
     def exchange(self, one: str, other: str) -> bool:
         """Let two names change places in one atomic step; False where that cannot be."""

@@ -17,7 +17,7 @@ from mipyme_backup.sources.base import Facts, Target, require_own
 from mipyme_backup.sources.media.elsewhere import Elsewhere
 from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.extract import Extraction
-from mipyme_backup.sources.media.folder_swap import FolderSwap
+from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
 from mipyme_backup.sources.media.index import INDEX_NAME, read_records
 from mipyme_backup.sources.media.kernel import mount_points, sync_file_system
@@ -65,7 +65,7 @@ class MediaTarget(Target):
             raise RestoreError(_("%(id)s cannot be the id of a restore"), id=restore_id)
         live = resolved(location, RestoreError)
         if inside is None:
-            inside = to_directory is None and not _can_be_renamed(live)
+            inside = to_directory is None and not can_be_renamed(live)
         swap = _swap_of(live, restore_id, inside=inside)
         directory = None if to_directory is None else str(resolved(to_directory, RestoreError))
         return cls(
@@ -281,20 +281,3 @@ def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
         count=count,
         names=listed(names, count),
     )
-
-
-def _can_be_renamed(live: Path) -> bool:
-    """Return whether a folder, or one yet to be made, can be renamed within its parent."""
-    if os.path.ismount(live) or os.fsencode(live) in mount_points():
-        return False
-    if not os.path.lexists(live):
-        return True
-    parent = live.parent
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return False
-    try:
-        above, own = parent.stat(), live.stat()
-    except OSError:
-        return False
-    sticky = bool(above.st_mode & 0o1000)
-    return not sticky or os.geteuid() in (0, above.st_uid, own.st_uid)

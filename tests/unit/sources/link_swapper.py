@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import signal
@@ -13,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mipyme_backup.sources.media.folders import Folder, held
 from tests.unit.sources.forks import NOBODY
 
-AT_FDCWD = -100  # fcntl.h
-RENAME_EXCHANGE = 2  # linux/fs.h
 SECRET = b"only the vault's owner reads this"
 OWN = ".mipyme_backup_"
 OTHER = 4321
@@ -64,23 +62,12 @@ class Attack:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
         chance = random.Random(self.seed)
-        call = getattr(ctypes.CDLL(None), "renameat2", None)
         os.write(begun, b"x")
-        number = 0
         while not ended:
-            number += 1
             name, victim = self._name(chance), chance.choice(self.victims)
-            link = name.with_name(f"link-{number % 5}")
-            with contextlib.suppress(OSError):
-                with contextlib.suppress(FileNotFoundError):
-                    if stat.S_ISLNK(os.lstat(link).st_mode):
-                        os.unlink(link)
-                os.symlink(victim, link)
-                if not self._exchange(call, link, name):
-                    continue
-                _pause(chance)
-                self._exchange(call, link, name)
-                _pause(chance)
+            # Held, for an attacker who is ourselves would else write through links of its own.
+            with contextlib.suppress(OSError), held(name.parent) as folder:
+                _exchange_for_a_while(folder, name.name, victim, chance)
 
     def _name(self, chance: random.Random) -> Path:
         folder = chance.choice(self.watched)
@@ -89,19 +76,28 @@ class Attack:
                 return chance.choice([folder / chance.choice(ours), *self.names])
         return chance.choice(self.names)
 
-    def _exchange(self, call: object, link: Path, name: Path) -> bool:
-        """Exchange them; where there is no `name`, put the link in its place."""
-        one, other = os.fsencode(link), os.fsencode(name)
-        if callable(call) and call(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) == 0:
-            return True
-        if not os.path.lexists(name):
-            os.rename(link, name)
-        elif not callable(call):
-            away = name.with_name(f"{link.name}-away")
-            os.rename(name, away)
-            os.rename(link, name)
-            os.rename(away, link)
-        return os.path.lexists(link)
+
+def _exchange_for_a_while(folder: Folder, name: str, victim: Path, chance: random.Random) -> None:
+    """Put a link in the place of `name`, and after a moment `name` again, if it is there."""
+    link = f"link-{chance.randrange(5)}"
+    status = folder.status(link)
+    if status is not None and stat.S_ISLNK(status.st_mode):
+        folder.unlink(link)
+    os.symlink(victim, link, dir_fd=folder.descriptor)
+    if not folder.has(name):
+        folder.rename(link, name)
+    else:
+        _exchange(folder, link, name)
+        _pause(chance)
+        _exchange(folder, link, name)
+    _pause(chance)
+
+
+def _exchange(folder: Folder, one: str, other: str) -> None:
+    if not folder.exchange(one, other):
+        folder.rename(other, f"{one}-away")
+        folder.rename(one, other)
+        folder.rename(f"{one}-away", one)
 
 
 def _pause(chance: random.Random) -> None:

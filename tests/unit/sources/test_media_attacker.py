@@ -113,7 +113,8 @@ class Kind:
 
     def names(self, site: Site) -> list[Path]:
         folder = Path(self.make(site).state["replaced"]).parent
-        return [folder / f".mipyme_backup_{name}_{RESTORE}" for name in self.own]
+        names = [folder / f".mipyme_backup_{name}_{RESTORE}" for name in self.own]
+        return names + [name / below for name in names for below in ("a", "a/deep")]
 
 
 def beside(site: Site) -> MediaTarget:
