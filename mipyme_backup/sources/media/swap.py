@@ -47,8 +47,12 @@ class Swap(ABC):
 
     @property
     def loaded(self) -> bool:
-        """Whether the side holds all that is to be restored."""
-        return self.marked(self.side)
+        """Whether the side holds all that is to be restored.
+
+        Raises RestoreError where that cannot be told: a swap must not take it for "no".
+        """
+        with self._held() as beside:
+            return beside is not None and self._marked(beside, self.side.name)
 
     @property
     def begun(self) -> bool:
@@ -98,25 +102,14 @@ class Swap(ABC):
         for folder in (self.before, self.late, self.side):
             beside.remove(folder.name)
 
-    def mark(self, folder: Path) -> None:
-        with held(folder) as marked:
-            self.mark_in(marked)
-
     def mark_in(self, folder: Folder) -> None:
         """Mark a folder; a link by the name of the mark is not followed."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._mark_name, NEW_FILE, 0o600, dir_fd=folder.descriptor))
         folder.sync()
 
-    def marked(self, folder: Path) -> bool:
-        """Say whether the mark lies in a folder beside, and not behind a link in its place.
-
-        Raises RestoreError where that cannot be told: a swap must not take it for "no".
-        """
-        with self._held(folder.parent) as parent:
-            return parent is not None and self._marked(parent, folder.name)
-
     def _marked(self, parent: Folder, name: str) -> bool:
+        """Say whether the mark lies in a folder, and not behind a link in its place."""
         folder = parent.folder(name, flags=BY_NAME | os.O_NOFOLLOW)
         if folder is None:
             return False
@@ -142,10 +135,10 @@ class Swap(ABC):
         return side
 
     @contextlib.contextmanager
-    def _held(self, path: Path | None = None) -> Iterator[Folder | None]:
+    def _held(self) -> Iterator[Folder | None]:
         """Hold `beside`, None where there is none; what fails meanwhile is a RestoreError."""
         try:
-            with held_if_there(path or self.beside) as folder:
+            with held_if_there(self.beside) as folder:
                 yield folder
         except OSError as error:
             raise RestoreError(
@@ -154,7 +147,7 @@ class Swap(ABC):
                     "Check which users may write to that folder, and run the same command again:"
                     " it finishes what was begun."
                 ),
-                folder=str(path or self.beside),
+                folder=str(self.beside),
                 reason=reason_of(error),
             ) from error
 
