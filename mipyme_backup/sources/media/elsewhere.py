@@ -9,18 +9,21 @@ from pathlib import Path
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
+from mipyme_backup.sources.media.lists import has_list, read_list, unfinished, write_list
 from mipyme_backup.sources.media.names import shown
-from mipyme_backup.sources.media.swap import Swap, replaced
+from mipyme_backup.sources.media.swap import OWN, Swap, replaced
 
 
 class Elsewhere(Swap):
     """Loads into a side inside `folder`, whose entries then move up into `folder`.
 
-    So what is ours can be told from what others put there, until all of it is in its place.
+    A list of them, written before the first move, tells what is ours from what others put there
+    until all of it is in its place.
     """
 
     def __init__(self, folder: Path, restore_id: str) -> None:
         super().__init__(folder, folder, restore_id)
+        self._list = f"{OWN}moving_{restore_id}"
 
     def require_free(self) -> None:
         """Raise RestoreError where there is more at the folder's path than an empty folder."""
@@ -52,27 +55,44 @@ class Elsewhere(Swap):
         """Remove nothing: nothing was replaced."""
 
     def _begun(self, beside: Folder) -> bool:
-        return False
+        return not beside.has(self.side.name) and has_list(beside, self._list)
 
     def _swap(self, beside: Folder) -> float:
-        if not beside.has(self.side.name):
-            return 0.0
-        with self._loaded_side(beside) as side:
-            for name in side.names():
-                if name != self._mark_name:
+        if beside.has(self.side.name):
+            with self._loaded_side(beside) as side:
+                names = [name for name in side.names() if name != self._mark_name]
+                if not has_list(beside, self._list):
+                    write_list(beside, self._list, names)
+                for name in names:
                     self._move(side, beside, name)
-        beside.remove(self.side.name)
+            beside.remove(self.side.name)
         beside.sync()
         with held(self.live) as named:
             if not os.path.sameopenfile(named.descriptor, beside.descriptor):
                 raise replaced(self.live)
+        beside.unlink(self._list)
         return 0.0
 
     def _undo(self, beside: Folder) -> None:
         self.undo()
 
     def _discard(self, beside: Folder) -> None:
+        if has_list(beside, self._list):
+            self._remove_moved(beside)
         beside.remove(self.side.name)
+        beside.unlink(unfinished(self._list))
+        beside.unlink(self._list)
+
+    def _remove_moved(self, beside: Folder) -> None:
+        names = read_list(beside, self._list)
+        if (side := beside.folder(self.side.name)) is not None:
+            with side:
+                names = [name for name in names if not side.has(name)]
+        for name in names:
+            if beside.has_folder(name):
+                beside.remove(name)
+            else:
+                beside.unlink(name)
 
     def _move(self, side: Folder, beside: Folder, name: str) -> None:
         try:
@@ -81,7 +101,8 @@ class Elsewhere(Swap):
             raise self._exists(shown(os.fsencode(self.live / name))) from error
 
     def _is_taken(self, folder: Folder) -> bool:
-        return not folder.has(self.side.name) and bool(folder.names())
+        ours = folder.has(self.side.name) or folder.has(self._list)
+        return not ours and bool(folder.names())
 
     def _exists(self, path: str) -> RestoreError:
         return RestoreError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from pathlib import Path
 
@@ -12,8 +11,16 @@ from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.folders import Folder
 from mipyme_backup.sources.media.kernel import mount_points
+from mipyme_backup.sources.media.lists import (
+    has_list,
+    is_own,
+    not_ours,
+    read_list,
+    unfinished,
+    write_list,
+)
 from mipyme_backup.sources.media.names import shown
-from mipyme_backup.sources.media.swap import NEW_FILE, OWN, Swap, is_own
+from mipyme_backup.sources.media.swap import OWN, Swap
 from mipyme_backup.sources.media.walk import is_lost_and_found
 
 
@@ -58,7 +65,7 @@ class EntrySwap(Swap):
         """Finish what a killed call began; RestoreError where there are lists of both ways."""
         if self._under_way(beside, verb):
             if self._under_way(beside, "undo" if verb == "swap" else "swap"):
-                raise _not_ours(self.live / self._list(verb, "leaving"))
+                raise not_ours(self.live / self._list(verb, "leaving"))
             incoming = self.side if verb == "swap" else self.before
             self._exchange(beside, verb, beside.folder(incoming.name))
 
@@ -74,14 +81,14 @@ class EntrySwap(Swap):
 
     def _remove_unfinished_lists(self, beside: Folder) -> None:
         for verb in ("swap", "undo"):
-            beside.unlink(_unfinished(self._list(verb, "leaving")))
+            beside.unlink(unfinished(self._list(verb, "leaving")))
 
     def _list(self, verb: str, stage: str) -> str:
         return f"{OWN}{verb}_{stage}_{self._restore_id}"
 
     def _under_way(self, beside: Folder, verb: str) -> bool:
         stages = ("leaving", "entering")
-        return any(_has_list(beside, self._list(verb, stage)) for stage in stages)
+        return any(has_list(beside, self._list(verb, stage)) for stage in stages)
 
     def _exchange(self, live: Folder, verb: str, incoming: Folder | None) -> None:
         """Move the old entries out, then those of `incoming` in.
@@ -94,7 +101,7 @@ class EntrySwap(Swap):
             if incoming is not None:
                 stack.enter_context(incoming)
             try:
-                if not _has_list(live, entering):
+                if not has_list(live, entering):
                     self._let_out(live, leaving, out)
                     live.rename(leaving, entering)
                     live.sync()
@@ -112,15 +119,15 @@ class EntrySwap(Swap):
         live.sync()
 
     def _let_out(self, live: Folder, leaving: str, out: str) -> None:
-        if not _has_list(live, leaving):
+        if not has_list(live, leaving):
             self._check_movable(live)
-            _write_list(live, leaving, self._old_entries(live))
+            write_list(live, leaving, self._old_entries(live))
         with live.folder_or_made(out) as outgoing:
             self._move_out(live, leaving, outgoing)
             outgoing.sync()
 
     def _move_out(self, live: Folder, leaving: str, outgoing: Folder) -> None:
-        names = _read_list(live, leaving)
+        names = read_list(live, leaving)
         try:
             for name in names:
                 if not outgoing.has(name) and live.has(name):
@@ -178,51 +185,3 @@ class EntrySwap(Swap):
 def _entries(folder: Folder) -> list[str]:
     """Return the names in a folder, but for our own."""
     return [name for name in folder.names() if not is_own(name)]
-
-
-def _has_list(folder: Folder, name: str) -> bool:
-    """Say whether a list is there; RestoreError where another user, or a link, took its place."""
-    status = folder.status(name)
-    if status is not None and not _is_ours(status):
-        raise _not_ours(folder.path / name)
-    return status is not None
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-
-
-def _write_list(folder: Folder, name: str, names: list[str]) -> None:
-    """Write names to a file, each ended by NUL, so that it is there whole or not at all."""
-    unfinished = _unfinished(name)
-    folder.unlink(unfinished)
-    descriptor = os.open(unfinished, NEW_FILE, 0o600, dir_fd=folder.descriptor)
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(os.fsencode(name) + b"\0" for name in names)
-        file.flush()
-        os.fsync(file.fileno())
-    folder.rename(unfinished, name)
-    folder.sync()
-
-
-def _unfinished(name: str) -> str:
-    return f"{name}.new"
-
-
-def _read_list(folder: Folder, name: str) -> list[str]:
-    """Return the names in a list; RestoreError where it is not a list that we wrote."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-    with open(os.open(name, flags, dir_fd=folder.descriptor), "rb") as file:
-        ours = _is_ours(os.fstat(file.fileno()))
-        names = [os.fsdecode(name) for name in file.read().split(b"\0")[:-1]] if ours else []
-    if not ours or any(name in ("", ".", "..") or "/" in name or is_own(name) for name in names):
-        raise _not_ours(folder.path / name)
-    return names
-
-
-def _not_ours(file: Path) -> RestoreError:
-    return RestoreError(
-        _("%(file)s is not a list that this restore wrote"),
-        hint=_("Check which users may write to its folder, and delete the file."),
-        file=str(file),
-    )

@@ -20,11 +20,10 @@ from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.folders import BY_NAME, Folder, held, held_if_there
+from mipyme_backup.sources.media.folders import BY_NAME, NEW_FILE, Folder, held, held_if_there
 from mipyme_backup.sources.media.names import OWN_PREFIX
 
 OWN = OWN_PREFIX.decode()
-NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
 
 
 class Swap(ABC):
@@ -173,11 +172,6 @@ def replaced(folder: Path) -> RestoreError:
         hint=_("Check which users may write to its parent folder, then restore again."),
         folder=str(folder),
     )
-
-
-def is_own(name: str) -> bool:
-    """Return whether a name inside a media folder is one of ours."""
-    return name.startswith(OWN)
 
 
 def reason_of(error: OSError) -> str:

@@ -85,7 +85,7 @@ def _exchange_for_a_while(folder: Folder, name: str, victim: Path, chance: rando
         folder.unlink(link)
     os.symlink(victim, link, dir_fd=folder.descriptor)
     if not folder.has(name):
-        folder.rename(link, name)
+        os.symlink(victim, name, dir_fd=folder.descriptor)  # which replaces nothing
     else:
         _exchange(folder, link, name)
         _pause(chance)

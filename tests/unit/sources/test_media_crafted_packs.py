@@ -1,4 +1,4 @@
-"""Packs that somebody crafted: each is refused, nothing leaves the folder, memory stays small."""
+"""Crafted packs: each is refused, nothing leaves the folder, and memory stays small."""
 
 from __future__ import annotations
 

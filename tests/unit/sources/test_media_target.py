@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -312,6 +313,41 @@ def test_load_into_a_folder_can_be_repeated_after_a_kill(tmp_path: Path) -> None
     target_for(tmp_path, to_directory=tmp_path / "out").load(saved.artifacts())
 
     assert os.listdir(tmp_path / "out") in (["a", "b"], ["b", "a"])
+
+
+def killed_moves(folder: Path, saved: Saved) -> Iterator[Path]:
+    """Yield a new folder as a kill before each line of the move into it leaves it."""
+    for number in itertools.count(1):
+        out = folder / str(number)
+        work = load_of(target_for(folder, to_directory=out), saved)
+        if not killed_at_line(number, work, ("media/elsewhere.py",)):
+            assert number > 20
+            return
+        yield out
+
+
+def test_load_into_a_folder_killed_before_any_line_of_the_move_is_finished(tmp_path: Path) -> None:
+    saved = made(line("a"), line("b/c"), line("d"))
+    for out in killed_moves(tmp_path, saved):
+        if not out.exists() or sorted(os.listdir(out)) != ["a", "b", "d"]:
+            again = target_for(tmp_path, to_directory=out)
+            again.plan()
+            again.load(saved.artifacts())
+
+        assert texts(out) == {"a": b"content", "b/c": b"content", "d": b"content"}
+        assert sorted(os.listdir(out)) == ["a", "b", "d"]
+
+
+def test_load_into_a_folder_killed_before_any_line_of_the_move_is_discarded(tmp_path: Path) -> None:
+    saved = made(line("a"), line("b/c"), line("d"))
+    for out in killed_moves(tmp_path, saved):
+        write(out, "theirs", b"precious")
+        if sorted(os.listdir(out)) == ["a", "b", "d", "theirs"]:
+            continue  # it came to its end
+
+        target_for(tmp_path, to_directory=out).discard()
+
+        assert os.listdir(out) == ["theirs"]
 
 
 # Refusals
