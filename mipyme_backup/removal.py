@@ -13,7 +13,6 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -53,24 +52,23 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        try:
-            status = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-        _Removal(parent, path.parent).run([path.name])
+        remove_in(parent, path.name, path.parent)
     finally:
         os.close(parent)
 
 
-def empty_folder(folder: int, path: Path, *, keep: Iterable[str] = ()) -> None:
-    """Remove what the open `folder` holds, but for the names in `keep`; raises as `remove_tree`.
+def remove_in(parent: int, name: str, path: Path) -> None:
+    """Do what `remove_tree` does with the folder called `name` in the open folder `parent`.
 
-    `path` is what errors call it.
+    `path` is what errors call the parent.
     """
-    kept = frozenset(keep)
-    _Removal(folder, path).run([name for name in os.listdir(folder) if name not in kept])
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path / name))
+    _Removal(parent, path).run([name])
 
 
 @dataclass

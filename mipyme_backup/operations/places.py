@@ -15,6 +15,7 @@ from django.db import connections
 from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
+from mipyme_backup.sources.media.location import resolved
 
 SIDECARS = ("-wal", "-shm", "-journal")
 
@@ -22,33 +23,34 @@ SIDECARS = ("-wal", "-shm", "-journal")
 def require_apart(project: Project, option: str, path: Path) -> Path:
     """Return `path`, which the operator gave as `option`, with its links resolved.
 
-    Raises RestoreError where it lies in a place that the settings name, or around one.
+    Raises RestoreError where it lies in a place that the settings name, or around one, and where
+    a link of another user leads to it.
     """
-    resolved = Path(os.path.realpath(path))
+    real = resolved(path, RestoreError)
     for what, place in _places(project):
-        if _is_within(resolved, place) or _is_within(place, resolved):
+        if _is_within(real, place) or _is_within(place, real):
             raise RestoreError(
                 _("%(option)s names %(path)s, which overlaps %(what)s (%(place)s)."),
                 hint=_("Name a folder of its own, outside of all places that the settings name."),
                 option=option,
-                path=resolved,
+                path=real,
                 what=what,
                 place=place,
             )
-    return resolved
+    return real
 
 
 def require_no_sidecar(path: Path) -> None:
     """Raise RestoreError where SQLite would take the file `path` for part of a database."""
-    resolved = Path(os.path.realpath(path))
+    real = _real(path)
     for alias in connections.settings:
         name = connections.settings[alias].get("NAME")
-        live = Path(os.path.realpath(str(name))) if name else None
-        if live and resolved in {live.with_name(live.name + suffix) for suffix in SIDECARS}:
+        live = _real(str(name)) if name else None
+        if live and real in {live.with_name(live.name + suffix) for suffix in SIDECARS}:
             raise RestoreError(
                 _("SQLite would take %(path)s for a part of the database %(alias)s."),
                 hint=_("Name a file that does not end in -wal, -shm or -journal."),
-                path=resolved,
+                path=real,
                 alias=alias,
             )
 

@@ -21,10 +21,10 @@ from mipyme_backup.journal import Journal
 from mipyme_backup.lock import ProjectLock, project_lock
 from mipyme_backup.messages import Message, _
 from mipyme_backup.policy.retention import Policy
+from mipyme_backup.removal import remove_tree
 from mipyme_backup.sources.base import Source
 from mipyme_backup.sources.database import DatabaseSource
 from mipyme_backup.sources.media import MediaSource
-from mipyme_backup.sources.media.folders import remove_tree
 from mipyme_backup.state import UNFINISHED, State
 from mipyme_backup.translation import translated, warn
 

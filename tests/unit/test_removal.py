@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mipyme_backup.removal import empty_folder, place_of, remove_tree
+from mipyme_backup.removal import place_of, remove_tree
 from tests.unit.sources.forks import in_child
 
 DEEP = 1200
@@ -190,15 +190,3 @@ def test_what_stays_does_not_keep_the_rest(tmp_path: Path) -> None:
         assert target.read_text() == "not ours"
     finally:
         subprocess.run(["umount", target], check=True)
-
-
-def test_a_folder_is_emptied_but_for_what_is_kept(tmp_path: Path) -> None:
-    ours = tree(tmp_path / "ours")
-    (ours / "mark").touch()
-    descriptor = os.open(ours, os.O_RDONLY)
-    try:
-        empty_folder(descriptor, ours, keep=["mark"])
-    finally:
-        os.close(descriptor)
-    assert os.listdir(ours) == ["mark"]
-    assert (tmp_path / "kept" / "file").exists()

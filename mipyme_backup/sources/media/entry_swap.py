@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 import time
 from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
+from mipyme_backup.sources.media.folders import Folder
 from mipyme_backup.sources.media.kernel import mount_points
+from mipyme_backup.sources.media.lists import (
+    has_list,
+    is_own,
+    not_ours,
+    read_list,
+    unfinished,
+    write_list,
+)
 from mipyme_backup.sources.media.names import shown
-from mipyme_backup.sources.media.swap import OWN, Swap, is_own
+from mipyme_backup.sources.media.swap import OWN, Swap
 from mipyme_backup.sources.media.walk import is_lost_and_found
 
 
@@ -21,120 +29,136 @@ class EntrySwap(Swap):
 
     A list of what is to go out, written before the first move, tells a later call what is old:
     while it is called ``leaving``, old entries go out; renamed to ``entering``, new ones come in.
+    All folders lie inside the live one, which is what is held.
     """
 
     def __init__(self, live: Path, restore_id: str) -> None:
         super().__init__(live, live, restore_id)
         self._restore_id = restore_id
 
-    @property
-    def begun(self) -> bool:
-        return os.path.lexists(self.before) or self._under_way("swap") or self._under_way("undo")
+    def _begun(self, beside: Folder) -> bool:
+        under_way = self._under_way(beside, "swap") or self._under_way(beside, "undo")
+        return beside.has_folder(self.before.name) or under_way
 
-    def swap(self) -> float:
-        if self._under_way("undo"):
-            self.undo()
-        if not self._under_way("swap"):
-            if not os.path.lexists(self.side) and os.path.lexists(self.before):
-                return 0.0
-            self._require_loaded()
+    def _swap(self, beside: Folder) -> float:
+        self._finish(beside, "undo")
+        if self._under_way(beside, "swap"):
+            side = beside.folder(self.side.name)
+        elif beside.has(self.side.name) or not beside.has_folder(self.before.name):
+            side = self._loaded_side(beside)
+        else:
+            return 0.0
         started = time.monotonic()
-        self._exchange("swap", incoming=self.side, outgoing=self.before)
+        self._exchange(beside, "swap", side)
         return time.monotonic() - started
 
-    def undo(self) -> None:
-        if self._under_way("swap"):
-            self.swap()
-        if not self._under_way("undo") and not os.path.lexists(self.before):
-            if self.loaded:
+    def _undo(self, beside: Folder) -> None:
+        self._finish(beside, "swap")
+        before = beside.folder(self.before.name)
+        if before is None and not self._under_way(beside, "undo"):
+            if self._marked(beside, self.side.name):
                 return
             raise self._nothing_to_undo()
-        self._exchange("undo", incoming=self.before, outgoing=self.side)
+        self._exchange(beside, "undo", before)
 
-    def discard(self) -> None:
-        if self._under_way("swap") or self._under_way("undo"):
-            self.undo()
-        remove_tree(self.side)
-        self._remove_unfinished_lists()
+    def _finish(self, beside: Folder, verb: str) -> None:
+        """Finish what a killed call began; RestoreError where there are lists of both ways."""
+        if self._under_way(beside, verb):
+            if self._under_way(beside, "undo" if verb == "swap" else "swap"):
+                raise not_ours(self.live / self._list(verb, "leaving"))
+            incoming = self.side if verb == "swap" else self.before
+            self._exchange(beside, verb, beside.folder(incoming.name))
 
-    def remove_replaced(self) -> None:
-        super().remove_replaced()
-        self._remove_unfinished_lists()
+    def _discard(self, beside: Folder) -> None:
+        if self._under_way(beside, "swap") or self._under_way(beside, "undo"):
+            self._undo(beside)
+        beside.remove(self.side.name)
+        self._remove_unfinished_lists(beside)
 
-    def _remove_unfinished_lists(self) -> None:
+    def _remove_replaced(self, beside: Folder) -> None:
+        super()._remove_replaced(beside)
+        self._remove_unfinished_lists(beside)
+
+    def _remove_unfinished_lists(self, beside: Folder) -> None:
         for verb in ("swap", "undo"):
-            _unfinished(self._journal(verb, "leaving")).unlink(missing_ok=True)
+            beside.unlink(unfinished(self._list(verb, "leaving")))
 
-    def _journal(self, verb: str, stage: str) -> Path:
-        return self.live / f"{OWN}{verb}_{stage}_{self._restore_id}"
+    def _list(self, verb: str, stage: str) -> str:
+        return f"{OWN}{verb}_{stage}_{self._restore_id}"
 
-    def _under_way(self, verb: str) -> bool:
-        return any(os.path.lexists(self._journal(verb, stage)) for stage in ("leaving", "entering"))
+    def _under_way(self, beside: Folder, verb: str) -> bool:
+        stages = ("leaving", "entering")
+        return any(has_list(beside, self._list(verb, stage)) for stage in stages)
 
-    def _exchange(self, verb: str, *, incoming: Path, outgoing: Path) -> None:
-        leaving, entering = self._journal(verb, "leaving"), self._journal(verb, "entering")
-        try:
-            if not os.path.lexists(entering):
-                if not os.path.lexists(leaving):
-                    self._check_movable()
-                    _write_list(leaving, self._old_entries())
-                outgoing.mkdir(0o700, exist_ok=True)
-                self._move_out(leaving, outgoing)
-                sync_folder(outgoing)
-                os.rename(leaving, entering)
-                sync_folder(self.live)
-            self._move_in(incoming)
-        except OSError as error:
-            raise RestoreError(
-                _("The entries of the media folder %(folder)s cannot be moved: %(reason)s"),
-                hint=(
-                    _(
-                        "Some entries were moved and others not. Free some space there, or make it"
-                        " writable, and run the same command again: it finishes what was begun."
-                    )
-                    if self._under_way(verb)
-                    else _("Make it writable for this user, and run the same command again.")
-                ),
-                folder=str(self.live),
-                reason=error.strerror,
-            ) from error
-        sync_folder(self.live)
-        remove_tree(incoming)
-        if outgoing == self.side:
-            self.mark(self.side)
-        os.unlink(entering)
-        sync_folder(self.live)
+    def _exchange(self, live: Folder, verb: str, incoming: Folder | None) -> None:
+        """Move the old entries out, then those of `incoming` in.
 
-    def _move_out(self, leaving: Path, outgoing: Path) -> None:
-        names = _read_list(leaving)
+        Closes `incoming`, which is None where a killed call has removed it already.
+        """
+        leaving, entering = self._list(verb, "leaving"), self._list(verb, "entering")
+        out = self.before.name if verb == "swap" else self.side.name
+        with contextlib.ExitStack() as stack:
+            if incoming is not None:
+                stack.enter_context(incoming)
+            try:
+                if not has_list(live, entering):
+                    self._let_out(live, leaving, out)
+                    live.rename(leaving, entering)
+                    live.sync()
+                if incoming is not None:
+                    self._move_in(live, incoming)
+            except OSError as error:
+                raise self._cannot_move(error, begun=self._under_way(live, verb)) from error
+        live.sync()
+        if incoming is not None:
+            live.remove(incoming.path.name)
+        if out == self.side.name:
+            with live.folder_or_made(out) as side:
+                self.mark_in(side)
+        live.unlink(entering)
+        live.sync()
+
+    def _let_out(self, live: Folder, leaving: str, out: str) -> None:
+        if not has_list(live, leaving):
+            self._check_movable(live)
+            write_list(live, leaving, self._old_entries(live))
+        with live.folder_or_made(out) as outgoing:
+            self._move_out(live, leaving, outgoing)
+            outgoing.sync()
+
+    def _move_out(self, live: Folder, leaving: str, outgoing: Folder) -> None:
+        names = read_list(live, leaving)
         try:
             for name in names:
-                if not os.path.lexists(outgoing / name) and os.path.lexists(self.live / name):
-                    _move(self.live, outgoing, name)
+                if not outgoing.has(name) and live.has(name):
+                    live.move(name, into=outgoing)
         except OSError:
-            self._move_in(outgoing)
-            remove_tree(outgoing)
-            os.unlink(leaving)
+            self._move_in(live, outgoing)
+            live.remove(outgoing.path.name)
+            live.unlink(leaving)
             raise
 
-    def _move_in(self, incoming: Path) -> None:
+    def _move_in(self, live: Folder, incoming: Folder) -> None:
         for name in _entries(incoming):
-            if os.path.lexists(self.live / name):
-                # Somebody made it since the old one left: neither is lost.
-                self.late.mkdir(0o700, exist_ok=True)
-                _move(self.live, self.late, name)
-            _move(incoming, self.live, name)
+            try:
+                incoming.move(name, into=live)
+            except FileExistsError:
+                # Another process made it since the old one left: neither is lost.
+                with live.folder_or_made(self.late.name) as late:
+                    live.rename(name, name, into=late)
+                incoming.move(name, into=live)
 
-    def _old_entries(self) -> list[str]:
+    def _old_entries(self, live: Folder) -> list[str]:
         return [
             name
-            for name in _entries(self.live)
-            if not is_lost_and_found(os.fsencode(name), os.lstat(self.live / name))
+            for name in _entries(live)
+            if (status := live.status(name)) is not None
+            and not is_lost_and_found(os.fsencode(name), status)
         ]
 
-    def _check_movable(self) -> None:
+    def _check_movable(self, live: Folder) -> None:
         mounted = mount_points()
-        for name in self._old_entries():
+        for name in self._old_entries(live):
             if os.fsencode(self.live / name) in mounted:
                 raise RestoreError(
                     _("%(path)s inside the media folder is a mount point: it cannot be moved"),
@@ -142,48 +166,22 @@ class EntrySwap(Swap):
                     path=shown(os.fsencode(self.live / name)),
                 )
 
-
-def _move(source: Path, target: Path, name: str) -> None:
-    """Move `name` from one folder to another, neither of which may be a link."""
-    with opened(source, follow=False) as old, opened(target, follow=False) as new:
-        os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
-
-
-def _entries(folder: Path) -> list[str]:
-    """Return the names in a folder, but for our own; none where it does not exist."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    return sorted(name for name in names if not is_own(name))
-
-
-def _write_list(path: Path, names: list[str]) -> None:
-    """Write names to a file, each ended by NUL, so that it is there whole or not at all."""
-    unfinished = _unfinished(path)
-    descriptor = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(os.fsencode(name) + b"\0" for name in names)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(unfinished, path)
-    sync_folder(path.parent)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".new")
-
-
-def _read_list(path: Path) -> list[str]:
-    """Return the names in a list; RestoreError where it is not a list that we wrote."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-        names = [os.fsdecode(name) for name in file.read().split(b"\0")[:-1]] if ours else []
-    if not ours or any(name in ("", ".", "..") or "/" in name or is_own(name) for name in names):
-        raise RestoreError(
-            _("%(file)s is not a list that this restore wrote"),
-            hint=_("Check which users may write to its folder, and delete the file."),
-            file=str(path),
+    def _cannot_move(self, error: OSError, *, begun: bool) -> RestoreError:
+        return RestoreError(
+            _("The entries of the media folder %(folder)s cannot be moved: %(reason)s"),
+            hint=(
+                _(
+                    "Some entries were moved and others not. Free some space there, or make it"
+                    " writable, and run the same command again: it finishes what was begun."
+                )
+                if begun
+                else _("Make it writable for this user, and run the same command again.")
+            ),
+            folder=str(self.live),
+            reason=error.strerror,
         )
-    return names
+
+
+def _entries(folder: Folder) -> list[str]:
+    """Return the names in a folder, but for our own."""
+    return [name for name in folder.names() if not is_own(name)]

@@ -63,8 +63,9 @@ class Extraction:
             if not clone(source, target):
                 self._remove(file)
                 return False
-            # Only the clone is hashed: nobody else writes to it.
-            if _digest(target) != file.sha256:
+            # Only the clone is hashed, for no other process writes to it; the live file may have
+            # grown since its size was seen.
+            if os.fstat(target).st_size != file.size or _digest(target) != file.sha256:
                 self._remove(file)
                 return True
             self._settle(target, file)
@@ -137,7 +138,8 @@ class Extraction:
         """Return a descriptor of a folder, made where it is missing; good until the next call."""
         if self._parent is None or self._parent[0] != path:
             try:
-                below = open_folder(self._root, path.split(b"/") if path else [], create=True)
+                parts = path.split(b"/") if path else []
+                below = open_folder(self._root, parts, mode=0o700, create=True)
             except OSError as error:
                 if error.errno in CONTRADICTIONS:
                     raise contradiction(path) from error

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 from pathlib import Path
 
-RENAME_EXCHANGE = 2  # linux/fs.h
-AT_FDCWD = -100  # fcntl.h
+RENAME_NOREPLACE = 1  # linux/fs.h
+RENAME_EXCHANGE = 2
 FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Let two paths of one file system change places in one atomic step; False where it cannot."""
+def exchange(folder: int, one: str, other: str) -> bool:
+    """Let two names in a folder change places in one atomic step; False where that cannot be."""
+    return _rename(folder, one, folder, other, RENAME_EXCHANGE)
+
+
+def rename_new(source: int, target: int, name: str) -> None:
+    """Move `name` from one folder to another; FileExistsError where it is taken there."""
+    if not _rename(source, name, target, name, RENAME_NOREPLACE):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=target, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def _rename(source: int, name: str, target: int, new: str, flags: int) -> bool:
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    status = call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
-    if status == 0:
+    if call(source, os.fsencode(name), target, os.fsencode(new), flags) == 0:
         return True
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         return False
-    raise OSError(number, os.strerror(number), os.fspath(one), None, os.fspath(other))
+    raise OSError(number, os.strerror(number), name, None, new)
 
 
 def clone(source: int, target: int) -> bool:

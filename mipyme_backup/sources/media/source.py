@@ -18,6 +18,7 @@ from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
 from mipyme_backup.sources.media.index import INDEX_NAME
+from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.packs import Packer
 from mipyme_backup.sources.media.remote import RemoteMediaTarget, RemoteTree, objects_in
 from mipyme_backup.sources.media.remote.failures import failures
@@ -88,7 +89,7 @@ class MediaSource(Source):
             with failures(objects, _("list"), PreflightError):
                 objects.require_listable()
         location = self.location
-        if location is not None and location.exists():
+        if location is not None and resolved(location, PreflightError).exists():
             if not location.is_dir():
                 raise PreflightError(
                     _("The media folder %(folder)s is no folder"), folder=str(location)

@@ -4,6 +4,9 @@ Nothing but the file system says how far a swap has come, so that after a kill a
 the same call finishes it. Three folders take part: the live one, the *side* that was
 restored, and *before*, what was replaced. A small file in it marks the restored one, wherever
 it is.
+
+Other users may exchange these names meanwhile. So each call holds the folder that has them all,
+and the side from the moment its mark was seen, by descriptor; no name is followed as a link.
 """
 
 from __future__ import annotations
@@ -11,22 +14,23 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
-from mipyme_backup.sources.media.kernel import exchange
+from mipyme_backup.sources.media.folders import BY_NAME, NEW_FILE, Folder, held, held_if_there
 from mipyme_backup.sources.media.names import OWN_PREFIX
 
 OWN = OWN_PREFIX.decode()
-NEW_FOLDER_MODE = 0o755
 
 
 class Swap(ABC):
-    """How the restored folder of the restore `restore_id` gets into the place of `live`."""
+    """How the restored folder of the restore `restore_id` gets into the place of `live`.
+
+    The other folders lie in `beside`, under their names.
+    """
 
     def __init__(self, live: Path, beside: Path, restore_id: str) -> None:
         self.live = live
@@ -36,72 +40,122 @@ class Swap(ABC):
         self.late = beside / f"{OWN}late_{restore_id}"
         self._mark_name = f"{OWN}loaded_{restore_id}"
 
+    def made(self) -> Folder:
+        """Return `beside`, held, and made where it is missing; raises OSError."""
+        return held(self.beside, create=True)
+
     @property
     def loaded(self) -> bool:
-        """Whether the side holds all that is to be restored."""
-        return self.marked(self.side)
+        """Whether the side holds all that is to be restored.
+
+        Raises RestoreError where that cannot be told: a swap must not take it for "no".
+        """
+        with self._held() as beside:
+            return beside is not None and self._marked(beside, self.side.name)
 
     @property
-    @abstractmethod
     def begun(self) -> bool:
         """Whether the swap has begun, or is done, and has not been undone."""
+        with self._held() as beside:
+            return beside is not None and self._begun(beside)
 
-    @abstractmethod
     def swap(self) -> float:
         """Put the side in the place of the live folder; return the seconds it took."""
+        with self._held() as beside:
+            if beside is None:
+                raise self._not_loaded()
+            return self._swap(beside)
 
-    @abstractmethod
     def undo(self) -> None:
         """Put what was replaced back; the restored folder becomes the side again."""
+        with self._held() as beside:
+            if beside is None:
+                raise self._nothing_to_undo()
+            self._undo(beside)
 
-    @abstractmethod
     def discard(self) -> None:
         """Remove the side; a swap that was cut short is rolled back first."""
+        with self._held() as beside:
+            if beside is not None:
+                self._discard(beside)
 
     def remove_replaced(self) -> None:
         """Remove whatever of the three is not live; undo is impossible from then on."""
+        with self._held() as beside:
+            if beside is not None:
+                self._remove_replaced(beside)
+
+    @abstractmethod
+    def _begun(self, beside: Folder) -> bool: ...
+
+    @abstractmethod
+    def _swap(self, beside: Folder) -> float: ...
+
+    @abstractmethod
+    def _undo(self, beside: Folder) -> None: ...
+
+    @abstractmethod
+    def _discard(self, beside: Folder) -> None: ...
+
+    def _remove_replaced(self, beside: Folder) -> None:
         for folder in (self.before, self.late, self.side):
-            remove_tree(folder)
+            beside.remove(folder.name)
 
-    def mark(self, folder: Path) -> None:
-        with opened(folder, follow=False) as descriptor:
-            self.mark_in(descriptor)
-
-    def mark_in(self, folder: int) -> None:
-        """Mark the open `folder`; a link by the name of the mark is not followed."""
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+    def mark_in(self, folder: Folder) -> None:
+        """Mark a folder; a link by the name of the mark is not followed."""
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._mark_name, flags, 0o600, dir_fd=folder))
-        os.fsync(folder)
+            os.close(os.open(self._mark_name, NEW_FILE, 0o600, dir_fd=folder.descriptor))
+        folder.sync()
 
-    def marked(self, folder: Path) -> bool:
-        """Say whether the mark lies in the folder, and not behind a link in its place.
-
-        Raises OSError where that cannot be told: a swap must not take it for "no".
-        """
-        try:
-            descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except (FileNotFoundError, NotADirectoryError):
-            return False  # the second for a link as well: see open(2)
-        try:
-            status = os.stat(self._mark_name, dir_fd=descriptor, follow_symlinks=False)
-        except FileNotFoundError:
+    def _marked(self, parent: Folder, name: str) -> bool:
+        """Say whether the mark lies in a folder, and not behind a link in its place."""
+        folder = parent.folder(name, flags=BY_NAME | os.O_NOFOLLOW)
+        if folder is None:
             return False
-        finally:
-            os.close(descriptor)
-        return stat.S_ISREG(status.st_mode)
+        with folder:
+            status = folder.status(self._mark_name)
+        return status is not None and stat.S_ISREG(status.st_mode)
 
-    def _unmark(self, folder: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(folder / self._mark_name)
+    def _unmark(self, parent: Folder, name: str) -> None:
+        folder = parent.folder(name, flags=BY_NAME | os.O_NOFOLLOW)
+        if folder is not None:
+            with folder:
+                folder.unlink(self._mark_name)
 
-    def _require_loaded(self) -> None:
-        if not self.loaded:
+    def _loaded_side(self, beside: Folder) -> Folder:
+        """Return the side, held; RestoreError where it does not hold all that is to be restored."""
+        side = beside.folder(self.side.name)
+        if side is None:
+            raise self._not_loaded()
+        status = side.status(self._mark_name)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            os.close(side.descriptor)
+            raise self._not_loaded()
+        return side
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[Folder | None]:
+        """Hold `beside`, None where there is none; what fails meanwhile is a RestoreError."""
+        try:
+            with held_if_there(self.beside) as folder:
+                yield folder
+        except OSError as error:
             raise RestoreError(
-                _("There is no restored media folder at %(folder)s to swap in"),
-                hint=_("Start the restore again."),
-                folder=str(self.side),
-            )
+                _("The folders of the restore in %(folder)s cannot be changed: %(reason)s"),
+                hint=_(
+                    "Check which users may write to that folder, and run the same command again:"
+                    " it finishes what was begun."
+                ),
+                folder=str(self.beside),
+                reason=reason_of(error),
+            ) from error
+
+    def _not_loaded(self) -> RestoreError:
+        return RestoreError(
+            _("There is no restored media folder at %(folder)s to swap in"),
+            hint=_("Start the restore again."),
+            folder=str(self.side),
+        )
 
     def _nothing_to_undo(self) -> RestoreError:
         return RestoreError(
@@ -111,107 +165,16 @@ class Swap(ABC):
         )
 
 
-class FolderSwap(Swap):
-    """Renames whole folders, which are siblings: atomic where the kernel can exchange names."""
-
-    def __init__(self, live: Path, restore_id: str, *, atomic: bool = True) -> None:
-        super().__init__(live, live.parent, restore_id)
-        self._atomic = atomic
-
-    @property
-    def begun(self) -> bool:
-        return os.path.lexists(self.before) or self.marked(self.live)
-
-    def swap(self) -> float:
-        self._settle()
-        seconds = 0.0
-        if os.path.lexists(self.side) or not self.begun:
-            self._require_loaded()
-            seconds = self._put_in_place()
-        self._unmark(self.live)
-        return seconds
-
-    def _put_in_place(self) -> float:
-        if not os.path.lexists(self.live) and not os.path.lexists(self.before):
-            self.live.mkdir(NEW_FOLDER_MODE, parents=True)  # so that there is what to go back to
-        self._unmark(self.live)
-        self._dress()
-        started = time.monotonic()
-        try:
-            if not os.path.lexists(self.live):
-                os.rename(self.side, self.live)
-            elif self._atomic and exchange(self.side, self.live):
-                self._name(self.side, self.before)
-            else:
-                self._name(self.live, self.before)
-                os.rename(self.side, self.live)
-        except OSError as error:
-            raise self._cannot_rename(error) from error
-        seconds = time.monotonic() - started
-        sync_folder(self.beside)
-        return seconds
-
-    def undo(self) -> None:
-        self._settle()
-        if os.path.lexists(self.before):
-            self._put_back()
-            sync_folder(self.beside)
-        elif not self.loaded:
-            raise self._nothing_to_undo()
-
-    def _put_back(self) -> None:
-        try:
-            if not os.path.lexists(self.live):
-                os.rename(self.before, self.live)
-                return
-            self.mark(self.live)
-            if self._atomic and exchange(self.before, self.live):
-                self._name(self.before, self.side)
-            else:
-                self._name(self.live, self.side)
-                os.rename(self.before, self.live)
-        except OSError as error:
-            raise self._cannot_rename(error) from error
-
-    def discard(self) -> None:
-        self._settle()
-        cut_short = os.path.lexists(self.side) or self.marked(self.live)
-        if cut_short and os.path.lexists(self.before):
-            self.swap()
-            self.undo()
-        remove_tree(self.side)
-
-    def _settle(self) -> None:
-        """Give the folders their names where a kill came right after an exchange."""
-        if self.marked(self.before):
-            self._name(self.before, self.side)
-        elif self.marked(self.live) and os.path.lexists(self.side) and not self.loaded:
-            self._name(self.side, self.before)
-
-    def _name(self, folder: Path, name: Path) -> None:
-        """Rename a folder; one that somebody made in between keeps clear of the others."""
-        os.rename(folder, self.late if os.path.lexists(name) else name)
-
-    def _dress(self) -> None:
-        """Give the side the owner and the mode of the live folder."""
-        for folder in (self.live, self.before):
-            if os.path.lexists(folder):
-                status = os.stat(folder)
-                with opened(self.side, follow=False) as side:
-                    if os.geteuid() == 0:
-                        os.fchown(side, status.st_uid, status.st_gid)
-                    os.fchmod(side, stat.S_IMODE(status.st_mode))
-                return
-
-    def _cannot_rename(self, error: OSError) -> RestoreError:
-        return RestoreError(
-            _("The media folder %(folder)s cannot be renamed: %(reason)s"),
-            hint=_("It may be part of a container's image: keep media on a volume of its own."),
-            folder=str(self.live),
-            reason=error.strerror,
-        )
+def replaced(folder: Path) -> RestoreError:
+    """Return the error where `folder` is not what we put there."""
+    return RestoreError(
+        _("Another process replaced the folder %(folder)s during the restore"),
+        hint=_("Check which users may write to its parent folder, then restore again."),
+        folder=str(folder),
+    )
 
 
-def is_own(name: str) -> bool:
-    """Return whether a name inside a media folder is one of ours."""
-    return name.startswith(OWN)
+def reason_of(error: OSError) -> str:
+    """Return what failed, with the path where the error knows it."""
+    path = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    return f"{error.strerror or error}{path}"

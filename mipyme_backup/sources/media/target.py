@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ from mipyme_backup.errors import DamagedError, PreflightError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, require_own
+from mipyme_backup.sources.media.elsewhere import Elsewhere
 from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.extract import Extraction
-from mipyme_backup.sources.media.folders import opened, remove_tree, sync_folder
+from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
+from mipyme_backup.sources.media.folders import Folder, held, held_if_there
 from mipyme_backup.sources.media.index import INDEX_NAME, read_records
 from mipyme_backup.sources.media.kernel import mount_points, sync_file_system
 from mipyme_backup.sources.media.left_out import listed
+from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
-from mipyme_backup.sources.media.swap import OWN, FolderSwap, Swap
-from mipyme_backup.sources.media.walk import walk
+from mipyme_backup.sources.media.swap import Swap, replaced
+from mipyme_backup.sources.media.walk import walk_in
 from mipyme_backup.sources.media.wanted import Wanted
 
 RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,11 +43,13 @@ class MediaTarget(Target):
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
         self._live = Path(state["location"])
-        restore_id = state["restore_id"]
-        self._swap = _swap_of(self._live, restore_id, inside=state["inside"])
-        to_directory = state["to_directory"]
-        self._to_directory = None if to_directory is None else Path(to_directory)
-        self._unfinished = f"{OWN}unfinished_{restore_id}"
+        directory = state["to_directory"]
+        self._elsewhere: Elsewhere | None = None
+        if directory is not None:
+            self._elsewhere = Elsewhere(Path(directory), state["restore_id"])
+        self._swap = self._elsewhere or _swap_of(
+            self._live, state["restore_id"], inside=state["inside"]
+        )
 
     @classmethod
     def prepare(
@@ -58,11 +63,11 @@ class MediaTarget(Target):
         """Return the target of a new restore; `inside` None finds out by itself."""
         if not RESTORE_ID.fullmatch(restore_id):
             raise RestoreError(_("%(id)s cannot be the id of a restore"), id=restore_id)
-        live = Path(os.path.realpath(location))
+        live = resolved(location, RestoreError)
         if inside is None:
-            inside = to_directory is None and not _can_be_renamed(live)
+            inside = to_directory is None and not can_be_renamed(live)
         swap = _swap_of(live, restore_id, inside=inside)
-        directory = None if to_directory is None else os.path.abspath(to_directory)
+        directory = None if to_directory is None else str(resolved(to_directory, RestoreError))
         return cls(
             {
                 "type": "media",
@@ -96,10 +101,11 @@ class MediaTarget(Target):
         require_own(state, own.state)
 
     def plan(self) -> list[Message]:
-        if self._to_directory is not None:
-            self._require_free(self._to_directory)
+        if self._elsewhere is not None:
+            with self._reading():
+                self._elsewhere.require_free()
             text = _("Media is restored to %(folder)s; the live media folder stays as it is.")
-            return [Message(text, {"folder": str(self._to_directory)})]
+            return [Message(text, {"folder": self.state["side"]})]
         self._require_writable()
         params = {"folder": str(self._live), "replaced": self.state["replaced"]}
         text = _("Media is swapped into %(folder)s; what is there now is kept at %(replaced)s.")
@@ -122,30 +128,47 @@ class MediaTarget(Target):
         return self._live.is_dir()
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
-        if self._to_directory is None and (self._swap.begun or self._swap.loaded):
-            return
-        side = Path(self.state["side"])
+        if not self._swap.begun and not self._swap.loaded:
+            with self._writing():
+                self._load_beside(artifacts)
+        if self._elsewhere is not None:
+            self._elsewhere.swap()
+
+    def _load_beside(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
+        """Make the side, that only we may enter; fill it, and mark it as whole."""
+        name = self._swap.side.name
+        with self._swap.made() as beside:
+            beside.remove(name)
+            with beside.make(name) as side:
+                self._load(artifacts, side.descriptor)
+                sync_file_system(side.descriptor)
+                if not side.is_at(beside, name):
+                    raise replaced(self._swap.side)
+                self._swap.mark_in(side)
+            beside.sync()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            self._start_over(side)
-            beside = self._to_directory is None
-            with opened(side, follow=not beside) as root:
-                if beside:
-                    _require_same(side, root)
-                self._load(artifacts, root)
-                sync_file_system(root)
-                if beside:
-                    _require_same(side, root)
-                    self._swap.mark_in(root)
-                else:
-                    os.unlink(self._unfinished, dir_fd=root)
-            if beside:
-                sync_folder(side.parent)
+            yield
         except (OSError, sqlite3.Error) as error:
             raise RestoreError(
                 _("Media cannot be written to %(folder)s: %(reason)s"),
                 hint=_("See that there is space, and that this user may write there."),
-                folder=str(side),
+                folder=self.state["side"],
                 reason=getattr(error, "strerror", None) or str(error),
+            ) from error
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RestoreError(
+                _("The folder %(folder)s cannot be read: %(reason)s"),
+                hint=_("Check its permissions, and which users may write to its parent folder."),
+                folder=self.state["side"],
+                reason=error.strerror,
             ) from error
 
     def _load(self, artifacts: Mapping[str, Callable[[], Reader]], root: int) -> None:
@@ -154,10 +177,13 @@ class MediaTarget(Target):
         wanted = Wanted()
         try:
             wanted.add(read_records(artifacts[INDEX_NAME]()))
-            with Extraction(wanted, root, self._owner()) as extraction:
+            with (
+                held_if_there(self._live) as live,
+                Extraction(wanted, root, _owner(live)) as extraction,
+            ):
                 extraction.make_folders()
-                with contextlib.suppress(FileNotFoundError), opened(self._live) as live:
-                    extraction.reuse(live)
+                if live is not None:
+                    extraction.reuse(live.descriptor)
                 for pack in wanted.packs():
                     if (opener := artifacts.get(f"pool/{pack}")) is not None:
                         extraction.unpack(opener())
@@ -167,15 +193,14 @@ class MediaTarget(Target):
             wanted.close()
 
     def check(self, facts: Facts) -> list[Message]:
-        if self._to_directory is None and self._swap.begun:
+        if self._swap.begun:
             return []
         found = {"files": 0, "bytes": 0}
-        for entry in walk(Path(self.state["side"])):
-            if entry.status is None or entry.reason is not None:
-                continue
-            if not entry.is_folder:
-                found["files"] += 1
-                found["bytes"] += entry.status.st_size
+        with self._reading(), contextlib.suppress(FileNotFoundError):
+            for entry in walk_in(held(Path(self.state["side"]))):
+                if entry.reason is None and not entry.is_folder:
+                    found["files"] += 1
+                    found["bytes"] += entry.size
         texts = {
             "files": _("%(found)d media files were restored, the backup has %(expected)d"),
             "bytes": _("%(found)d bytes of media were restored, the backup has %(expected)d"),
@@ -187,44 +212,19 @@ class MediaTarget(Target):
         ]
 
     def swap_has_begun(self) -> bool:
-        return self._to_directory is not None or self._swap.begun
+        return self._elsewhere is not None or self._swap.begun
 
     def swap(self) -> float:
-        if self._to_directory is not None:
-            return 0.0  # what was loaded is in its place already
         return self._swap.swap()
 
     def discard(self) -> None:
-        if self._to_directory is None:
-            self._swap.discard()
-        elif os.path.lexists(self._to_directory / self._unfinished):
-            remove_tree(self._to_directory)
+        self._swap.discard()
 
     def undo(self) -> None:
-        self._require_live()
         self._swap.undo()
 
     def remove_replaced(self) -> None:
-        if self._to_directory is None:
-            self._swap.remove_replaced()
-
-    def _require_live(self) -> None:
-        if self._to_directory is not None:
-            raise RestoreError(
-                _("Media was restored to %(folder)s, beside the live folder: nothing is swapped"),
-                folder=str(self._to_directory),
-            )
-
-    def _require_free(self, folder: Path) -> None:
-        unfinished = os.path.lexists(folder / self._unfinished)
-        if unfinished or not os.path.lexists(folder):
-            return
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise RestoreError(
-                _("%(folder)s is there already, and is a target that exists"),
-                hint=_("Name a folder that does not exist, or an empty one."),
-                folder=str(folder),
-            )
+        self._swap.remove_replaced()
 
     def _require_writable(self) -> None:
         if os.path.lexists(self._live) and not self._live.is_dir():
@@ -241,45 +241,17 @@ class MediaTarget(Target):
                 folder=str(folder),
             )
 
-    def _start_over(self, side: Path) -> None:
-        """Make the side an empty folder that only we may enter."""
-        if self._to_directory is None:
-            remove_tree(side)
-            side.parent.mkdir(parents=True, exist_ok=True)
-            side.mkdir(0o700)
-            return
-        if os.path.lexists(side / self._unfinished):
-            for name in os.listdir(side):
-                if name != self._unfinished:
-                    _remove(side / name)
-            return
-        self._require_free(side)
-        side.mkdir(0o700, parents=True, exist_ok=True)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
-        os.close(os.open(side / self._unfinished, flags, 0o600))
-
-    def _owner(self) -> tuple[int, int] | None:
-        """Return whom the files are to belong to, None where that is us or not ours to choose."""
-        if os.geteuid() != 0 or not self._live.is_dir():
-            return None
-        status = self._live.stat()
-        return status.st_uid, status.st_gid
-
 
 def _swap_of(live: Path, restore_id: str, *, inside: bool) -> Swap:
     return EntrySwap(live, restore_id) if inside else FolderSwap(live, restore_id)
 
 
-def _require_same(side: Path, root: int) -> None:
-    """Raise where `side` no longer names the open folder `root`, or it is not ours."""
-    opened_as, named = os.fstat(root), os.lstat(side)
-    same = (opened_as.st_dev, opened_as.st_ino) == (named.st_dev, named.st_ino)
-    if not same or opened_as.st_uid != os.geteuid():
-        raise RestoreError(
-            _("Another process replaced the folder %(folder)s during the restore"),
-            hint=_("Check which users may write to its parent folder, then restore again."),
-            folder=str(side),
-        )
+def _owner(live: Folder | None) -> tuple[int, int] | None:
+    """Return whom the files are to belong to, None where that is us or not ours to choose."""
+    if os.geteuid() != 0 or live is None:
+        return None
+    status = os.fstat(live.descriptor)
+    return status.st_uid, status.st_gid
 
 
 def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
@@ -309,24 +281,3 @@ def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
         count=count,
         names=listed(names, count),
     )
-
-
-def _can_be_renamed(live: Path) -> bool:
-    """Return whether a folder, or one yet to be made, can be renamed within its parent."""
-    if os.path.ismount(live) or os.fsencode(live) in mount_points():
-        return False
-    if not os.path.lexists(live):
-        return True
-    parent = live.parent
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return False
-    above, own = parent.stat(), live.stat()
-    sticky = bool(above.st_mode & 0o1000)
-    return not sticky or os.geteuid() in (0, above.st_uid, own.st_uid)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        remove_tree(path)
-    else:
-        path.unlink()

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mipyme_backup.sources.media.folders import FOLDER, open_folder
+from mipyme_backup.errors import SourceError
+from mipyme_backup.sources.media.folders import FOLDER, Folder, open_folder
 from mipyme_backup.sources.media.left_out import Reason
+from mipyme_backup.sources.media.location import located
 from mipyme_backup.sources.media.names import MAX_DEPTH, OWN_PREFIX, sort_key
 
 MAX_LINKS = 5
@@ -88,13 +90,19 @@ def is_lost_and_found(name: bytes, status: os.stat_result) -> bool:
 def walk(root: Path) -> Iterator[Entry]:
     """Yield the entries of the media folder `root`; nothing where there is no such folder.
 
-    Raises OSError when the folder itself cannot be read.
+    Raises OSError when the folder itself cannot be read, and SourceError where a link on the
+    way to it is not to be followed.
     """
     try:
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        folder = located(root, SourceError)
     except FileNotFoundError:
         return
-    yield from _Walk(descriptor, os.path.realpath(os.fsencode(root))).entries()
+    yield from walk_in(folder)
+
+
+def walk_in(folder: Folder) -> Iterator[Entry]:
+    """Yield the entries of a folder that is held; it is closed after the last."""
+    return _Walk(folder.descriptor, os.fsencode(folder.path)).entries()
 
 
 class _Walk:

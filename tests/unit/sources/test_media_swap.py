@@ -19,12 +19,14 @@ import pytest
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.sources.media.entry_swap import EntrySwap
-from mipyme_backup.sources.media.swap import FolderSwap, Swap
+from mipyme_backup.sources.media.folder_swap import FolderSwap
+from mipyme_backup.sources.media.folders import held
+from mipyme_backup.sources.media.swap import Swap
 from tests.unit.sources.forks import NOBODY, in_child, killed_at_line
 from tests.unit.sources.media_trees import texts
 
-CODE = ("mipyme_backup/sources/media/swap.py", "mipyme_backup/sources/media/entry_swap.py")
-DEEP = (*CODE, "/shutil.py")
+CODE = ("media/swap.py", "media/entry_swap.py", "media/folder_swap.py")
+DEEP = (*CODE, "mipyme_backup/removal.py")
 OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": b"old"}
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}
 
@@ -55,8 +57,13 @@ def ready(folder: Path, make: Callable[[Path], Swap]) -> Swap:
     fill(swap.live, OLD)
     swap.live.chmod(0o751)
     fill(swap.side, NEW)
-    swap.mark(swap.side)
+    mark(swap)
     return swap
+
+
+def mark(swap: Swap) -> None:
+    with held(swap.side) as side:
+        swap.mark_in(side)
 
 
 def own_names(swap: Swap) -> list[str]:
@@ -131,7 +138,10 @@ def test_a_kill_before_any_line_of_swap_is_rolled_back_by_discard(
     tmp_path: Path, make: Callable[[Path], Swap]
 ) -> None:
     for swap in each_kill(tmp_path, make, nothing, swapped):
-        finished = own_names(swap) == [".mipyme_backup_before_id"] and not swap.marked(swap.live)
+        finished = (
+            own_names(swap) == [".mipyme_backup_before_id"]
+            and not (swap.live / ".mipyme_backup_loaded_id").exists()
+        )
 
         swap.discard()
 
@@ -232,7 +242,7 @@ def test_undo_without_what_was_replaced_is_an_error(
 def test_a_live_folder_that_does_not_exist_is_made(tmp_path: Path) -> None:
     swap = FolderSwap(tmp_path / "media", "id")
     fill(swap.side, NEW)
-    swap.mark(swap.side)
+    mark(swap)
 
     swap.swap()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from mipyme_backup.errors import BackupError, DamagedError, PreflightError, RestoreError
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.media import MediaSource, MediaTarget
+from mipyme_backup.sources.media import MediaSource, MediaTarget, extract
 from mipyme_backup.sources.media.index import FileRecord, read_records
 from mipyme_backup.sources.media.kernel import clone
 from tests.unit.sources.forks import NOBODY, in_child, killed_at_line
@@ -222,6 +223,35 @@ def test_live_files_that_only_look_unchanged_are_not_taken(tmp_path: Path) -> No
     assert not (tmp_path / "media" / "link").is_symlink()
 
 
+def test_a_live_file_that_grows_while_it_is_cloned_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few file systems share blocks: a copy of the size stands in for the kernel's clone."""
+    live = write(tmp_path, "media/file", b"content")
+    read = 0
+
+    def cloned(_source: int, target: int) -> bool:
+        os.truncate(live, 1 << 30)
+        os.truncate(target, 1 << 30)
+        return True
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        nonlocal read
+        data = pread(descriptor, size, offset)
+        read += len(data)
+        return data
+
+    pread = os.pread
+    monkeypatch.setattr(extract, "clone", cloned)
+    monkeypatch.setattr(os, "pread", counted)
+    target = target_for(tmp_path)
+
+    target.load(made(line("file")).artifacts())
+
+    assert texts(Path(target.state["side"])) == {"file": b"content"}
+    assert read < 1 << 20
+
+
 # Kills
 
 
@@ -285,6 +315,41 @@ def test_load_into_a_folder_can_be_repeated_after_a_kill(tmp_path: Path) -> None
     assert os.listdir(tmp_path / "out") in (["a", "b"], ["b", "a"])
 
 
+def killed_moves(folder: Path, saved: Saved) -> Iterator[Path]:
+    """Yield a new folder as a kill before each line of the move into it leaves it."""
+    for number in itertools.count(1):
+        out = folder / str(number)
+        work = load_of(target_for(folder, to_directory=out), saved)
+        if not killed_at_line(number, work, ("media/elsewhere.py",)):
+            assert number > 20
+            return
+        yield out
+
+
+def test_load_into_a_folder_killed_before_any_line_of_the_move_is_finished(tmp_path: Path) -> None:
+    saved = made(line("a"), line("b/c"), line("d"))
+    for out in killed_moves(tmp_path, saved):
+        if not out.exists() or sorted(os.listdir(out)) != ["a", "b", "d"]:
+            again = target_for(tmp_path, to_directory=out)
+            again.plan()
+            again.load(saved.artifacts())
+
+        assert texts(out) == {"a": b"content", "b/c": b"content", "d": b"content"}
+        assert sorted(os.listdir(out)) == ["a", "b", "d"]
+
+
+def test_load_into_a_folder_killed_before_any_line_of_the_move_is_discarded(tmp_path: Path) -> None:
+    saved = made(line("a"), line("b/c"), line("d"))
+    for out in killed_moves(tmp_path, saved):
+        write(out, "theirs", b"precious")
+        if sorted(os.listdir(out)) == ["a", "b", "d", "theirs"]:
+            continue  # it came to its end
+
+        target_for(tmp_path, to_directory=out).discard()
+
+        assert os.listdir(out) == ["theirs"]
+
+
 # Refusals
 
 
@@ -312,6 +377,51 @@ def test_what_was_restored_elsewhere_is_neither_swapped_nor_undone(tmp_path: Pat
 
     assert texts(tmp_path / "media") == {"live": b"old"}
     assert texts(tmp_path / "out") == {"file": b"content"}
+
+
+def test_discard_deletes_nothing_that_others_put_into_the_new_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    saved = made(line("file"), pack=pack_of(b"c0ntent"))
+    target = target_for(tmp_path, to_directory=out)
+    artifacts = saved.artifacts()
+
+    def open_after_another_user_wrote() -> Reader:
+        write(out, "theirs/file", b"precious")
+        return Bytes(saved.packs[PACK])
+
+    artifacts[f"pool/{PACK}"] = open_after_another_user_wrote
+    with pytest.raises(BackupError):
+        target.load(artifacts)
+    target.discard()
+
+    assert texts(tmp_path) == {"out/theirs/file": b"precious"}
+    assert os.listdir(out) == ["theirs"]
+
+
+def test_a_file_of_others_is_not_replaced_in_the_new_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    saved = made(line("a"), line("file"))
+    target = target_for(tmp_path, to_directory=out)
+    artifacts = saved.artifacts()
+
+    def open_after_another_user_wrote() -> Reader:
+        write(out, "file", b"precious")
+        return Bytes(saved.packs[PACK])
+
+    artifacts[f"pool/{PACK}"] = open_after_another_user_wrote
+    with pytest.raises(RestoreError, match=r"out/file is there already"):
+        target.load(artifacts)
+
+    assert (out / "file").read_bytes() == b"precious"
+
+
+def test_what_cannot_be_a_new_folder_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "file")
+
+    with pytest.raises(RestoreError, match="exists"):
+        target_for(tmp_path, to_directory=tmp_path / "file").plan()
+    with pytest.raises(RestoreError, match="exists"):
+        target_for(tmp_path, to_directory=tmp_path / "file" / "below").plan()
 
 
 def test_an_empty_target_is_taken(tmp_path: Path) -> None:
