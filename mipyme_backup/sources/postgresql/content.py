@@ -26,7 +26,7 @@ TABLES = f"""
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
            EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_class'::regclass
                    AND e.objid = c.oid AND e.deptype = 'e'),
-           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+           has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
     ORDER BY n.nspname, c.relname
@@ -81,12 +81,14 @@ LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
 # What pg_dump reads, beside tables, and our role may not. The owner's rights are in the default
 # privileges; has_largeobject_privilege is younger than the servers that we read.
 UNREADABLE_SEQUENCES = f"""
-    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE'),
+           has_sequence_privilege(c.oid, 'SELECT')
+    FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
           AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
           AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT'))
-    ORDER BY 1
+    ORDER BY 1, 2
 """
 BEHIND_ROW_SECURITY = f"""
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
@@ -110,14 +112,19 @@ SCHEMAS = f"""
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table or a partitioned one."""
+    """A table or a partitioned one; `usable` says whether our role may look into its schema."""
 
     oid: int
     schema: str
     name: str
     partitioned: bool
     of_extension: bool
-    readable: bool
+    usable: bool
+    selectable: bool
+
+    @property
+    def readable(self) -> bool:
+        return self.usable and self.selectable
 
     @property
     def quoted(self) -> str:
@@ -153,9 +160,10 @@ def tables(cursor: Any) -> list[Table]:
             name=name,
             partitioned=kind == "p",
             of_extension=of_extension,
-            readable=readable,
+            usable=usable,
+            selectable=selectable,
         )
-        for oid, schema, name, kind, of_extension, readable in cursor.fetchall()
+        for oid, schema, name, kind, of_extension, usable, selectable in cursor.fetchall()
     ]
 
 

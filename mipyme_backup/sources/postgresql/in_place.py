@@ -120,6 +120,8 @@ class InPlaceTarget(Target):
                 for name in set(self._facts.get("extensions") or ()) - {"plpgsql"}
                 if not allowed.may_create_extension(name)
             }
+            cursor.execute(replacing.FOREIGN_OBJECTS)
+            foreign_objects = [(str(name), str(owner)) for name, owner in cursor.fetchall()]
             return plan.in_place_messages(
                 plan.Situation(
                     major=major,
@@ -134,7 +136,7 @@ class InPlaceTarget(Target):
                     from_template1=frozenset(),
                 ),
                 cursor,
-                foreign_objects=content.names(cursor, replacing.FOREIGN_OBJECTS),
+                foreign_objects=foreign_objects,
             )
 
     def has_live(self) -> bool:

@@ -55,19 +55,22 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
 
 
 def in_place_messages(
-    situation: Situation, cursor: Any, foreign_objects: Sequence[str]
+    situation: Situation, cursor: Any, foreign_objects: Sequence[tuple[str, str]]
 ) -> list[Message]:
-    """Return the plan of a restore in place; `foreign_objects` belong to roles that are not ours.
+    """Return the plan of a restore in place; `foreign_objects` are what others own, with them.
 
     Raises RestoreError for the first thing that forbids it.
     """
     if foreign_objects:
         raise RestoreError(
             _("%(role)s cannot replace what belongs to others in %(name)s: %(objects)s"),
-            hint=_("As administrator: REASSIGN OWNED BY them TO %(quoted)s;"),
+            hint=_(
+                "As administrator, in that database: REASSIGN OWNED BY %(owners)s TO %(quoted)s;"
+            ),
             role=situation.rights.role,
             name=situation.name,
-            objects=", ".join(foreign_objects[:5]),
+            objects=", ".join(f"{name} ({owner})" for name, owner in foreign_objects[:5]),
+            owners=", ".join(sorted({identifier(owner) for _name, owner in foreign_objects})),
             quoted=identifier(situation.rights.role),
         )
     text = _(
@@ -112,17 +115,23 @@ def _may_create(situation: Situation, cursor: Any) -> Iterator[Message]:
             [situation.live],
         )
         owner, is_ours = cursor.fetchone()
-        if not is_ours:
+        # A restored database that fell to our role would be closed to the site's.
+        if not is_ours or owner not in rights.assumable:
             raise RestoreError(
-                _("The role %(role)s cannot rename %(live)s, which belongs to %(owner)s"),
-                hint=_("As administrator: GRANT %(quoted)s TO %(new_owner)s;"),
+                _("The role %(role)s cannot replace %(live)s, which belongs to %(owner)s"),
+                hint=_("As administrator: %(grant)s"),
                 role=rights.role,
                 live=situation.live,
                 owner=owner,
-                quoted=identifier(str(owner)),
-                new_owner=identifier(rights.role),
+                grant=_membership(situation, str(owner)),
             )
     yield from ()
+
+
+def _membership(situation: Situation, owner: str) -> str:
+    """Return the statement that lets our role act for `owner`, also where it is a member."""
+    options = " WITH INHERIT TRUE, SET TRUE" if situation.major >= 16 else ""
+    return f"GRANT {identifier(owner)} TO {identifier(situation.rights.role)}{options};"
 
 
 def _steps(situation: Situation, cursor: Any) -> Iterator[Message]:
@@ -212,6 +221,20 @@ def _roles(situation: Situation, cursor: Any) -> Iterator[Message]:
             {
                 "roles": ", ".join(missing),
                 "sql": " ".join(f"CREATE ROLE {identifier(name)};" for name in missing),
+            },
+        )
+    owner = str(situation.facts.get("owner") or "")
+    if owner in rights.roles - rights.assumable:
+        yield Message(
+            _(
+                "%(name)s will belong to %(role)s and not to %(owner)s as in the backup, so the"
+                " site may find it closed. To change that, as administrator: %(grant)s"
+            ),
+            {
+                "name": situation.name,
+                "role": situation.properties.get("owner"),
+                "owner": owner,
+                "grant": _membership(situation, owner),
             },
         )
     if (missing or not rights.superuser) and owners - {rights.role}:

@@ -14,6 +14,7 @@ from mipyme_backup.errors import PreflightError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql import content
 from mipyme_backup.sources.postgresql.connection import connect, identifier, reason, sqlstate
+from mipyme_backup.sources.postgresql.privileges import may_not_connect
 
 MAINTENANCE = ("postgres", "template1")
 NO_PRIVILEGE = "42501"
@@ -85,7 +86,7 @@ def maintenance(
     assume_role: bool = True,
 ) -> Iterator[BaseDatabaseWrapper]:
     """Yield a connection to a database of the server that is none of those being moved."""
-    failure: PreflightError | None = None
+    failures: dict[str, PreflightError] = {}
     connection = None
     for name in MAINTENANCE:
         if name in apart_from:
@@ -94,10 +95,10 @@ def maintenance(
             connection = connect(alias, settings_dict, name=name, assume_role=assume_role)
             break
         except PreflightError as error:
-            failure = failure or error
+            failures[name] = error
     if connection is None:
-        assert failure is not None
-        raise failure
+        name, failure = next(iter(failures.items()))
+        raise may_not_connect(alias, settings_dict, name) or failure
     try:
         yield connection
     finally:
