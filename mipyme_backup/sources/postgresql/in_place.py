@@ -21,7 +21,7 @@ from mipyme_backup.errors import BackupError, ProcessError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Child, Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, plan, replacing
+from mipyme_backup.sources.postgresql import content, plan, releases, replacing
 from mipyme_backup.sources.postgresql.archive import Peeked, WholeDump, peek_contents
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
@@ -112,8 +112,7 @@ class InPlaceTarget(Target):
     def plan(self) -> list[Message]:
         with self._connected() as connection, connection.cursor() as cursor:
             major = server_major(connection)
-            for tool in ("pg_restore", "psql"):
-                find_tool(tool, major, self._bin_dir)
+            tools = [find_tool(name, major, self._bin_dir) for name in ("pg_restore", "psql")]
             allowed = rights(cursor, major)
             foreign = {
                 name
@@ -122,7 +121,7 @@ class InPlaceTarget(Target):
             }
             cursor.execute(replacing.FOREIGN_OBJECTS)
             foreign_objects = [(str(name), str(owner)) for name, owner in cursor.fetchall()]
-            return plan.in_place_messages(
+            lines = plan.in_place_messages(
                 plan.Situation(
                     major=major,
                     rights=allowed,
@@ -138,6 +137,7 @@ class InPlaceTarget(Target):
                 cursor,
                 foreign_objects=foreign_objects,
             )
+        return [*lines, *releases.client_warnings(tools[-1])]
 
     def has_live(self) -> bool:
         try:

@@ -19,7 +19,7 @@ from mipyme_backup.errors import PreflightError, SourceBusyError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Facts, artifact_name
-from mipyme_backup.sources.postgresql import content, facts
+from mipyme_backup.sources.postgresql import content, facts, releases
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
@@ -60,9 +60,10 @@ def preflight(
     Raises PreflightError or SourceError; returns what is doubtful.
     """
     with _let_in(alias, settings_dict) as connection, connection.cursor() as cursor:
-        find_tool("pg_dump", server_major(connection), bin_dir)
+        tool = find_tool("pg_dump", server_major(connection), bin_dir)
         require_reading(cursor, alias)
-    return []
+        number = int(content.single(cursor, "SHOW server_version_num"))
+    return [*releases.server_warnings(number), *releases.client_warnings(tool)]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, plan
+from mipyme_backup.sources.postgresql import content, plan, releases
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.connection import connected, server_major
 from mipyme_backup.sources.postgresql.differences import differences
@@ -163,12 +163,12 @@ class PostgreSQLTarget(Target):
     def plan(self) -> list[Message]:
         with self._maintenance() as connection, connection.cursor() as cursor:
             major = server_major(connection)
-            find_tool("pg_restore", major, self._bin_dir)
+            tool = find_tool("pg_restore", major, self._bin_dir)
             allowed = rights(cursor, major)
             properties = self._properties(cursor, major)
             foreign = self._foreign_extensions(allowed)
             from_template1 = foreign & self._template1(properties, foreign)
-            return plan.messages(
+            lines = plan.messages(
                 plan.Situation(
                     major=major,
                     rights=allowed,
@@ -183,6 +183,7 @@ class PostgreSQLTarget(Target):
                 ),
                 cursor,
             )
+        return [*lines, *releases.client_warnings(tool)]
 
     def has_live(self) -> bool:
         return bool(self.state["replaces"]) and not self._is_empty()
