@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -141,6 +142,12 @@ class Trapped:
         """Return the traps that ran with rights to write files, each with the role that ran it."""
         listed = self.server.execute("SELECT name FROM pg_ls_dir('.') AS listed (name)")
         return sorted(name for (name,) in listed if name.startswith(self.mark))
+
+    def forget(self) -> None:
+        """Take the marks of the traps that were sprung on purpose away."""
+        ((folder,),) = self.server.execute("SELECT current_setting('data_directory')")
+        for name in self.sprung():
+            (Path(folder) / name).unlink()
 
     def snapshot(self) -> PostgreSQLSnapshot:
         return PostgreSQLSnapshot(
@@ -278,6 +285,53 @@ def test_a_restore_in_place_springs_no_trap(trapped: Trapped) -> None:
     assert target.check(facts) == []
     target.swap()
     assert target.swap_has_begun()
+    assert trapped.sprung() == []
+
+
+def test_counting_springs_no_trap_that_a_plan_would(
+    trapped: Trapped,
+) -> None:
+    """The planner runs constant parts of indexes and statistics; any query of the table does it."""
+    trapped.run_as(
+        trapped.evil,
+        "CREATE TABLE public.planned (id serial PRIMARY KEY, word text)",
+        "INSERT INTO public.planned (word) SELECT E'a\\nb' FROM generate_series(1, 3)",
+        "INSERT INTO public.planned (id, word) VALUES (7, NULL)",
+        "CREATE INDEX ON public.planned ((public.sprung_always('expression')))",
+        "CREATE INDEX ON public.planned (id) WHERE public.sprung_always('predicate')",
+        "CREATE STATISTICS public.known ON id, (public.sprung_always('statistics'))"
+        " FROM public.planned",
+        "CREATE TABLE public.nothing ()",
+        "CREATE TABLE public.parts (id serial, word text) PARTITION BY RANGE (id)",
+        "CREATE TABLE public.part PARTITION OF public.parts FOR VALUES FROM (0) TO (9)",
+        "INSERT INTO public.parts VALUES (5)",
+        "CREATE INDEX ON public.part ((public.sprung_always('of_part')))",
+    )
+    trapped.run_as(trapped.owner, f"ALTER DATABASE {trapped.name} SET constraint_exclusion = on")
+    # A plain query is a trap indeed.
+    trapped.server.execute("SELECT count(*) FROM public.planned", trapped.name)
+    assert {"expression", "predicate", "statistics"} <= {
+        name.removeprefix(trapped.mark).split(".")[0] for name in trapped.sprung()
+    }
+    trapped.forget()
+
+    artifacts, facts = trapped.back_up()
+
+    assert trapped.sprung() == []
+    counted = {"planned": 4, "nothing": 0, "part": 1}
+    assert facts["tables"].items() >= {f"public.{k}": v for k, v in counted.items()}.items()
+    assert facts["sequences_behind"] == ["public.parts_id_seq", "public.planned_id_seq"]
+    target = PostgreSQLTarget.prepare(
+        alias="default",
+        settings_dict=trapped.settings_dict,
+        restore_id=f"r{secrets.token_hex(4)}",
+        facts=facts,
+        bin_dir=trapped.server.bin_dir,
+    )
+    target.plan()
+    target.load(artifacts)
+    assert target.check(facts) == []
+    target.discard()
     assert trapped.sprung() == []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql import content, counting
 
 # Roles that own something here or are granted something; pinned ones (the bootstrap superuser)
 # have no row in pg_shdepend, so owners are asked for as well.
@@ -154,12 +154,13 @@ def gather(
         "extensions_used": content.names(cursor, EXTENSIONS_USED),
         "event_triggers": content.names(cursor, "SELECT evtname FROM pg_event_trigger ORDER BY 1"),
         "publications": content.names(cursor, "SELECT pubname FROM pg_publication ORDER BY 1"),
+        "row_security_forced": content.names(cursor, content.FORCED_ROW_SECURITY),
         "owners": owners,
         "roles": sorted(roles - {""}),
         "schemas": content.names(cursor, content.SCHEMAS),
-        "tables": content.row_counts(cursor, counted),
+        "tables": counting.row_counts(cursor, counted),
         "sequences": content.single(cursor, content.SEQUENCES),
-        "sequences_behind": content.sequences_behind(cursor),
+        "sequences_behind": counting.sequences_behind(cursor),
         "not_valid": content.names(cursor, content.UNVALIDATED),
         "large_objects": content.single(cursor, content.LARGE_OBJECTS),
         "size": content.single(cursor, "SELECT pg_database_size(current_database())"),

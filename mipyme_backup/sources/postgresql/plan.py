@@ -44,6 +44,7 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
     steps: tuple[Callable[[Situation, Any], Iterator[Message]], ...] = (
         _version,
         _may_create,
+        _row_security,
         _steps,
         _locale,
         _extensions,
@@ -79,7 +80,14 @@ def in_place_messages(
         " safety backup can)."
     )
     lines = [Message(text, {"name": situation.name})]
-    for step in (_version, _extensions, _in_place_owners, _event_triggers, _prepared):
+    for step in (
+        _version,
+        _row_security,
+        _extensions,
+        _in_place_owners,
+        _event_triggers,
+        _prepared,
+    ):
         lines += step(situation, cursor)
     return lines
 
@@ -125,6 +133,19 @@ def _may_create(situation: Situation, cursor: Any) -> Iterator[Message]:
                 owner=owner,
                 grant=_membership(situation, str(owner)),
             )
+    yield from ()
+
+
+def _row_security(situation: Situation, cursor: Any) -> Iterator[Message]:
+    forced = situation.facts.get("row_security_forced") or ()
+    if forced and not situation.rights.bypassrls:
+        raise RestoreError(
+            _("%(role)s could not check %(tables)s: row security is forced on their owner too"),
+            hint=_("As administrator: ALTER ROLE %(quoted)s BYPASSRLS;"),
+            role=situation.rights.role,
+            tables=", ".join(forced),
+            quoted=identifier(situation.rights.role),
+        )
     yield from ()
 
 

@@ -34,6 +34,7 @@ class Rights:
     role: str
     superuser: bool
     createdb: bool
+    bypassrls: bool = False
     roles: frozenset[str]
     assumable: frozenset[str]
     settable: frozenset[str]
@@ -54,10 +55,10 @@ class Rights:
 def rights(cursor: Any, major: int) -> Rights:
     """Return what the role of this session may do."""
     cursor.execute(
-        "SELECT session_user, rolname, rolsuper, rolcreatedb FROM pg_catalog.pg_roles "
-        "WHERE rolname = current_user"
+        "SELECT session_user, rolname, rolsuper, rolcreatedb, rolbypassrls"
+        " FROM pg_catalog.pg_roles WHERE rolname = current_user"
     )
-    login, role, superuser, createdb = cursor.fetchone()
+    login, role, superuser, createdb, bypassrls = cursor.fetchone()
     how = "SET" if major >= 16 else "MEMBER"
     queries = {
         "roles": "SELECT rolname FROM pg_catalog.pg_roles",
@@ -73,7 +74,12 @@ def rights(cursor: Any, major: int) -> Rights:
     }
     sets = {name: frozenset(content.names(cursor, query)) for name, query in queries.items()}
     return Rights(
-        login=login, role=role, superuser=superuser, createdb=createdb or superuser, **sets
+        login=login,
+        role=role,
+        superuser=superuser,
+        createdb=createdb or superuser,
+        bypassrls=bypassrls or superuser,
+        **sets,
     )
 
 

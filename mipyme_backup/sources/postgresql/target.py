@@ -32,6 +32,7 @@ from mipyme_backup.sources.postgresql.server import (
     maintenance,
     rights,
 )
+from mipyme_backup.sources.postgresql.site_role import as_site, effective, is_let_in
 from mipyme_backup.sources.postgresql.swap import exchange
 from mipyme_backup.sources.postgresql.tools import find_tool
 
@@ -54,6 +55,7 @@ KEPT_FACTS = (
     "extensions",
     "extensions_used",
     "event_triggers",
+    "row_security_forced",
     "owners",
     "roles",
     "size",
@@ -72,9 +74,11 @@ class PostgreSQLTarget(Target):
         state: dict[str, Any],
         settings_dict: Mapping[str, Any],
         bin_dir: Path | None = None,
+        site: Mapping[str, Any] | None = None,
     ) -> None:
         self.state = state
         self._settings = settings_dict
+        self._site = site if site is not None else settings_dict
         self._bin_dir = bin_dir
         self._alias: str = state["alias"]
         self._name: str = state["live"]
@@ -93,9 +97,12 @@ class PostgreSQLTarget(Target):
         facts: Facts,
         to_database: str | None = None,
         bin_dir: Path | None = None,
+        site: Mapping[str, Any] | None = None,
         drill: bool = False,
     ) -> Self:
         """Return the target of a new restore; nothing is changed on the server.
+
+        `site` is the site's own entry of ``DATABASES``, where restores have another.
 
         `to_database` makes a copy of that name, which must not exist, and replaces nothing. That
         of a `drill` is never swapped in.
@@ -129,14 +136,19 @@ class PostgreSQLTarget(Target):
             },
             settings_dict,
             bin_dir,
+            site,
         )
 
     @classmethod
     def from_state(
-        cls, state: dict[str, Any], settings_dict: Mapping[str, Any], bin_dir: Path | None = None
+        cls,
+        state: dict[str, Any],
+        settings_dict: Mapping[str, Any],
+        bin_dir: Path | None = None,
+        site: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the target that a journal's `state` describes."""
-        return cls(state, settings_dict, bin_dir)
+        return cls(state, settings_dict, bin_dir, site)
 
     @staticmethod
     def check_state(
@@ -210,18 +222,22 @@ class PostgreSQLTarget(Target):
             properties = self._properties(cursor, major)
             owner = self._owner(properties, allowed)
             self._create(cursor, properties, allowed, owner)
-        with self._connected() as connection, connection.cursor() as cursor:
+        login = self._login(allowed, owner)
+        with (
+            connected(self._alias, login, name=self._side) as connection,
+            connection.cursor() as cursor,
+        ):
+            allowed = rights(cursor, major)
             installed = frozenset(content.extensions(cursor))
-        options = self._settings.get("OPTIONS") or {}
-        role = options.get("assume_role") if allowed.superuser else owner
+        role = (login.get("OPTIONS") or {}).get("assume_role") if allowed.superuser else owner
         dump = opening()
         try:
             load_dump(
                 dump,
-                self._settings,
+                login,
                 program=program,
                 name=self._side,
-                role=None if role == self._settings.get("USER") else role,
+                role=None if role == login.get("USER") else role,
                 rights=allowed,
                 installed=installed,
                 dump_roles=self._facts.get("roles") or (),
@@ -229,24 +245,43 @@ class PostgreSQLTarget(Target):
         finally:
             dump.close()
         with explained(_("%(name)s could not be finished: %(reason)s"), name=self._side):
-            with self._connected() as connection, connection.cursor() as cursor:
+            with (
+                connected(self._alias, login, name=self._side) as connection,
+                connection.cursor() as cursor,
+            ):
                 cursor.execute("ANALYZE")
             with self._maintenance() as connection, connection.cursor() as cursor:
+                allowed = rights(cursor, major)
                 for statement in property_statements(self._side, properties, allowed)[0]:
                     cursor.execute(statement)
 
     def check(self, facts: Facts) -> list[Message]:
+        # Who owns a table on which row security is forced cannot count its rows.
+        forced = self._facts.get("row_security_forced")
+        settings = self._settings if forced else self.side_settings()
         with (
             explained(_("%(name)s could not be checked: %(reason)s"), name=self._side),
-            self._connected(read_only=True) as connection,
+            connected(self._alias, settings, name=self._side, read_only=True) as connection,
             connection.cursor() as cursor,
         ):
             return differences(cursor, facts)
 
     def side_settings(self) -> dict[str, Any]:
-        options = dict(self._settings.get("OPTIONS") or {})
-        options.pop("pool", None)
-        return {**self._settings, "NAME": self._side, "OPTIONS": options, "CONN_MAX_AGE": 0}
+        site = as_site(self._settings, self._site, self._side)
+        own = as_site(self._settings, self._settings, self._side)
+        return site if site == own or is_let_in(self._alias, site) else own
+
+    def _login(self, allowed: Rights, owner: str) -> Mapping[str, Any]:
+        """Return the settings to load with: the site's, where it owns what a plain role loads."""
+        site = as_site(self._settings, self._site, self._side)
+        if allowed.superuser or effective(site) != owner or allowed.login == site["USER"]:
+            return self._settings
+        return site if is_let_in(self._alias, site) else self._settings
+
+    def _logins(self, allowed: Rights) -> list[str]:
+        """Return what roles may log in before the database is live, beside its owner."""
+        site = str(self._site.get("USER") or "")
+        return [allowed.login, *([site] if site in allowed.roles else [])]
 
     def swap_has_begun(self) -> bool:
         with self._maintenance() as connection, connection.cursor() as cursor:
@@ -274,6 +309,7 @@ class PostgreSQLTarget(Target):
                 properties,
                 owner=self._owner(properties, allowed),
                 rights=allowed,
+                logins=self._logins(allowed),
             )
             with explained(_("%(name)s could not be opened: %(reason)s"), name=self._side):
                 for statement in opening:
@@ -340,7 +376,7 @@ class PostgreSQLTarget(Target):
         with explained(_("%(name)s could not be created: %(reason)s"), name=self._side):
             drop_database(cursor, self._side)
             cursor.execute(statement)
-            for closing in closing_statements(self._side, owner, allowed.login):
+            for closing in closing_statements(self._side, owner, *self._logins(allowed)):
                 cursor.execute(closing)
 
     def _template1(self, properties: Mapping[str, Any], wanted: frozenset[str]) -> frozenset[str]:
@@ -378,9 +414,6 @@ class PostgreSQLTarget(Target):
     def _maintenance(self) -> Any:
         names = {self._name, self._side, self._before, self._parked}
         return maintenance(self._alias, self._settings, apart_from=names)
-
-    def _connected(self, *, read_only: bool = False) -> Any:
-        return connected(self._alias, self._settings, name=self._side, read_only=read_only)
 
 
 def _tablespace(properties: Mapping[str, Any], allowed: Rights) -> str | None:
