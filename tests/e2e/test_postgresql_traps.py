@@ -335,6 +335,59 @@ def test_counting_springs_no_trap_that_a_plan_would(
     assert trapped.sprung() == []
 
 
+def test_a_role_without_rights_makes_no_operator_class(trapped: Trapped) -> None:
+    """An index of its own would call it in each plan; the server lets superusers alone make one."""
+    for role in (trapped.evil, trapped.owner):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            trapped.run_as(
+                role,
+                "CREATE OPERATOR CLASS public.mine FOR TYPE int USING btree AS"
+                " FUNCTION 1 pg_catalog.btint4cmp(int, int)",
+            )
+
+
+def test_a_superusers_restore_is_warned_of_and_fires_no_event_trigger(trapped: Trapped) -> None:
+    """Only a superuser makes one, but another role may own, and so replace, its function."""
+    trapped.run_as(
+        trapped.evil,
+        "CREATE FUNCTION public.on_event() RETURNS event_trigger LANGUAGE plpgsql"
+        " AS $$BEGIN PERFORM public.sprung('event'); END $$",
+        "CREATE MATERIALIZED VIEW public.refreshed AS SELECT 1 AS id",
+    )
+    trapped.server.execute(
+        "CREATE EVENT TRIGGER watched ON ddl_command_start EXECUTE FUNCTION public.on_event();"
+        "CREATE FOREIGN DATA WRAPPER far;"
+        f"GRANT USAGE ON FOREIGN DATA WRAPPER far TO {trapped.evil}",
+        trapped.name,
+    )
+    trapped.forget()
+    trapped.run_as(  # one that no session can read: it has no handler
+        trapped.evil,
+        "CREATE SERVER away FOREIGN DATA WRAPPER far",
+        "CREATE FOREIGN TABLE public.foreign_bait (id int DEFAULT public.sprung('x')::int"
+        " CHECK (public.sprung_always('foreign'))) SERVER away",
+    )
+    artifacts, facts = trapped.back_up()
+    target = PostgreSQLTarget.prepare(
+        alias="default",
+        settings_dict=trapped.settings_dict,
+        restore_id=f"r{secrets.token_hex(4)}",
+        facts=facts,
+        bin_dir=trapped.server.bin_dir,
+    )
+
+    told = [str(line) for line in target.plan()]
+    target.load(artifacts)
+    assert target.check(facts) == []
+
+    assert any(trapped.evil in line and "superuser" in line for line in told)
+    side = target.side_settings()["NAME"]
+    assert trapped.server.execute("SELECT evtname FROM pg_event_trigger", side) == [("watched",)]
+    target.discard()
+    if trapped.server.major >= 17:
+        assert trapped.sprung() == []
+
+
 def test_a_table_that_is_swapped_for_a_view_is_refused(trapped: Trapped) -> None:
     """A schema can be renamed while its tables are locked."""
     trapped.server.execute(

@@ -30,13 +30,14 @@ from mipyme_backup.sources.postgresql.connection import (
     connected,
     conninfo,
     server_major,
+    without_event_triggers,
 )
 from mipyme_backup.sources.postgresql.load import restore_flags
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.selection import select
-from mipyme_backup.sources.postgresql.server import explained, rights
+from mipyme_backup.sources.postgresql.server import Rights, explained, rights
 from mipyme_backup.sources.postgresql.swap import END_SESSIONS
-from mipyme_backup.sources.postgresql.target import KEPT_FACTS
+from mipyme_backup.sources.postgresql.target import EVENT_TRIGGERS_OFF, KEPT_FACTS
 from mipyme_backup.sources.postgresql.tools import find_tool
 
 logger = logging.getLogger("mipyme_backup")
@@ -244,7 +245,7 @@ class InPlaceTarget(Target):
                     stdin=stream,
                     pass_fds=[descriptor],
                 )
-                self._run(psql, script, secrets, descriptors)
+                self._run(psql, script, self._quiet(allowed, major), secrets, descriptors)
         finally:
             dump.close()
 
@@ -252,6 +253,7 @@ class InPlaceTarget(Target):
         self,
         psql: Path,
         script: Reader,
+        settings: Mapping[str, Any],
         secrets: Mapping[str, str],
         descriptors: list[int],
     ) -> None:
@@ -259,7 +261,7 @@ class InPlaceTarget(Target):
             role=(self._settings.get("OPTIONS") or {}).get("assume_role"), rows=self._rows
         )
         child = Child(
-            replacing.psql_arguments(psql, conninfo(self._settings, name=self.state["live"])),
+            replacing.psql_arguments(psql, conninfo(settings, name=self.state["live"])),
             stdin=Peeked(opening.encode(), script),
             env={**client_environment(APPLICATION, os.environ), **secrets},
             pass_fds=descriptors,
@@ -276,6 +278,11 @@ class InPlaceTarget(Target):
             ) from error
         finally:
             child.close()
+
+    def _quiet(self, allowed: Rights, major: int) -> Mapping[str, Any]:
+        if allowed.superuser and major >= EVENT_TRIGGERS_OFF:
+            return without_event_triggers(self._settings)
+        return self._settings
 
     def _connected(self) -> Any:
         return connected(self._alias, self._settings)

@@ -49,6 +49,7 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
         _locale,
         _extensions,
         _roles,
+        _as_superuser,
         _left_to_administrators,
         _in_the_way,
     )
@@ -262,6 +263,21 @@ def _roles(situation: Situation, cursor: Any) -> Iterator[Message]:
         yield Message(
             _("Everything will belong to %(role)s; in the backup it belongs to %(owners)s"),
             {"role": situation.properties.get("owner"), "owners": ", ".join(sorted(owners))},
+        )
+
+
+def _as_superuser(situation: Situation, cursor: Any) -> Iterator[Message]:
+    if not situation.rights.superuser:
+        return
+    superusers = content.names(cursor, "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper")
+    if others := sorted(set(situation.facts.get("owners") or ()) - {*superusers}):
+        yield Message(
+            _(
+                "%(role)s is a superuser, and functions that the tables of %(owners)s call run with"
+                " its rights while they are loaded. If you do not trust these roles, give"
+                " restore_connections a role that is no superuser."
+            ),
+            {"role": situation.rights.login, "owners": ", ".join(others)},
         )
 
 

@@ -14,7 +14,11 @@ from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
 from mipyme_backup.sources.postgresql import content, plan, releases
 from mipyme_backup.sources.postgresql import facts as facts_of
-from mipyme_backup.sources.postgresql.connection import connected, server_major
+from mipyme_backup.sources.postgresql.connection import (
+    connected,
+    server_major,
+    without_event_triggers,
+)
 from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
@@ -35,6 +39,9 @@ from mipyme_backup.sources.postgresql.server import (
 from mipyme_backup.sources.postgresql.site_role import as_site, effective, is_let_in
 from mipyme_backup.sources.postgresql.swap import exchange
 from mipyme_backup.sources.postgresql.tools import find_tool
+
+EVENT_TRIGGERS_OFF = 17
+"""The first version of the server that has the setting."""
 
 # What later steps need of the manifest's facts; the rest (row counts) would bloat the journal.
 KEPT_FACTS = (
@@ -222,7 +229,7 @@ class PostgreSQLTarget(Target):
             properties = self._properties(cursor, major)
             owner = self._owner(properties, allowed)
             self._create(cursor, properties, allowed, owner)
-        login = self._login(allowed, owner)
+        login = self._login(allowed, owner, major)
         with (
             connected(self._alias, login, name=self._side) as connection,
             connection.cursor() as cursor,
@@ -271,8 +278,10 @@ class PostgreSQLTarget(Target):
         own = as_site(self._settings, self._settings, self._side)
         return site if site == own or is_let_in(self._alias, site) else own
 
-    def _login(self, allowed: Rights, owner: str) -> Mapping[str, Any]:
+    def _login(self, allowed: Rights, owner: str, major: int) -> Mapping[str, Any]:
         """Return the settings to load with: the site's, where it owns what a plain role loads."""
+        if allowed.superuser and major >= EVENT_TRIGGERS_OFF:
+            return without_event_triggers(self._settings)
         site = as_site(self._settings, self._site, self._side)
         if allowed.superuser or effective(site) != owner or allowed.login == site["USER"]:
             return self._settings
