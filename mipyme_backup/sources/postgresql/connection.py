@@ -277,8 +277,7 @@ def connected(
 def session_settings(major: int, lock_timeout: float) -> dict[str, str]:
     """Return what each of our sessions sets, as SQL literals: a long read must not be cut off.
 
-    With `constraint_exclusion` off no query works out what a table's CHECK calls. With
-    `row_security` off a policy that would hide rows is an error instead of a short dump. How
+    With `row_security` off a policy that would hide rows is an error instead of a short dump. How
     values are written is fixed, as pg_dump does: a database's owner may have set it so that
     digits are lost.
     """
@@ -288,7 +287,6 @@ def session_settings(major: int, lock_timeout: float) -> dict[str, str]:
         "idle_in_transaction_session_timeout": "0",
         "idle_session_timeout": "0",
         "row_security": "off",
-        "constraint_exclusion": "off",
         "default_transaction_read_only": "off",
         "default_transaction_isolation": "'read committed'",
         "quote_all_identifiers": "off",

@@ -30,14 +30,15 @@ from mipyme_backup.sources.postgresql.connection import (
     connected,
     conninfo,
     server_major,
-    without_event_triggers,
 )
 from mipyme_backup.sources.postgresql.load import restore_flags
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.selection import select
-from mipyme_backup.sources.postgresql.server import Rights, explained, rights
+from mipyme_backup.sources.postgresql.server import explained, rights
+from mipyme_backup.sources.postgresql.site_role import quiet
+from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import END_SESSIONS
-from mipyme_backup.sources.postgresql.target import EVENT_TRIGGERS_OFF, KEPT_FACTS
+from mipyme_backup.sources.postgresql.target import KEPT_FACTS
 from mipyme_backup.sources.postgresql.tools import find_tool
 
 logger = logging.getLogger("mipyme_backup")
@@ -123,7 +124,7 @@ class InPlaceTarget(Target):
             cursor.execute(replacing.FOREIGN_OBJECTS)
             foreign_objects = [(str(name), str(owner)) for name, owner in cursor.fetchall()]
             lines = plan.in_place_messages(
-                plan.Situation(
+                Situation(
                     major=major,
                     rights=allowed,
                     facts=self._facts,
@@ -245,7 +246,7 @@ class InPlaceTarget(Target):
                     stdin=stream,
                     pass_fds=[descriptor],
                 )
-                self._run(psql, script, self._quiet(allowed, major), secrets, descriptors)
+                self._run(psql, script, quiet(self._settings, allowed, major), secrets, descriptors)
         finally:
             dump.close()
 
@@ -278,11 +279,6 @@ class InPlaceTarget(Target):
             ) from error
         finally:
             child.close()
-
-    def _quiet(self, allowed: Rights, major: int) -> Mapping[str, Any]:
-        if allowed.superuser and major >= EVENT_TRIGGERS_OFF:
-            return without_event_triggers(self._settings)
-        return self._settings
 
     def _connected(self) -> Any:
         return connected(self._alias, self._settings)

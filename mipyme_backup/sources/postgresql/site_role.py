@@ -13,11 +13,14 @@ from typing import Any
 
 from mipyme_backup.errors import PreflightError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.postgresql.connection import connected
+from mipyme_backup.sources.postgresql.connection import connected, without_event_triggers
+from mipyme_backup.sources.postgresql.server import Rights
 from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 
+EVENT_TRIGGERS_OFF = 17
+"""The first version of the server that has the setting."""
 LOGIN = ("USER", "PASSWORD")
 LOGIN_OPTIONS = ("assume_role", "passfile", "service", "sslcert", "sslkey", "sslpassword")
 
@@ -35,24 +38,60 @@ def as_site(restore: Mapping[str, Any], site: Mapping[str, Any], name: str) -> d
     return {**restore, **login, "NAME": name, "OPTIONS": options, "CONN_MAX_AGE": 0}
 
 
-def effective(settings_dict: Mapping[str, Any]) -> str:
+class SideLogins:
+    """Who logs in to the database `side` before it is live; `restore` and `site` are settings."""
+
+    def __init__(
+        self, alias: str, restore: Mapping[str, Any], site: Mapping[str, Any], side: str
+    ) -> None:
+        self._alias = alias
+        self._restore = restore
+        self._own = as_site(restore, restore, side)
+        self._site = as_site(restore, site, side)
+
+    def to_use(self) -> dict[str, Any]:
+        """Return the settings with which it is checked, written to and used: the site's."""
+        return self._site if self._site == self._own or self._is_let_in() else self._own
+
+    def to_load(self, allowed: Rights, owner: str, major: int) -> Mapping[str, Any]:
+        """Return the settings to load with: the site's, where it owns what a plain role loads."""
+        if allowed.superuser:
+            return quiet(self._restore, allowed, major)
+        same = allowed.login == self._site["USER"]
+        if same or _effective(self._site) != owner or not self._is_let_in():
+            return self._restore
+        return self._site
+
+    def names(self, allowed: Rights) -> list[str]:
+        """Return the roles that must be let in."""
+        site = str(self._site["USER"])
+        return [allowed.login, *([site] if site in allowed.roles else [])]
+
+    def _is_let_in(self) -> bool:
+        """Say whether the site's role can log in; warn where it cannot."""
+        try:
+            with connected(self._alias, self._site, read_only=True):
+                return True
+        except PreflightError as error:
+            warn(
+                logger,
+                _(
+                    "The site's role cannot log in to what was restored, so the role of restores"
+                    " goes on: %(reason)s"
+                ),
+                reason=str(error),
+            )
+            return False
+
+
+def quiet(settings_dict: Mapping[str, Any], allowed: Rights, major: int) -> Mapping[str, Any]:
+    """Return the settings with event triggers off, where the role and the server can do that."""
+    if allowed.superuser and major >= EVENT_TRIGGERS_OFF:
+        return without_event_triggers(settings_dict)
+    return settings_dict
+
+
+def _effective(settings_dict: Mapping[str, Any]) -> str:
     """Return the role that a session with these settings acts as."""
     assumed = (settings_dict.get("OPTIONS") or {}).get("assume_role")
     return str(assumed or settings_dict.get("USER") or "")
-
-
-def is_let_in(alias: str, settings_dict: Mapping[str, Any]) -> bool:
-    """Say whether the site's role can log in to the restored database; warn where it cannot."""
-    try:
-        with connected(alias, settings_dict, read_only=True):
-            return True
-    except PreflightError as error:
-        warn(
-            logger,
-            _(
-                "The site's role cannot log in to what was restored, so the role of restores"
-                " goes on: %(reason)s"
-            ),
-            reason=str(error),
-        )
-        return False

@@ -14,11 +14,7 @@ from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
 from mipyme_backup.sources.postgresql import content, plan, releases
 from mipyme_backup.sources.postgresql import facts as facts_of
-from mipyme_backup.sources.postgresql.connection import (
-    connected,
-    server_major,
-    without_event_triggers,
-)
+from mipyme_backup.sources.postgresql.connection import connected, server_major
 from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
@@ -36,12 +32,10 @@ from mipyme_backup.sources.postgresql.server import (
     maintenance,
     rights,
 )
-from mipyme_backup.sources.postgresql.site_role import as_site, effective, is_let_in
+from mipyme_backup.sources.postgresql.site_role import SideLogins
+from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import exchange
 from mipyme_backup.sources.postgresql.tools import find_tool
-
-EVENT_TRIGGERS_OFF = 17
-"""The first version of the server that has the setting."""
 
 # What later steps need of the manifest's facts; the rest (row counts) would bloat the journal.
 KEPT_FACTS = (
@@ -85,7 +79,6 @@ class PostgreSQLTarget(Target):
     ) -> None:
         self.state = state
         self._settings = settings_dict
-        self._site = site if site is not None else settings_dict
         self._bin_dir = bin_dir
         self._alias: str = state["alias"]
         self._name: str = state["live"]
@@ -93,6 +86,7 @@ class PostgreSQLTarget(Target):
         self._before: str = state["before"]
         self._parked: str = state["parked"]
         self._facts: Facts = state["facts"]
+        self._logins = SideLogins(self._alias, settings_dict, site or settings_dict, self._side)
 
     @classmethod
     def prepare(
@@ -188,7 +182,7 @@ class PostgreSQLTarget(Target):
             foreign = self._foreign_extensions(allowed)
             from_template1 = foreign & self._template1(properties, foreign)
             lines = plan.messages(
-                plan.Situation(
+                Situation(
                     major=major,
                     rights=allowed,
                     facts=self._facts,
@@ -229,7 +223,7 @@ class PostgreSQLTarget(Target):
             properties = self._properties(cursor, major)
             owner = self._owner(properties, allowed)
             self._create(cursor, properties, allowed, owner)
-        login = self._login(allowed, owner, major)
+        login = self._logins.to_load(allowed, owner, major)
         with (
             connected(self._alias, login, name=self._side) as connection,
             connection.cursor() as cursor,
@@ -274,23 +268,7 @@ class PostgreSQLTarget(Target):
             return differences(cursor, facts)
 
     def side_settings(self) -> dict[str, Any]:
-        site = as_site(self._settings, self._site, self._side)
-        own = as_site(self._settings, self._settings, self._side)
-        return site if site == own or is_let_in(self._alias, site) else own
-
-    def _login(self, allowed: Rights, owner: str, major: int) -> Mapping[str, Any]:
-        """Return the settings to load with: the site's, where it owns what a plain role loads."""
-        if allowed.superuser and major >= EVENT_TRIGGERS_OFF:
-            return without_event_triggers(self._settings)
-        site = as_site(self._settings, self._site, self._side)
-        if allowed.superuser or effective(site) != owner or allowed.login == site["USER"]:
-            return self._settings
-        return site if is_let_in(self._alias, site) else self._settings
-
-    def _logins(self, allowed: Rights) -> list[str]:
-        """Return what roles may log in before the database is live, beside its owner."""
-        site = str(self._site.get("USER") or "")
-        return [allowed.login, *([site] if site in allowed.roles else [])]
+        return self._logins.to_use()
 
     def swap_has_begun(self) -> bool:
         with self._maintenance() as connection, connection.cursor() as cursor:
@@ -318,7 +296,7 @@ class PostgreSQLTarget(Target):
                 properties,
                 owner=self._owner(properties, allowed),
                 rights=allowed,
-                logins=self._logins(allowed),
+                logins=self._logins.names(allowed),
             )
             with explained(_("%(name)s could not be opened: %(reason)s"), name=self._side):
                 for statement in opening:
@@ -385,7 +363,7 @@ class PostgreSQLTarget(Target):
         with explained(_("%(name)s could not be created: %(reason)s"), name=self._side):
             drop_database(cursor, self._side)
             cursor.execute(statement)
-            for closing in closing_statements(self._side, owner, *self._logins(allowed)):
+            for closing in closing_statements(self._side, owner, *self._logins.names(allowed)):
                 cursor.execute(closing)
 
     def _template1(self, properties: Mapping[str, Any], wanted: frozenset[str]) -> frozenset[str]:
