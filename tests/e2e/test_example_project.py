@@ -26,6 +26,17 @@ EXAMPLE = REPOSITORY / "example_project"
 COMPOSE: dict[str, Any] = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 ROLES = ("shop", "shop_backup", "shop_restore")
+# What an administrator of the shop sees, in a process of the site's.
+HEALTH = """
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+client = Client(SERVER_NAME="127.0.0.1")
+client.force_login(get_user_model().objects.create_superuser("admin"))
+for name in ("backuphealth", "backup"):
+    page = client.get(reverse(f"admin:mipyme_backup_{name}_changelist"), secure=True)
+    print(page.status_code)
+"""
 # Writes down what it is asked for, and answers that the shop and its scheduler run.
 DOCKER = """#!/bin/sh
 echo "$*" >>"$DOCKER_CALLS"
@@ -196,7 +207,9 @@ def test_a_role_each_for_site_backups_and_restores(host: Host) -> None:
 
     assert json.loads(host.done("web", "fingerprint_shop")) == before
     host.done("web", "check_shop")
-    host.done("scheduler", "backup")
+    host.done("scheduler", "backup", "--kind=pre_deploy")
+    # Without the passphrase, the site shows its backups all the same.
+    assert host.done("web", "shell", "--no-imports", "-c", HEALTH).split() == ["200", "200"]
     host.done("scheduler", "verify_backups", "--latest", "--level=content")
     host.done("scheduler", "restore_drill")
     host.done("scheduler", "restore", "--undo", "--no-input")
