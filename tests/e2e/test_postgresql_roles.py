@@ -70,10 +70,11 @@ class Shop:
         finally:
             snapshot.close()
 
-    def target(self, facts: Any) -> PostgreSQLTarget:
+    def target(self, facts: Any, site: dict[str, Any] | None = None) -> PostgreSQLTarget:
         return PostgreSQLTarget.prepare(
             alias="default",
             settings_dict=self.restore,
+            site=site,
             restore_id=f"r{secrets.token_hex(4)}",
             facts=facts,
             bin_dir=self.server.bin_dir,
@@ -334,6 +335,66 @@ def test_a_restore_in_place_names_what_belongs_to_others_and_who_they_are(shop: 
     assert statement.startswith(f'REASSIGN OWNED BY "{other}" TO')
     shop.server.execute(statement, shop.name)
     plan()
+
+
+def restored(shop: Shop, site: dict[str, Any]) -> PostgreSQLTarget:
+    """Return a target with a backup loaded; `site` is the site's entry of ``DATABASES``."""
+    snapshot = shop.snapshot()
+    try:
+        dump = read_whole(snapshot.artifact().open())
+        facts = json.loads(json.dumps(snapshot.facts()))
+    finally:
+        snapshot.close()
+    target = shop.target(facts, site)
+    target.plan()
+    target.load({"database.default.dump": lambda: BytesReader(dump)})
+    assert target.check(facts) == []
+    return target
+
+
+@pytest.mark.parametrize("role", ["", "_clerk"], ids=["owner", "another"])
+def test_the_sites_login_uses_what_was_restored_before_it_is_live(shop: Shop, role: str) -> None:
+    clerk = f"{shop.name}_clerk"
+    shop.server.create_role(clerk, "site", createdb=False)
+    try:
+        shop.sql("REVOKE CONNECT ON DATABASE shop FROM PUBLIC; GRANT SELECT ON item TO shop_clerk")
+        shop.sql("GRANT CONNECT ON DATABASE shop TO shop_backup, shop_clerk")
+        before = privileges(shop)
+        target = restored(shop, shop.settings(role, "site"))
+
+        side = target.side_settings()
+        assert (side["USER"], side["PASSWORD"]) == (f"{shop.name}{role}", "site")
+        owners = shop.server.execute(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'", side["NAME"]
+        )
+        assert owners == [(shop.name,)]
+        target.swap()
+        assert privileges(shop) == before
+        target.undo()
+        target.discard()
+    finally:
+        shop.sql("DROP OWNED BY shop_clerk")
+        shop.server.drop_role(clerk)
+
+
+def test_where_the_sites_login_is_refused_the_role_of_restores_goes_on(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = restored(shop, shop.settings("", "changed since"))
+
+    assert target.side_settings()["USER"] == f"{shop.name}_restore"
+    assert "The site's role cannot log in to what was restored" in caplog.text
+    target.swap()
+    assert shop.sql("SET ROLE shop; SELECT count(*) FROM item") == [(2,)]
+    target.undo()
+    target.discard()
+
+
+def privileges(shop: Shop) -> Any:
+    return shop.server.execute(
+        "SELECT grantee, privilege_type FROM pg_database, aclexplode(datacl)"
+        f" WHERE datname = '{shop.name}' ORDER BY 1, 2"
+    )
 
 
 def test_restores_have_a_role_of_their_own(settings: Any, shop: Shop) -> None:

@@ -50,11 +50,14 @@ class SideLogins:
         self._site = as_site(restore, site, side)
 
     def to_use(self) -> dict[str, Any]:
-        """Return the settings with which it is checked, written to and used: the site's."""
+        """Return the settings with which it is written to and rehearsed: the site's."""
         return self._site if self._site == self._own or self._is_let_in() else self._own
 
     def to_load(self, allowed: Rights, owner: str, major: int) -> Mapping[str, Any]:
-        """Return the settings to load with: the site's, where it owns what a plain role loads."""
+        """Return the settings to load and check with.
+
+        They are the site's where it owns what a plain role loads.
+        """
         if allowed.superuser:
             return quiet(self._restore, allowed, major)
         same = allowed.login == self._site["USER"]

@@ -257,9 +257,13 @@ class PostgreSQLTarget(Target):
                     cursor.execute(statement)
 
     def check(self, facts: Facts) -> list[Message]:
-        # Who owns a table on which row security is forced cannot count its rows.
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            major = server_major(connection)
+            allowed = rights(cursor, major)
+            owner = self._owner(self._properties(cursor, major), allowed)
+        # The owner of a table on which row security is forced cannot count its rows.
         forced = self._facts.get("row_security_forced")
-        settings = self._settings if forced else self.side_settings()
+        settings = self._settings if forced else self._logins.to_load(allowed, owner, major)
         with (
             explained(_("%(name)s could not be checked: %(reason)s"), name=self._side),
             connected(self._alias, settings, name=self._side, read_only=True) as connection,
