@@ -1,8 +1,8 @@
 """The site's own role, as which a restored database is used before it is live.
 
 What the tables of a backup call (triggers, CHECK, generated columns) runs in the session that
-writes to them, and can take on all rights of the role that logged in. As the site's role it has no
-more than it has every day.
+writes to them, and can take on all rights of the role that logged in. That of restores may create
+databases, and end sessions; the site's owns what was restored, and no more.
 """
 
 from __future__ import annotations
