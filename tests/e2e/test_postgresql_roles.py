@@ -301,6 +301,18 @@ def test_what_a_restore_lacks_is_told_with_the_statement_that_is_enough(
     shop.target(facts).plan()
 
 
+def test_a_foreign_data_wrapper_that_only_a_superuser_makes_is_named_before(shop: Shop) -> None:
+    shop.sql(
+        "CREATE FOREIGN DATA WRAPPER unused; CREATE FOREIGN DATA WRAPPER far;"
+        "GRANT USAGE ON FOREIGN DATA WRAPPER far TO shop"
+    )
+    shop.target(shop.facts()).plan()
+    shop.sql("SET ROLE shop; CREATE SERVER away FOREIGN DATA WRAPPER far")
+
+    with pytest.raises(RestoreError, match=r"may not create: far$"):
+        shop.target(shop.facts()).plan()
+
+
 def test_a_plan_tells_when_the_site_would_not_own_what_is_restored(shop: Shop) -> None:
     facts = shop.facts()
     shop.server.drop_database(shop.name)

@@ -51,6 +51,12 @@ EXTENSIONS_USED = """
             WHERE i.classid = u.classid AND i.objid = u.objid AND i.deptype IN ('i', 'a'))
     ORDER BY 1
 """
+WRAPPERS_USED = f"""
+    SELECT w.fdwname FROM pg_catalog.pg_foreign_data_wrapper w
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.srvfdw = w.oid)
+          AND {content.NOT_OF_EXTENSION.format(catalog="'pg_foreign_data_wrapper'", oid="w.oid")}
+    ORDER BY 1
+"""
 DATABASE = """
     SELECT oid, pg_catalog.pg_get_userbyid(datdba), pg_catalog.pg_encoding_to_char(encoding),
            datcollate, datctype, datlocprovider::text, datconnlimit,
@@ -152,6 +158,7 @@ def gather(
         "settings_withheld": withheld,
         "extensions": content.extensions(cursor),
         "extensions_used": content.names(cursor, EXTENSIONS_USED),
+        "foreign_data_wrappers_used": content.names(cursor, WRAPPERS_USED),
         "event_triggers": content.names(cursor, "SELECT evtname FROM pg_event_trigger ORDER BY 1"),
         "publications": content.names(cursor, "SELECT pubname FROM pg_publication ORDER BY 1"),
         "row_security_forced": content.names(cursor, content.FORCED_ROW_SECURITY),

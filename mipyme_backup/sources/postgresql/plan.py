@@ -23,6 +23,7 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
         _version,
         plan_rights.may_create,
         plan_rights.row_security,
+        plan_rights.foreign_data_wrappers,
         _steps,
         _locale,
         _extensions,

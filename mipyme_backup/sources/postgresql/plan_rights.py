@@ -57,6 +57,18 @@ def row_security(situation: Situation, cursor: Any) -> Iterator[Message]:
     yield from ()
 
 
+def foreign_data_wrappers(situation: Situation, cursor: Any) -> Iterator[Message]:
+    used = situation.facts.get("foreign_data_wrappers_used") or ()
+    if used and not situation.rights.superuser:
+        raise RestoreError(
+            _("The backup needs foreign data wrappers that %(role)s may not create: %(names)s"),
+            hint=_("Only a superuser may: give restore_connections one for this restore."),
+            role=situation.rights.role,
+            names=", ".join(used),
+        )
+    yield from ()
+
+
 def _membership(situation: Situation, owner: str) -> str:
     """Return the statement that lets our role act for `owner`, also where it is a member."""
     options = " WITH INHERIT TRUE, SET TRUE" if situation.major >= 16 else ""

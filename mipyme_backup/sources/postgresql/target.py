@@ -57,6 +57,7 @@ KEPT_FACTS = (
     "extensions_used",
     "event_triggers",
     "row_security_forced",
+    "foreign_data_wrappers_used",
     "owners",
     "roles",
     "size",
