@@ -5,9 +5,15 @@ DJANGO_SECRET_KEY_FILE         the same, from a file
 DJANGO_DEBUG                   1 turns it on
 DJANGO_ALLOWED_HOSTS           names, by commas
 DJANGO_CSRF_TRUSTED_ORIGINS    origins, by commas
+DJANGO_HTTPS                   0 for a trial without TLS: cookies then travel in the clear
+DJANGO_HSTS_SECONDS            how long browsers insist on HTTPS: an hour, until it works for good
 DJANGO_LANGUAGE_CODE           es-ar
 DATABASE_URL                   SQLite beside this project, when not given
 DATABASE_PASSWORD_FILE         the database's password, when not in the URL
+DATABASE_BACKUP_USER           the role that backs up, when it is not the site's
+DATABASE_BACKUP_PASSWORD_FILE  its password
+DATABASE_RESTORE_USER          the role that restores, when it is not the one above
+DATABASE_RESTORE_PASSWORD_FILE its password
 MEDIA_ROOT, STATIC_ROOT        folders
 BACKUP_DIR                     the folder of the local backups
 STATE_DIR                      what this host remembers of its runs, never among the backups
@@ -40,11 +46,28 @@ def _secret(name: str) -> str:
     return Path(file).read_text().strip() if file else os.environ.get(name, "")
 
 
+def _role(name: str) -> dict[str, dict[str, str]]:
+    """Return what differs from DATABASES for a role of its own; nothing where there is none."""
+    user = os.environ.get(f"DATABASE_{name}_USER")
+    if not user:
+        return {}
+    return {"default": {"USER": user, "PASSWORD": _secret(f"DATABASE_{name}_PASSWORD")}}
+
+
 # Without a key of its own a process makes one up: sessions then end when it does.
 SECRET_KEY = _secret("DJANGO_SECRET_KEY") or get_random_secret_key()
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
 ALLOWED_HOSTS = _words("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _words("DJANGO_CSRF_TRUSTED_ORIGINS")
+
+HTTPS = not DEBUG and os.environ.get("DJANGO_HTTPS") != "0"
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+if HTTPS:
+    # Only true where clients cannot reach this process but through the proxy that sets it.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_HSTS_SECONDS = int(os.environ.get("DJANGO_HSTS_SECONDS") or 3600)
+# These would bind the other sites of the domain, which a shop cannot decide.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -101,6 +124,14 @@ STATIC_URL = "/static/"
 MIPYME_BACKUP = {
     "PROJECT": "example_shop",
     "STATE_DIR": _path("STATE_DIR", ".mipyme_backup"),
+    "SOURCES": {
+        "database": {
+            "BACKEND": "mipyme_backup.sources.DatabaseSource",
+            "OPTIONS": {"connections": _role("BACKUP"), "restore_connections": _role("RESTORE")},
+        },
+        "fixtures": {"BACKEND": "mipyme_backup.sources.FixturesSource"},
+        "media": {"BACKEND": "mipyme_backup.sources.MediaSource"},
+    },
     "DESTINATIONS": {
         "local": {
             "BACKEND": "mipyme_backup.destinations.LocalDestination",

@@ -16,7 +16,8 @@ owner=${owner:-1000}
 serving=() # what to start again if the deployment stops half-way
 
 say() { printf '==> %s\n' "$*" >&2; }
-in_shop() { docker compose run --rm --no-TTY web python manage.py "$@"; }
+# The web service knows the site's role alone; the scheduler those that back up and restore, too.
+manage() { docker compose run --rm --no-TTY "$1" python manage.py "${@:2}"; }
 
 make_secret() {
     if [[ -s secrets/$1 ]]; then return; fi
@@ -24,7 +25,7 @@ make_secret() {
     (
         umask 077
         mkdir -p secrets
-        openssl rand -base64 32 >"secrets/$1.new"
+        openssl rand -base64 48 >"secrets/$1.new"
     )
     if [[ $EUID -eq 0 ]]; then chown "$owner" "secrets/$1.new"; fi
     mv "secrets/$1.new" "secrets/$1"
@@ -43,11 +44,14 @@ on_exit() {
 }
 trap on_exit EXIT
 
-for secret in database_password django_secret_key backup_passphrase; do make_secret "$secret"; done
+for secret in database_{admin_,,backup_,restore_}password django_secret_key backup_passphrase; do
+    make_secret "$secret"
+done
 
 say "Building"
 docker compose build --quiet web
 docker compose up --detach --wait db
+docker compose run --rm --no-TTY roles
 
 # An order that comes in between the backup and the migration would be in neither shop.
 running=$(docker compose ps --services --status running)
@@ -59,7 +63,7 @@ fi
 
 say "Backing up"
 status=0
-in_shop backup --kind pre_deploy --label "$label" || status=$?
+manage scheduler backup --kind pre_deploy --label "$label" || status=$?
 if [[ $status -eq $PARTIAL ]]; then
     say "The backup is not on every destination; going on with the copy there is."
 elif [[ $status -ne 0 ]]; then
@@ -68,12 +72,12 @@ fi
 
 serving=() # from here on the old shop may not fit the database
 say "Migrating"
-if ! in_shop migrate --no-input; then
+if ! manage web migrate --no-input; then
     say "The migration failed, and the shop stays closed. To go back: check out the old version, then"
-    say "  docker compose build web && docker compose run --rm web python manage.py restore --latest"
+    say "  docker compose build web && docker compose run --rm scheduler python manage.py restore --latest"
     exit 1
 fi
-in_shop collectstatic --no-input --verbosity 0
+manage web collectstatic --no-input --verbosity 0
 
 say "Opening the shop"
 docker compose up --detach --wait

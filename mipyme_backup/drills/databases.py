@@ -10,7 +10,7 @@ from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql import content, counting
 from mipyme_backup.sources.postgresql.connection import unshadowed
 
 
@@ -70,7 +70,7 @@ def sequences(aliases: Sequence[str]) -> Iterator[str]:
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
                 with unshadowed(cursor):
-                    behind = content.sequences_behind(cursor)
+                    behind = counting.sequences_behind(cursor)
             else:
                 behind = _sqlite_sequences_behind(cursor)
         for name in behind:

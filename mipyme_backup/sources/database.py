@@ -168,6 +168,7 @@ class DatabaseSource(Source):
             facts=facts,
             to_database=to_database,
             bin_dir=self._bin_dir,
+            site=connections.settings[alias],
         )
 
     def drill_target(
@@ -193,6 +194,7 @@ class DatabaseSource(Source):
             restore_id=drill_id,
             facts=facts,
             bin_dir=self._bin_dir,
+            site=connections.settings[alias],
             drill=True,
         )
 
@@ -225,7 +227,8 @@ class DatabaseSource(Source):
             postgresql.InPlaceTarget.check_state(state, settings)
             return postgresql.InPlaceTarget.from_state(state, settings, self._bin_dir)
         postgresql.PostgreSQLTarget.check_state(state, settings, elsewhere=elsewhere)
-        return postgresql.PostgreSQLTarget.from_state(state, settings, self._bin_dir)
+        site = connections.settings[state["alias"]]
+        return postgresql.PostgreSQLTarget.from_state(state, settings, self._bin_dir, site)
 
     def server_locks(self) -> list[Any]:
         """Return an advisory lock for each server that holds a database of the project.

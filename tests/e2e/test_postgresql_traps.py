@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -142,6 +143,12 @@ class Trapped:
         listed = self.server.execute("SELECT name FROM pg_ls_dir('.') AS listed (name)")
         return sorted(name for (name,) in listed if name.startswith(self.mark))
 
+    def forget(self) -> None:
+        """Take the marks of the traps that were sprung on purpose away."""
+        ((folder,),) = self.server.execute("SELECT current_setting('data_directory')")
+        for name in self.sprung():
+            (Path(folder) / name).unlink()
+
     def snapshot(self) -> PostgreSQLSnapshot:
         return PostgreSQLSnapshot(
             "default",
@@ -213,7 +220,8 @@ def trapped(
 
 
 def test_a_backup_springs_no_trap(trapped: Trapped) -> None:
-    assert preflight("default", trapped.settings_dict, bin_dir=trapped.server.bin_dir) == []
+    doubtful = preflight("default", trapped.settings_dict, bin_dir=trapped.server.bin_dir)
+    assert [line for line in map(str, doubtful) if "lacks fixes" not in line] == []
 
     _artifacts, facts = trapped.back_up()
 
@@ -278,6 +286,105 @@ def test_a_restore_in_place_springs_no_trap(trapped: Trapped) -> None:
     target.swap()
     assert target.swap_has_begun()
     assert trapped.sprung() == []
+
+
+def test_counting_springs_no_trap_that_a_plan_would(
+    trapped: Trapped,
+) -> None:
+    """The planner runs constant parts of indexes and statistics; any query of the table does it."""
+    trapped.run_as(
+        trapped.evil,
+        "CREATE TABLE public.planned (id serial PRIMARY KEY, word text)",
+        "INSERT INTO public.planned (word) SELECT E'a\\nb' FROM generate_series(1, 3)",
+        "INSERT INTO public.planned (id, word) VALUES (7, NULL)",
+        "CREATE INDEX ON public.planned ((public.sprung_always('expression')))",
+        "CREATE INDEX ON public.planned (id) WHERE public.sprung_always('predicate')",
+        "CREATE STATISTICS public.known ON id, (public.sprung_always('statistics'))"
+        " FROM public.planned",
+        "CREATE TABLE public.nothing ()",
+        "CREATE TABLE public.parts (id serial, word text) PARTITION BY RANGE (id)",
+        "CREATE TABLE public.part PARTITION OF public.parts FOR VALUES FROM (0) TO (9)",
+        "INSERT INTO public.parts VALUES (5)",
+        "CREATE INDEX ON public.part ((public.sprung_always('of_part')))",
+    )
+    # A plain query is a trap indeed.
+    trapped.server.execute("SELECT count(*) FROM public.planned", trapped.name)
+    assert {"expression", "predicate", "statistics"} <= {
+        name.removeprefix(trapped.mark).split(".")[0] for name in trapped.sprung()
+    }
+    trapped.forget()
+
+    artifacts, facts = trapped.back_up()
+
+    assert trapped.sprung() == []
+    counted = {"planned": 4, "nothing": 0, "part": 1}
+    assert facts["tables"].items() >= {f"public.{k}": v for k, v in counted.items()}.items()
+    assert facts["sequences_behind"] == ["public.parts_id_seq", "public.planned_id_seq"]
+    target = PostgreSQLTarget.prepare(
+        alias="default",
+        settings_dict=trapped.settings_dict,
+        restore_id=f"r{secrets.token_hex(4)}",
+        facts=facts,
+        bin_dir=trapped.server.bin_dir,
+    )
+    target.plan()
+    target.load(artifacts)
+    assert target.check(facts) == []
+    target.discard()
+    assert trapped.sprung() == []
+
+
+def test_a_role_without_rights_makes_no_operator_class(trapped: Trapped) -> None:
+    """An index of its own would call it in each plan; the server lets superusers alone make one."""
+    for role in (trapped.evil, trapped.owner):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            trapped.run_as(
+                role,
+                "CREATE OPERATOR CLASS public.mine FOR TYPE int USING btree AS"
+                " FUNCTION 1 pg_catalog.btint4cmp(int, int)",
+            )
+
+
+def test_a_superusers_restore_is_warned_of_and_fires_no_event_trigger(trapped: Trapped) -> None:
+    """Only a superuser makes one, but another role may own, and so replace, its function."""
+    trapped.run_as(
+        trapped.evil,
+        "CREATE FUNCTION public.on_event() RETURNS event_trigger LANGUAGE plpgsql"
+        " AS $$BEGIN PERFORM public.sprung('event'); END $$",
+        "CREATE MATERIALIZED VIEW public.refreshed AS SELECT 1 AS id",
+    )
+    trapped.server.execute(
+        "CREATE EVENT TRIGGER watched ON ddl_command_start EXECUTE FUNCTION public.on_event();"
+        "CREATE FOREIGN DATA WRAPPER far;"
+        f"GRANT USAGE ON FOREIGN DATA WRAPPER far TO {trapped.evil}",
+        trapped.name,
+    )
+    trapped.forget()
+    trapped.run_as(  # one that no session can read: it has no handler
+        trapped.evil,
+        "CREATE SERVER away FOREIGN DATA WRAPPER far",
+        "CREATE FOREIGN TABLE public.foreign_bait (id int DEFAULT public.sprung('x')::int"
+        " CHECK (public.sprung_always('foreign'))) SERVER away",
+    )
+    artifacts, facts = trapped.back_up()
+    target = PostgreSQLTarget.prepare(
+        alias="default",
+        settings_dict=trapped.settings_dict,
+        restore_id=f"r{secrets.token_hex(4)}",
+        facts=facts,
+        bin_dir=trapped.server.bin_dir,
+    )
+
+    told = [str(line) for line in target.plan()]
+    target.load(artifacts)
+    assert target.check(facts) == []
+
+    assert any(trapped.evil in line and "superuser" in line for line in told)
+    side = target.side_settings()["NAME"]
+    assert trapped.server.execute("SELECT evtname FROM pg_event_trigger", side) == [("watched",)]
+    target.discard()
+    if trapped.server.major >= 17:
+        assert trapped.sprung() == []
 
 
 def test_a_table_that_is_swapped_for_a_view_is_refused(trapped: Trapped) -> None:

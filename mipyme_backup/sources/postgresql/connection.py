@@ -299,6 +299,17 @@ def session_settings(major: int, lock_timeout: float) -> dict[str, str]:
     return settings
 
 
+def without_event_triggers(settings_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for sessions in which no event trigger fires.
+
+    For a superuser of PostgreSQL 17 or newer: others would not be let in so.
+    """
+    options = dict(settings_dict.get("OPTIONS") or {})
+    given = options.get("options") or os.environ.get("PGOPTIONS") or ""
+    options["options"] = f"{given} -c event_triggers=off".strip()
+    return {**settings_dict, "OPTIONS": options}
+
+
 def conninfo(settings_dict: Mapping[str, Any], *, name: str) -> str:
     """Return the connection string for a client tool: everything but secrets."""
     options = settings_dict.get("OPTIONS") or {}

@@ -22,32 +22,24 @@ NOT_OF_EXTENSION = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = {catalog}::regclass
                 AND e.objid = {oid} AND e.deptype = 'e')
 """
+# Only a table's owner can lay functions into it that the planner calls. The database's owner gains
+# nothing by a role that may only read.
+OWNER_IS_TRUSTED = """
+    (SELECT c.relowner = me.oid OR o.rolsuper OR (
+        c.relowner = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = current_database())
+        AND NOT (me.rolsuper OR me.rolcreatedb OR me.rolcreaterole OR me.rolreplication))
+     FROM pg_catalog.pg_roles me, pg_catalog.pg_roles o
+     WHERE me.rolname = session_user AND o.oid = c.relowner)
+"""
 TABLES = f"""
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
            EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_class'::regclass
                    AND e.objid = c.oid AND e.deptype = 'e'),
-           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+           has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
+           {OWNER_IS_TRUSTED}
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
     ORDER BY n.nspname, c.relname
-"""
-OWNED_SEQUENCES = f"""
-    SELECT format('%I.%I', sn.nspname, s.relname), n.nspname, c.relname, a.attname,
-           q.seqincrement
-    FROM pg_catalog.pg_sequence q
-    JOIN pg_catalog.pg_class s ON s.oid = q.seqrelid
-    JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
-    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid
-         AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
-    JOIN pg_catalog.pg_class c ON c.oid = d.refobjid
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-    WHERE q.seqincrement > 0 AND NOT q.seqcycle AND c.relkind IN ('r', 'p')
-          AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
-          AND s.relpersistence <> 't' AND has_table_privilege(s.oid, 'SELECT')
-          AND {APPLICATION_SCHEMAS}
-          AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
-    ORDER BY 1
 """
 UNVALIDATED = f"""
     SELECT format('%I.%I.%I', n.nspname, c.relname, k.conname)
@@ -81,18 +73,26 @@ LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
 # What pg_dump reads, beside tables, and our role may not. The owner's rights are in the default
 # privileges; has_largeobject_privilege is younger than the servers that we read.
 UNREADABLE_SEQUENCES = f"""
-    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE'),
+           has_sequence_privilege(c.oid, 'SELECT')
+    FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
           AND {NOT_OF_EXTENSION.format(catalog="'pg_class'", oid="c.oid")}
           AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT'))
-    ORDER BY 1
+    ORDER BY 1, 2
 """
 BEHIND_ROW_SECURITY = f"""
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND {APPLICATION_SCHEMAS} AND row_security_active(c.oid)
     ORDER BY 1
+"""
+# Their owners count their rows only where row security is off for them.
+FORCED_ROW_SECURITY = f"""
+    SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relrowsecurity AND c.relforcerowsecurity AND {APPLICATION_SCHEMAS} ORDER BY 1
 """
 UNREADABLE_LARGE_OBJECTS = """
     SELECT m.oid::bigint FROM pg_catalog.pg_largeobject_metadata m
@@ -110,14 +110,24 @@ SCHEMAS = f"""
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table or a partitioned one."""
+    """A table or a partitioned one.
+
+    `usable` says whether our role may look into its schema, `trusted` whether its owner would gain
+    nothing by our rights.
+    """
 
     oid: int
     schema: str
     name: str
     partitioned: bool
     of_extension: bool
-    readable: bool
+    usable: bool
+    selectable: bool
+    trusted: bool
+
+    @property
+    def readable(self) -> bool:
+        return self.usable and self.selectable
 
     @property
     def quoted(self) -> str:
@@ -153,42 +163,17 @@ def tables(cursor: Any) -> list[Table]:
             name=name,
             partitioned=kind == "p",
             of_extension=of_extension,
-            readable=readable,
+            usable=usable,
+            selectable=selectable,
+            trusted=trusted,
         )
-        for oid, schema, name, kind, of_extension, readable in cursor.fetchall()
+        for oid, schema, name, kind, of_extension, usable, selectable, trusted in cursor.fetchall()
     ]
-
-
-def row_counts(cursor: Any, counted: Iterable[Table]) -> dict[str, int]:
-    """Return the rows by ``schema.table``; a partitioned table's are counted in its partitions."""
-    counts = {}
-    for table in counted:
-        if table.partitioned or table.of_extension:
-            continue
-        cursor.execute(f"SELECT count(*) FROM ONLY {table.quoted}")
-        counts[table.label] = int(cursor.fetchone()[0])
-    return counts
 
 
 def is_empty(cursor: Any) -> bool:
     """Say whether nobody has put a relation or a large object into the database."""
     return bool(single(cursor, IS_EMPTY))
-
-
-def sequences_behind(cursor: Any) -> list[str]:
-    """Return the sequences whose next value their own column already passed."""
-    cursor.execute(OWNED_SEQUENCES)
-    behind = []
-    for sequence, schema, table, column, increment in cursor.fetchall():
-        cursor.execute(f"SELECT last_value, is_called FROM {sequence}")
-        last_value, is_called = cursor.fetchone()
-        cursor.execute(
-            f"SELECT max({identifier(column)}) FROM {identifier(schema)}.{identifier(table)}"
-        )
-        highest = cursor.fetchone()[0]
-        if highest is not None and highest >= last_value + (increment if is_called else 0):
-            behind.append(sequence)
-    return behind
 
 
 def names(cursor: Any, query: str) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.base import Facts
-from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql import content, counting
 
 
 def differences(cursor: Any, facts: Facts) -> list[Message]:
@@ -20,7 +20,7 @@ def differences(cursor: Any, facts: Facts) -> list[Message]:
 def _rows_differ(cursor: Any, facts: Facts) -> list[Message]:
     expected = facts.get("tables") or {}
     here = [table for table in content.tables(cursor) if table.label in expected]
-    counts = content.row_counts(cursor, here)
+    counts = counting.row_counts(cursor, here)
     return [
         Message(
             _("%(table)s has %(found)s rows, the backup says %(expected)d"),
@@ -32,7 +32,7 @@ def _rows_differ(cursor: Any, facts: Facts) -> list[Message]:
 
 
 def _objects_differ(cursor: Any, facts: Facts) -> list[Message]:
-    behind = set(content.sequences_behind(cursor)) - set(facts.get("sequences_behind") or ())
+    behind = set(counting.sequences_behind(cursor)) - set(facts.get("sequences_behind") or ())
     not_valid = set(content.names(cursor, content.UNVALIDATED)) - set(facts.get("not_valid") or ())
     found = [
         Message(text, {"name": name})

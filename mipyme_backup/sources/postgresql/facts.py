@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql import content, counting
 
 # Roles that own something here or are granted something; pinned ones (the bootstrap superuser)
 # have no row in pg_shdepend, so owners are asked for as well.
@@ -49,6 +49,12 @@ EXTENSIONS_USED = """
             SELECT FROM pg_catalog.pg_depend i JOIN member o
                 ON o.classid = i.refclassid AND o.objid = i.refobjid
             WHERE i.classid = u.classid AND i.objid = u.objid AND i.deptype IN ('i', 'a'))
+    ORDER BY 1
+"""
+WRAPPERS_USED = f"""
+    SELECT w.fdwname FROM pg_catalog.pg_foreign_data_wrapper w
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.srvfdw = w.oid)
+          AND {content.NOT_OF_EXTENSION.format(catalog="'pg_foreign_data_wrapper'", oid="w.oid")}
     ORDER BY 1
 """
 DATABASE = """
@@ -152,14 +158,16 @@ def gather(
         "settings_withheld": withheld,
         "extensions": content.extensions(cursor),
         "extensions_used": content.names(cursor, EXTENSIONS_USED),
+        "foreign_data_wrappers_used": content.names(cursor, WRAPPERS_USED),
         "event_triggers": content.names(cursor, "SELECT evtname FROM pg_event_trigger ORDER BY 1"),
         "publications": content.names(cursor, "SELECT pubname FROM pg_publication ORDER BY 1"),
+        "row_security_forced": content.names(cursor, content.FORCED_ROW_SECURITY),
         "owners": owners,
         "roles": sorted(roles - {""}),
         "schemas": content.names(cursor, content.SCHEMAS),
-        "tables": content.row_counts(cursor, counted),
+        "tables": counting.row_counts(cursor, counted),
         "sequences": content.single(cursor, content.SEQUENCES),
-        "sequences_behind": content.sequences_behind(cursor),
+        "sequences_behind": counting.sequences_behind(cursor),
         "not_valid": content.names(cursor, content.UNVALIDATED),
         "large_objects": content.single(cursor, content.LARGE_OBJECTS),
         "size": content.single(cursor, "SELECT pg_database_size(current_database())"),

@@ -21,7 +21,7 @@ from mipyme_backup.errors import BackupError, ProcessError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Child, Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, plan, replacing
+from mipyme_backup.sources.postgresql import content, plan, releases, replacing
 from mipyme_backup.sources.postgresql.archive import Peeked, WholeDump, peek_contents
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
@@ -35,6 +35,8 @@ from mipyme_backup.sources.postgresql.load import restore_flags
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.selection import select
 from mipyme_backup.sources.postgresql.server import explained, rights
+from mipyme_backup.sources.postgresql.site_role import quiet
+from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import END_SESSIONS
 from mipyme_backup.sources.postgresql.target import KEPT_FACTS
 from mipyme_backup.sources.postgresql.tools import find_tool
@@ -112,16 +114,17 @@ class InPlaceTarget(Target):
     def plan(self) -> list[Message]:
         with self._connected() as connection, connection.cursor() as cursor:
             major = server_major(connection)
-            for tool in ("pg_restore", "psql"):
-                find_tool(tool, major, self._bin_dir)
+            tools = [find_tool(name, major, self._bin_dir) for name in ("pg_restore", "psql")]
             allowed = rights(cursor, major)
             foreign = {
                 name
                 for name in set(self._facts.get("extensions") or ()) - {"plpgsql"}
                 if not allowed.may_create_extension(name)
             }
-            return plan.in_place_messages(
-                plan.Situation(
+            cursor.execute(replacing.FOREIGN_OBJECTS)
+            foreign_objects = [(str(name), str(owner)) for name, owner in cursor.fetchall()]
+            lines = plan.in_place_messages(
+                Situation(
                     major=major,
                     rights=allowed,
                     facts=self._facts,
@@ -134,8 +137,9 @@ class InPlaceTarget(Target):
                     from_template1=frozenset(),
                 ),
                 cursor,
-                foreign_objects=content.names(cursor, replacing.FOREIGN_OBJECTS),
+                foreign_objects=foreign_objects,
             )
+        return [*lines, *releases.client_warnings(tools[-1])]
 
     def has_live(self) -> bool:
         try:
@@ -242,7 +246,7 @@ class InPlaceTarget(Target):
                     stdin=stream,
                     pass_fds=[descriptor],
                 )
-                self._run(psql, script, secrets, descriptors)
+                self._run(psql, script, quiet(self._settings, allowed, major), secrets, descriptors)
         finally:
             dump.close()
 
@@ -250,6 +254,7 @@ class InPlaceTarget(Target):
         self,
         psql: Path,
         script: Reader,
+        settings: Mapping[str, Any],
         secrets: Mapping[str, str],
         descriptors: list[int],
     ) -> None:
@@ -257,7 +262,7 @@ class InPlaceTarget(Target):
             role=(self._settings.get("OPTIONS") or {}).get("assume_role"), rows=self._rows
         )
         child = Child(
-            replacing.psql_arguments(psql, conninfo(self._settings, name=self.state["live"])),
+            replacing.psql_arguments(psql, conninfo(settings, name=self.state["live"])),
             stdin=Peeked(opening.encode(), script),
             env={**client_environment(APPLICATION, os.environ), **secrets},
             pass_fds=descriptors,

@@ -71,13 +71,17 @@ def create_statement(
     return " ".join(parts)
 
 
-def closing_statements(name: str, owner: str, login: str) -> list[str]:
-    """Return what keeps all but the owner and us out of a database that is not live yet."""
+def closing_statements(name: str, owner: str, *logins: str) -> list[str]:
+    """Return what keeps all but the owner and `logins` out of a database that is not live yet."""
     database = identifier(name)
-    statements = [f"REVOKE ALL ON DATABASE {database} FROM PUBLIC"]
-    if login != owner:
-        statements.append(f"GRANT CONNECT ON DATABASE {database} TO {identifier(login)}")
-    return statements
+    return [
+        f"REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+        *(
+            f"GRANT CONNECT ON DATABASE {database} TO {identifier(login)}"
+            for login in dict.fromkeys(logins)
+            if login != owner
+        ),
+    ]
 
 
 def property_statements(
@@ -111,14 +115,24 @@ def setting_statement(name: str, role: str, parameter: str, value: str) -> str:
 
 
 def opening_statements(
-    name: str, properties: Mapping[str, Any], *, owner: str, rights: Rights
+    name: str,
+    properties: Mapping[str, Any],
+    *,
+    owner: str,
+    rights: Rights,
+    logins: Iterable[str] = (),
 ) -> list[str]:
-    """Return what lets others in again as `properties` say: privileges, connection limit."""
+    """Return what lets others in again as `properties` say: privileges, connection limit.
+
+    `logins` were let in before, beside our own.
+    """
     database = identifier(name)
     acl = properties.get("acl")
-    statements = []
-    if rights.login != owner:
-        statements.append(f"REVOKE ALL ON DATABASE {database} FROM {identifier(rights.login)}")
+    statements = [
+        f"REVOKE ALL ON DATABASE {database} FROM {identifier(login)}"
+        for login in dict.fromkeys((rights.login, *logins))
+        if login != owner
+    ]
     if acl is None:
         statements.append(f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC")
     for role, privilege, grantable in acl or []:

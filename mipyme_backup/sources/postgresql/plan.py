@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql import content, plan_rights
 from mipyme_backup.sources.postgresql.connection import identifier
 from mipyme_backup.sources.postgresql.load import property_statements
-from mipyme_backup.sources.postgresql.server import Rights
+from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import others_sessions
-
-
-@dataclass(frozen=True, kw_only=True)
-class Situation:
-    """What the decisions rest on: the server, our role, the backup's facts, the live database.
-
-    `properties` are those that the restored database gets, `live` is None where nothing is
-    replaced, `missing` are extensions of the backup that our role can neither create nor take
-    over from template1.
-    """
-
-    major: int
-    rights: Rights
-    facts: Mapping[str, Any]
-    properties: Mapping[str, Any]
-    name: str
-    side: str
-    before: str
-    live: str | None
-    missing: frozenset[str]
-    from_template1: frozenset[str]
 
 
 def messages(situation: Situation, cursor: Any) -> list[Message]:
@@ -43,11 +21,14 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
     """
     steps: tuple[Callable[[Situation, Any], Iterator[Message]], ...] = (
         _version,
-        _may_create,
+        plan_rights.may_create,
+        plan_rights.row_security,
+        plan_rights.foreign_data_wrappers,
         _steps,
         _locale,
         _extensions,
-        _roles,
+        plan_rights.roles,
+        plan_rights.as_superuser,
         _left_to_administrators,
         _in_the_way,
     )
@@ -55,19 +36,22 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
 
 
 def in_place_messages(
-    situation: Situation, cursor: Any, foreign_objects: Sequence[str]
+    situation: Situation, cursor: Any, foreign_objects: Sequence[tuple[str, str]]
 ) -> list[Message]:
-    """Return the plan of a restore in place; `foreign_objects` belong to roles that are not ours.
+    """Return the plan of a restore in place; `foreign_objects` are what others own, with them.
 
     Raises RestoreError for the first thing that forbids it.
     """
     if foreign_objects:
         raise RestoreError(
             _("%(role)s cannot replace what belongs to others in %(name)s: %(objects)s"),
-            hint=_("As administrator: REASSIGN OWNED BY them TO %(quoted)s;"),
+            hint=_(
+                "As administrator, in that database: REASSIGN OWNED BY %(owners)s TO %(quoted)s;"
+            ),
             role=situation.rights.role,
             name=situation.name,
-            objects=", ".join(foreign_objects[:5]),
+            objects=", ".join(f"{name} ({owner})" for name, owner in foreign_objects[:5]),
+            owners=", ".join(sorted({identifier(owner) for _name, owner in foreign_objects})),
             quoted=identifier(situation.rights.role),
         )
     text = _(
@@ -76,7 +60,14 @@ def in_place_messages(
         " safety backup can)."
     )
     lines = [Message(text, {"name": situation.name})]
-    for step in (_version, _extensions, _in_place_owners, _event_triggers, _prepared):
+    for step in (
+        _version,
+        plan_rights.row_security,
+        _extensions,
+        plan_rights.in_place_owners,
+        _event_triggers,
+        _prepared,
+    ):
         lines += step(situation, cursor)
     return lines
 
@@ -90,38 +81,6 @@ def _version(situation: Situation, cursor: Any) -> Iterator[Message]:
             dumped=dumped,
             major=situation.major,
         )
-    yield from ()
-
-
-def _may_create(situation: Situation, cursor: Any) -> Iterator[Message]:
-    rights = situation.rights
-    if not rights.createdb:
-        raise RestoreError(
-            _("The role %(role)s may not create databases, so nothing can be loaded beside"),
-            hint=_(
-                "As administrator: ALTER ROLE %(quoted)s CREATEDB; "
-                "or replace what is live in one transaction, without an undo: --in-place"
-            ),
-            role=rights.role,
-            quoted=identifier(rights.role),
-        )
-    if situation.live is not None:
-        cursor.execute(
-            "SELECT pg_catalog.pg_get_userbyid(datdba), pg_has_role(datdba, 'USAGE') "
-            "FROM pg_catalog.pg_database WHERE datname = %s",
-            [situation.live],
-        )
-        owner, is_ours = cursor.fetchone()
-        if not is_ours:
-            raise RestoreError(
-                _("The role %(role)s cannot rename %(live)s, which belongs to %(owner)s"),
-                hint=_("As administrator: GRANT %(quoted)s TO %(new_owner)s;"),
-                role=rights.role,
-                live=situation.live,
-                owner=owner,
-                quoted=identifier(str(owner)),
-                new_owner=identifier(rights.role),
-            )
     yield from ()
 
 
@@ -199,28 +158,6 @@ def _extensions(situation: Situation, cursor: Any) -> Iterator[Message]:
         yield Message(_("The extension %(extension)s comes from template1"), {"extension": name})
 
 
-def _roles(situation: Situation, cursor: Any) -> Iterator[Message]:
-    rights = situation.rights
-    missing = sorted(set(situation.facts.get("roles") or ()) - rights.roles)
-    owners = {name for name in situation.facts.get("owners") or () if not name.startswith("pg_")}
-    if missing:
-        yield Message(
-            _(
-                "The roles %(roles)s are not on this server: owners and privileges are not "
-                "restored. To keep them, an administrator first creates the roles: %(sql)s"
-            ),
-            {
-                "roles": ", ".join(missing),
-                "sql": " ".join(f"CREATE ROLE {identifier(name)};" for name in missing),
-            },
-        )
-    if (missing or not rights.superuser) and owners - {rights.role}:
-        yield Message(
-            _("Everything will belong to %(role)s; in the backup it belongs to %(owners)s"),
-            {"role": situation.properties.get("owner"), "owners": ", ".join(sorted(owners))},
-        )
-
-
 def _left_to_administrators(situation: Situation, cursor: Any) -> Iterator[Message]:
     rights = situation.rights
     _ours, theirs = property_statements(situation.name, situation.properties, rights)
@@ -244,15 +181,6 @@ def _event_triggers(situation: Situation, cursor: Any) -> Iterator[Message]:
                 _("The event trigger %(name)s is left out: only a superuser can create it"),
                 {"name": name},
             )
-
-
-def _in_place_owners(situation: Situation, cursor: Any) -> Iterator[Message]:
-    owners = {name for name in situation.facts.get("owners") or () if not name.startswith("pg_")}
-    if owners - {situation.rights.role}:
-        yield Message(
-            _("Everything will belong to %(role)s; in the backup it belongs to %(owners)s"),
-            {"role": situation.rights.role, "owners": ", ".join(sorted(owners))},
-        )
 
 
 def _prepared(situation: Situation, cursor: Any) -> Iterator[Message]:

@@ -58,13 +58,13 @@ KEPT_SCHEMAS = f"""
     ORDER BY 1
 """
 FOREIGN_OBJECTS = f"""
-    SELECT format('%s (%s)', c.oid::regclass, pg_catalog.pg_get_userbyid(c.relowner))
+    SELECT c.oid::regclass::text, pg_catalog.pg_get_userbyid(c.relowner)
         {RELATIONS} AND NOT {OURS.format(owner="c.relowner")}
     UNION ALL
-    SELECT format('%s (%s)', p.oid::regprocedure, pg_catalog.pg_get_userbyid(p.proowner))
+    SELECT p.oid::regprocedure::text, pg_catalog.pg_get_userbyid(p.proowner)
         {ROUTINES} AND NOT {OURS.format(owner="p.proowner")}
     UNION ALL
-    SELECT format('%s (%s)', t.oid::regtype, pg_catalog.pg_get_userbyid(t.typowner))
+    SELECT t.oid::regtype::text, pg_catalog.pg_get_userbyid(t.typowner)
         {TYPES} AND NOT {OURS.format(owner="t.typowner")}
     ORDER BY 1
 """

@@ -14,6 +14,7 @@ from mipyme_backup.errors import PreflightError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql import content
 from mipyme_backup.sources.postgresql.connection import connect, identifier, reason, sqlstate
+from mipyme_backup.sources.postgresql.privileges import may_not_connect
 
 MAINTENANCE = ("postgres", "template1")
 NO_PRIVILEGE = "42501"
@@ -33,6 +34,7 @@ class Rights:
     role: str
     superuser: bool
     createdb: bool
+    bypassrls: bool = False
     roles: frozenset[str]
     assumable: frozenset[str]
     settable: frozenset[str]
@@ -53,10 +55,10 @@ class Rights:
 def rights(cursor: Any, major: int) -> Rights:
     """Return what the role of this session may do."""
     cursor.execute(
-        "SELECT session_user, rolname, rolsuper, rolcreatedb FROM pg_catalog.pg_roles "
-        "WHERE rolname = current_user"
+        "SELECT session_user, rolname, rolsuper, rolcreatedb, rolbypassrls"
+        " FROM pg_catalog.pg_roles WHERE rolname = current_user"
     )
-    login, role, superuser, createdb = cursor.fetchone()
+    login, role, superuser, createdb, bypassrls = cursor.fetchone()
     how = "SET" if major >= 16 else "MEMBER"
     queries = {
         "roles": "SELECT rolname FROM pg_catalog.pg_roles",
@@ -72,7 +74,12 @@ def rights(cursor: Any, major: int) -> Rights:
     }
     sets = {name: frozenset(content.names(cursor, query)) for name, query in queries.items()}
     return Rights(
-        login=login, role=role, superuser=superuser, createdb=createdb or superuser, **sets
+        login=login,
+        role=role,
+        superuser=superuser,
+        createdb=createdb or superuser,
+        bypassrls=bypassrls or superuser,
+        **sets,
     )
 
 
@@ -85,7 +92,7 @@ def maintenance(
     assume_role: bool = True,
 ) -> Iterator[BaseDatabaseWrapper]:
     """Yield a connection to a database of the server that is none of those being moved."""
-    failure: PreflightError | None = None
+    failures: dict[str, PreflightError] = {}
     connection = None
     for name in MAINTENANCE:
         if name in apart_from:
@@ -94,10 +101,10 @@ def maintenance(
             connection = connect(alias, settings_dict, name=name, assume_role=assume_role)
             break
         except PreflightError as error:
-            failure = failure or error
+            failures[name] = error
     if connection is None:
-        assert failure is not None
-        raise failure
+        name, failure = next(iter(failures.items()))
+        raise may_not_connect(alias, settings_dict, name) or failure
     try:
         yield connection
     finally:

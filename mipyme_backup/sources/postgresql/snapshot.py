@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
-from mipyme_backup.errors import SourceBusyError, SourceError
+from mipyme_backup.errors import PreflightError, SourceBusyError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Facts, artifact_name
-from mipyme_backup.sources.postgresql import content, facts
+from mipyme_backup.sources.postgresql import content, facts, releases
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
-    connected,
-    identifier,
     project_schemas,
     reason,
     search_like_the_project,
@@ -32,6 +31,12 @@ from mipyme_backup.sources.postgresql.connection import (
 )
 from mipyme_backup.sources.postgresql.dump import dump_arguments, start_dump
 from mipyme_backup.sources.postgresql.parse import check_dump
+from mipyme_backup.sources.postgresql.privileges import (
+    may_not_connect,
+    refuse,
+    require_reading,
+    unreadable,
+)
 from mipyme_backup.sources.postgresql.tools import find_tool
 from mipyme_backup.sources.postgresql.watch import Watcher
 
@@ -50,48 +55,27 @@ MOVED = frozenset({"42P01", "3F000"})
 def preflight(
     alias: str, settings_dict: Mapping[str, Any], *, bin_dir: Path | None = None
 ) -> list[Message]:
-    """Check that the server answers, that every table is readable and that pg_dump fits.
+    """Check that the server answers, that our role may read everything and that pg_dump fits.
 
     Raises PreflightError or SourceError; returns what is doubtful.
     """
-    with (
-        connected(alias, settings_dict, read_only=True) as connection,
-        connection.cursor() as cursor,
-    ):
-        find_tool("pg_dump", server_major(connection), bin_dir)
-        _readable(content.tables(cursor), alias)
-        _check_rights(cursor, alias)
-    return []
+    with _let_in(alias, settings_dict) as connection, connection.cursor() as cursor:
+        tool = find_tool("pg_dump", server_major(connection), bin_dir)
+        require_reading(cursor, alias)
+        number = int(content.single(cursor, "SHOW server_version_num"))
+    return [*releases.server_warnings(number), *releases.client_warnings(tool)]
 
 
-def _check_rights(cursor: Any, alias: str) -> None:
-    """Raise SourceError for what pg_dump would fail at, naming what grants the right to it."""
-    role = identifier(str(content.single(cursor, "SELECT current_user")))
-    if hidden := content.names(cursor, content.UNREADABLE_SEQUENCES):
-        raise SourceError(
-            _("The role of %(alias)s may not read the sequences %(sequences)s"),
-            hint=_("As administrator: GRANT pg_read_all_data TO %(role)s;"),
-            alias=alias,
-            sequences=", ".join(hidden),
-            role=role,
-        )
-    if hidden := content.names(cursor, content.BEHIND_ROW_SECURITY):
-        raise SourceError(
-            _("Row security may hide rows of %(tables)s from the role of %(alias)s"),
-            hint=_("As administrator: ALTER ROLE %(role)s BYPASSRLS;"),
-            alias=alias,
-            tables=", ".join(hidden),
-            role=role,
-        )
-    if hidden := content.names(cursor, content.UNREADABLE_LARGE_OBJECTS):
-        raise SourceError(
-            _("The role of %(alias)s may not read %(count)d large objects, such as %(first)d"),
-            hint=_("As their owner: GRANT SELECT ON LARGE OBJECT %(first)d TO %(role)s; for each."),
-            alias=alias,
-            count=len(hidden),
-            first=hidden[0],
-            role=role,
-        )
+@contextlib.contextmanager
+def _let_in(alias: str, settings_dict: Mapping[str, Any]) -> Iterator[BaseDatabaseWrapper]:
+    """Yield a connection; raises PreflightError with the right that is missing, if it is that."""
+    try:
+        connection = connect(alias, settings_dict, read_only=True)
+    except PreflightError as error:
+        refusal = may_not_connect(alias, settings_dict, str(settings_dict.get("NAME") or ""))
+        raise refusal or error from error
+    with contextlib.closing(connection):
+        yield connection
 
 
 class PostgreSQLSnapshot:
@@ -240,13 +224,13 @@ class PostgreSQLSnapshot:
         LOCK TABLE takes no snapshot. So the snapshot is younger than every lock: what was
         truncated or rewritten before is seen as it became, and nothing can be after.
         """
-        listed = _readable(content.tables(cursor), self.alias)
+        listed = _readable(cursor, self.alias)
         cursor.execute(f"BEGIN {READ_ONLY}")
         if listed:
             locked = ", ".join(f"ONLY {table.quoted}" for table in listed)
             cursor.execute(f"LOCK TABLE {locked} IN ACCESS SHARE MODE")
         snapshot = content.single(cursor, "SELECT pg_export_snapshot()")
-        present = _readable(content.tables(cursor), self.alias)
+        present = _readable(cursor, self.alias)
         held = set(content.names(cursor, LOCKED_TABLES))
         if any(table.oid not in held for table in present):
             return None
@@ -299,14 +283,8 @@ class PostgreSQLSnapshot:
         )
 
 
-def _readable(tables: list[content.Table], alias: str) -> list[content.Table]:
+def _readable(cursor: Any, alias: str) -> list[content.Table]:
     """Return the tables without those of extensions that we may not read; refuse others."""
-    hidden = [table.label for table in tables if not table.readable and not table.of_extension]
-    if hidden:
-        raise SourceError(
-            _("The role of %(alias)s may not read %(tables)s"),
-            hint=_("Grant it SELECT on them (and USAGE on their schema), or pg_read_all_data."),
-            alias=alias,
-            tables=", ".join(hidden),
-        )
+    tables = content.tables(cursor)
+    refuse(unreadable(tables), cursor, alias)
     return [table for table in tables if table.readable]

@@ -12,7 +12,7 @@ from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, plan
+from mipyme_backup.sources.postgresql import content, plan, releases
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.connection import connected, server_major
 from mipyme_backup.sources.postgresql.differences import differences
@@ -32,6 +32,8 @@ from mipyme_backup.sources.postgresql.server import (
     maintenance,
     rights,
 )
+from mipyme_backup.sources.postgresql.site_role import SideLogins
+from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import exchange
 from mipyme_backup.sources.postgresql.tools import find_tool
 
@@ -54,6 +56,8 @@ KEPT_FACTS = (
     "extensions",
     "extensions_used",
     "event_triggers",
+    "row_security_forced",
+    "foreign_data_wrappers_used",
     "owners",
     "roles",
     "size",
@@ -72,6 +76,7 @@ class PostgreSQLTarget(Target):
         state: dict[str, Any],
         settings_dict: Mapping[str, Any],
         bin_dir: Path | None = None,
+        site: Mapping[str, Any] | None = None,
     ) -> None:
         self.state = state
         self._settings = settings_dict
@@ -82,6 +87,7 @@ class PostgreSQLTarget(Target):
         self._before: str = state["before"]
         self._parked: str = state["parked"]
         self._facts: Facts = state["facts"]
+        self._logins = SideLogins(self._alias, settings_dict, site or settings_dict, self._side)
 
     @classmethod
     def prepare(
@@ -93,9 +99,12 @@ class PostgreSQLTarget(Target):
         facts: Facts,
         to_database: str | None = None,
         bin_dir: Path | None = None,
+        site: Mapping[str, Any] | None = None,
         drill: bool = False,
     ) -> Self:
         """Return the target of a new restore; nothing is changed on the server.
+
+        `site` is the site's own entry of ``DATABASES``, where restores have another.
 
         `to_database` makes a copy of that name, which must not exist, and replaces nothing. That
         of a `drill` is never swapped in.
@@ -129,14 +138,19 @@ class PostgreSQLTarget(Target):
             },
             settings_dict,
             bin_dir,
+            site,
         )
 
     @classmethod
     def from_state(
-        cls, state: dict[str, Any], settings_dict: Mapping[str, Any], bin_dir: Path | None = None
+        cls,
+        state: dict[str, Any],
+        settings_dict: Mapping[str, Any],
+        bin_dir: Path | None = None,
+        site: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the target that a journal's `state` describes."""
-        return cls(state, settings_dict, bin_dir)
+        return cls(state, settings_dict, bin_dir, site)
 
     @staticmethod
     def check_state(
@@ -163,13 +177,13 @@ class PostgreSQLTarget(Target):
     def plan(self) -> list[Message]:
         with self._maintenance() as connection, connection.cursor() as cursor:
             major = server_major(connection)
-            find_tool("pg_restore", major, self._bin_dir)
+            tool = find_tool("pg_restore", major, self._bin_dir)
             allowed = rights(cursor, major)
             properties = self._properties(cursor, major)
             foreign = self._foreign_extensions(allowed)
             from_template1 = foreign & self._template1(properties, foreign)
-            return plan.messages(
-                plan.Situation(
+            lines = plan.messages(
+                Situation(
                     major=major,
                     rights=allowed,
                     facts=self._facts,
@@ -183,6 +197,7 @@ class PostgreSQLTarget(Target):
                 ),
                 cursor,
             )
+        return [*lines, *releases.client_warnings(tool)]
 
     def has_live(self) -> bool:
         return bool(self.state["replaces"]) and not self._is_empty()
@@ -209,18 +224,22 @@ class PostgreSQLTarget(Target):
             properties = self._properties(cursor, major)
             owner = self._owner(properties, allowed)
             self._create(cursor, properties, allowed, owner)
-        with self._connected() as connection, connection.cursor() as cursor:
+        login = self._logins.to_load(allowed, owner, major)
+        with (
+            connected(self._alias, login, name=self._side) as connection,
+            connection.cursor() as cursor,
+        ):
+            allowed = rights(cursor, major)
             installed = frozenset(content.extensions(cursor))
-        options = self._settings.get("OPTIONS") or {}
-        role = options.get("assume_role") if allowed.superuser else owner
+        role = (login.get("OPTIONS") or {}).get("assume_role") if allowed.superuser else owner
         dump = opening()
         try:
             load_dump(
                 dump,
-                self._settings,
+                login,
                 program=program,
                 name=self._side,
-                role=None if role == self._settings.get("USER") else role,
+                role=None if role == login.get("USER") else role,
                 rights=allowed,
                 installed=installed,
                 dump_roles=self._facts.get("roles") or (),
@@ -228,24 +247,33 @@ class PostgreSQLTarget(Target):
         finally:
             dump.close()
         with explained(_("%(name)s could not be finished: %(reason)s"), name=self._side):
-            with self._connected() as connection, connection.cursor() as cursor:
+            with (
+                connected(self._alias, login, name=self._side) as connection,
+                connection.cursor() as cursor,
+            ):
                 cursor.execute("ANALYZE")
             with self._maintenance() as connection, connection.cursor() as cursor:
+                allowed = rights(cursor, major)
                 for statement in property_statements(self._side, properties, allowed)[0]:
                     cursor.execute(statement)
 
     def check(self, facts: Facts) -> list[Message]:
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            major = server_major(connection)
+            allowed = rights(cursor, major)
+            owner = self._owner(self._properties(cursor, major), allowed)
+        # The owner of a table on which row security is forced cannot count its rows.
+        forced = self._facts.get("row_security_forced")
+        settings = self._settings if forced else self._logins.to_load(allowed, owner, major)
         with (
             explained(_("%(name)s could not be checked: %(reason)s"), name=self._side),
-            self._connected(read_only=True) as connection,
+            connected(self._alias, settings, name=self._side, read_only=True) as connection,
             connection.cursor() as cursor,
         ):
             return differences(cursor, facts)
 
     def side_settings(self) -> dict[str, Any]:
-        options = dict(self._settings.get("OPTIONS") or {})
-        options.pop("pool", None)
-        return {**self._settings, "NAME": self._side, "OPTIONS": options, "CONN_MAX_AGE": 0}
+        return self._logins.to_use()
 
     def swap_has_begun(self) -> bool:
         with self._maintenance() as connection, connection.cursor() as cursor:
@@ -273,6 +301,7 @@ class PostgreSQLTarget(Target):
                 properties,
                 owner=self._owner(properties, allowed),
                 rights=allowed,
+                logins=self._logins.names(allowed),
             )
             with explained(_("%(name)s could not be opened: %(reason)s"), name=self._side):
                 for statement in opening:
@@ -339,7 +368,7 @@ class PostgreSQLTarget(Target):
         with explained(_("%(name)s could not be created: %(reason)s"), name=self._side):
             drop_database(cursor, self._side)
             cursor.execute(statement)
-            for closing in closing_statements(self._side, owner, allowed.login):
+            for closing in closing_statements(self._side, owner, *self._logins.names(allowed)):
                 cursor.execute(closing)
 
     def _template1(self, properties: Mapping[str, Any], wanted: frozenset[str]) -> frozenset[str]:
@@ -377,9 +406,6 @@ class PostgreSQLTarget(Target):
     def _maintenance(self) -> Any:
         names = {self._name, self._side, self._before, self._parked}
         return maintenance(self._alias, self._settings, apart_from=names)
-
-    def _connected(self, *, read_only: bool = False) -> Any:
-        return connected(self._alias, self._settings, name=self._side, read_only=read_only)
 
 
 def _tablespace(properties: Mapping[str, Any], allowed: Rights) -> str | None:

@@ -21,7 +21,7 @@ class Command(BaseCommand):
             turnover = OrderLine.objects.aggregate(sum=Sum(F("quantity") * F("unit_price")))["sum"]
             counts = [model.objects.count() for model in (Product, Customer, Order)]
             pictures = [product.picture for product in Product.objects.exclude(picture="")]
-            page = Client(SERVER_NAME=settings.ALLOWED_HOSTS[0]).get("/")
+            page = Client(SERVER_NAME=settings.ALLOWED_HOSTS[0]).get("/", secure=True)
         except DatabaseError as error:
             reason = str(error).partition("\n")[0]
             raise CommandError(f"The shop is broken: {reason}") from error
