@@ -38,6 +38,9 @@ FIXES = (
         flaw="CVE-2025-8714, CVE-2025-8715",
         minors={17: 6, 16: 10, 15: 14, 14: 19, 13: 22},
     ),
+    # A superuser of the server overwrites the memory of pg_dump while it reads a large object.
+    Fix(flaw="CVE-2026-6477", minors={18: 4, 17: 10, 16: 14, 15: 18, 14: 23}),
+    # As CVE-2025-8714, by way of its fix.
     Fix(flaw="CVE-2026-18408", minors={18: 6, 17: 11, 16: 15, 15: 19, 14: 24}),
     # A crafted archive runs code in pg_restore.
     Fix(flaw="CVE-2026-116314", minors={18: 7, 17: 12, 16: 16, 15: 20, 14: 25}),
