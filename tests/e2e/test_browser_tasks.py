@@ -199,9 +199,9 @@ def test_what_stays_keeps_focus(visit: Callable[..., Page], shop: Project) -> No
     """Whoever reads or copies the command, is not thrown out each second."""
     page = visit()
     shop.execute(
-        "INSERT INTO mipyme_backup_task (task_id, verb, status, backup_id, backup_name, options,"
-        " asked_by, asked_at, reason, step, done_bytes, result, error, hint) VALUES ('waits',"
-        " 'backup', 'queued', '', '', '{\"label\": \"a & \\\"b\\\"\"}', 'ana',"
+        "INSERT INTO mipyme_backup_task (task_id, project, verb, status, backup_id, backup_name,"
+        " options, asked_by, asked_at, reason, step, done_bytes, result, error, hint)"
+        " VALUES ('waits', '', 'backup', 'queued', '', '', '{\"label\": \"a & \\\"b\\\"\"}', 'ana',"
         " now() - interval '1 minute', '', '', 0, '{}', '', '')"
     )
     try:
