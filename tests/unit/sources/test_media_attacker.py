@@ -134,7 +134,7 @@ LISTS = tuple(f"{verb}_{stage}" for verb in ("swap", "undo") for stage in ("leav
 KINDS = {
     "beside": Kind(beside, FOLDERS),
     "inside": Kind(inside, (*FOLDERS, *LISTS)),
-    "elsewhere": Kind(elsewhere, FOLDERS[:1]),
+    "elsewhere": Kind(elsewhere, ("restoring", "moving", "moving")),
 }
 
 
@@ -187,13 +187,18 @@ def test_a_restore_touches_nothing_through_links_put_in_the_way(
     restore_under_attack(site, saved, kind, TURNS)
 
 
+@pytest.fixture
+def many_turns(torture_rounds: int, scaled: Callable[[int, int], int]) -> int:
+    return scaled(TURNS * 24 * torture_rounds, TURNS * 4)
+
+
 @pytest.mark.torture
-def test_a_long_attack_on_backups_gets_nothing(site: Site, torture_rounds: int) -> None:
-    assert save_under_attack(site, TURNS * 12 * torture_rounds)
+def test_a_long_attack_on_backups_gets_nothing(site: Site, many_turns: int) -> None:
+    assert save_under_attack(site, many_turns // 2)
 
 
 @pytest.mark.torture
 def test_a_long_attack_on_restores_gets_nothing(
-    site: Site, saved: Saved, kind: Kind, torture_rounds: int
+    site: Site, saved: Saved, kind: Kind, many_turns: int
 ) -> None:
-    assert restore_under_attack(site, saved, kind, TURNS * 24 * torture_rounds)
+    assert restore_under_attack(site, saved, kind, many_turns)

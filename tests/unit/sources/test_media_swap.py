@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mipyme_backup.errors import RestoreError
+from mipyme_backup.sources.media import kernel
 from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.folder_swap import FolderSwap
 from mipyme_backup.sources.media.folders import held
@@ -237,6 +238,30 @@ def test_undo_without_what_was_replaced_is_an_error(
         swap.undo()
 
     assert texts(swap.live) == NEW
+
+
+@pytest.mark.parametrize("supported", [True, False], ids=["renameat2", "rename"])
+def test_a_move_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
+    if not supported:
+        monkeypatch.setattr(kernel, "_rename", lambda *_arguments: False)
+    fill(tmp_path / "one", {"free": b"1", "taken": b"1", "link": b"1"})
+    fill(tmp_path / "other", {"taken": b"other"})
+    (tmp_path / "other" / "link").symlink_to("nowhere")
+
+    with held(tmp_path / "one") as one, held(tmp_path / "other") as other:
+        one.move("free", into=other)
+        for name in ("taken", "link"):
+            with pytest.raises(FileExistsError):
+                one.move(name, into=other)
+
+    assert texts(tmp_path) == {
+        "one/link": b"1",
+        "one/taken": b"1",
+        "other/free": b"1",
+        "other/taken": b"other",
+    }
 
 
 def test_a_live_folder_that_does_not_exist_is_made(tmp_path: Path) -> None:
