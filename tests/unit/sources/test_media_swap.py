@@ -32,6 +32,7 @@ OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": 
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}
 
 STEP = 1 if os.environ.get("TESTS") else 8
+DEEP_STEP = 1 if os.environ.get("TESTS") else 24
 pytestmark = pytest.mark.longer
 
 KINDS: dict[str, Callable[[Path], Swap]] = {
@@ -81,8 +82,9 @@ def each_kill(
     code: tuple[str, ...] = CODE,
 ) -> Iterator[Swap]:
     """Yield a swap as a kill before each `STEP`th line of `work` leaves it."""
-    first = random.Random(f"{os.environ['TORTURE_SEED']}:{tmp_path.name}").randint(1, STEP)
-    for number in itertools.count(first, STEP):
+    step = DEEP_STEP if code is DEEP else STEP
+    first = random.Random(f"{os.environ['TORTURE_SEED']}:{tmp_path.name}").randint(1, step)
+    for number in itertools.count(first, step):
         folder = tmp_path / str(number)
         folder.mkdir()
         swap = ready(folder, make)
