@@ -17,6 +17,7 @@ from tests.unit.sources.forks import NOBODY
 
 SECRET = b"only the vault's owner reads this"
 OWN = ".mipyme_backup_"
+PRIVATE = "private"
 OTHER = 4321
 """A user id that is neither root nor the attacker."""
 
@@ -25,7 +26,8 @@ OTHER = 4321
 class Attack:
     """Each of `names`, and of our own in the `watched` folders, becomes a link, and is put back.
 
-    The links lead to one of `victims`.
+    The links lead to one of `victims`. Where the folder `PRIVATE` lies beside a name, which belongs
+    to root, it takes the place of a link at times.
     """
 
     names: Sequence[Path]
@@ -80,10 +82,13 @@ class Attack:
 def _exchange_for_a_while(folder: Folder, name: str, victim: Path, chance: random.Random) -> None:
     """Put a link in the place of `name`, and after a moment `name` again, if it is there."""
     link = f"link-{chance.randrange(5)}"
-    status = folder.status(link)
-    if status is not None and stat.S_ISLNK(status.st_mode):
-        folder.unlink(link)
-    os.symlink(victim, link, dir_fd=folder.descriptor)
+    if chance.random() < 0.3 and folder.has_folder(PRIVATE):
+        link = PRIVATE
+    else:
+        status = folder.status(link)
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            folder.unlink(link)
+        os.symlink(victim, link, dir_fd=folder.descriptor)
     if not folder.has(name):
         os.symlink(victim, name, dir_fd=folder.descriptor)  # which replaces nothing
     else:

@@ -19,7 +19,7 @@ import pytest
 from mipyme_backup.errors import BackupError
 from mipyme_backup.sources.media import MediaTarget
 from tests.unit.sources.forks import NOBODY
-from tests.unit.sources.link_swapper import SECRET, Attack, fingerprint, make_vault
+from tests.unit.sources.link_swapper import PRIVATE, SECRET, Attack, fingerprint, make_vault
 from tests.unit.sources.media_trees import Saved, save, write
 
 ROOT = os.geteuid() == 0
@@ -134,7 +134,7 @@ LISTS = tuple(f"{verb}_{stage}" for verb in ("swap", "undo") for stage in ("leav
 KINDS = {
     "beside": Kind(beside, FOLDERS),
     "inside": Kind(inside, (*FOLDERS, *LISTS)),
-    "elsewhere": Kind(elsewhere, FOLDERS[:1]),
+    "elsewhere": Kind(elsewhere, ("restoring", "moving", "moving")),
 }
 
 
@@ -187,13 +187,36 @@ def test_a_restore_touches_nothing_through_links_put_in_the_way(
     restore_under_attack(site, saved, kind, TURNS)
 
 
+@pytest.mark.skipif(not ROOT, reason="needs a user other than ourselves")
+def test_a_folder_of_root_beside_the_media_is_not_given_away(site: Site, saved: Saved) -> None:
+    kind = KINDS["beside"]
+    for _turn in range(TURNS * 2):
+        site.renew()
+        private = write(site.parent, f"{PRIVATE}/file", b"of root").parent
+        before = os.stat(private)
+        with site.attack():
+            is_restored(site, saved, kind)
+        (found,) = [path for path in site.parent.iterdir() if path.lstat().st_ino == before.st_ino]
+        after = os.stat(found)
+        assert (after.st_uid, after.st_mode, os.listdir(found)) == (0, before.st_mode, ["file"])
+        assert (after.st_mtime_ns, (found / "file").read_bytes()) == (
+            before.st_mtime_ns,
+            b"of root",
+        )
+
+
+@pytest.fixture
+def many_turns(torture_rounds: int, scaled: Callable[[int, int], int]) -> int:
+    return scaled(TURNS * 24 * torture_rounds, TURNS * 4)
+
+
 @pytest.mark.torture
-def test_a_long_attack_on_backups_gets_nothing(site: Site, torture_rounds: int) -> None:
-    assert save_under_attack(site, TURNS * 12 * torture_rounds)
+def test_a_long_attack_on_backups_gets_nothing(site: Site, many_turns: int) -> None:
+    assert save_under_attack(site, many_turns // 2)
 
 
 @pytest.mark.torture
 def test_a_long_attack_on_restores_gets_nothing(
-    site: Site, saved: Saved, kind: Kind, torture_rounds: int
+    site: Site, saved: Saved, kind: Kind, many_turns: int
 ) -> None:
-    assert restore_under_attack(site, saved, kind, TURNS * 24 * torture_rounds)
+    assert restore_under_attack(site, saved, kind, many_turns)

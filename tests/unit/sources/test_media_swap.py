@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mipyme_backup.errors import RestoreError
+from mipyme_backup.sources.media import kernel
 from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.folder_swap import FolderSwap
 from mipyme_backup.sources.media.folders import held
@@ -31,6 +32,7 @@ OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": 
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}
 
 STEP = 1 if os.environ.get("TESTS") else 8
+DEEP_STEP = 1 if os.environ.get("TESTS") else 24
 pytestmark = pytest.mark.longer
 
 KINDS: dict[str, Callable[[Path], Swap]] = {
@@ -80,8 +82,9 @@ def each_kill(
     code: tuple[str, ...] = CODE,
 ) -> Iterator[Swap]:
     """Yield a swap as a kill before each `STEP`th line of `work` leaves it."""
-    first = random.Random(f"{os.environ['TORTURE_SEED']}:{tmp_path.name}").randint(1, STEP)
-    for number in itertools.count(first, STEP):
+    step = DEEP_STEP if code is DEEP else STEP
+    first = random.Random(f"{os.environ['TORTURE_SEED']}:{tmp_path.name}").randint(1, step)
+    for number in itertools.count(first, step):
         folder = tmp_path / str(number)
         folder.mkdir()
         swap = ready(folder, make)
@@ -237,6 +240,30 @@ def test_undo_without_what_was_replaced_is_an_error(
         swap.undo()
 
     assert texts(swap.live) == NEW
+
+
+@pytest.mark.parametrize("supported", [True, False], ids=["renameat2", "rename"])
+def test_a_move_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
+    if not supported:
+        monkeypatch.setattr(kernel, "_rename", lambda *_arguments: False)
+    fill(tmp_path / "one", {"free": b"1", "taken": b"1", "link": b"1"})
+    fill(tmp_path / "other", {"taken": b"other"})
+    (tmp_path / "other" / "link").symlink_to("nowhere")
+
+    with held(tmp_path / "one") as one, held(tmp_path / "other") as other:
+        one.move("free", into=other)
+        for name in ("taken", "link"):
+            with pytest.raises(FileExistsError):
+                one.move(name, into=other)
+
+    assert texts(tmp_path) == {
+        "one/link": b"1",
+        "one/taken": b"1",
+        "other/free": b"1",
+        "other/taken": b"other",
+    }
 
 
 def test_a_live_folder_that_does_not_exist_is_made(tmp_path: Path) -> None:
