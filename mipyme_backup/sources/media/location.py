@@ -2,8 +2,9 @@
 
 A user who may write to a folder on the way can put a link there. Run as root, a backup would
 read through it what that user may not, and a restore would replace it. So root follows a link
-only if it belongs to root, or to the owner of what it leads to. Other users may go no further
-than their own rights lead them, and follow every link.
+only if it belongs to root, to the owner of what it leads to, or to the owner of the project's
+settings, whose code root runs already. Other users may go no further than their own rights lead
+them, and follow every link.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +125,7 @@ class _Way:
         self._folder = folder
 
     def _require_trusted(self, link: _EndOfLink, status: os.stat_result) -> None:
-        if os.geteuid() != 0 or link.owner in (0, status.st_uid):
+        if os.geteuid() != 0 or link.owner in (0, status.st_uid, _owner_of_settings()):
             return
         raise self._failure(
             _(
@@ -138,3 +140,13 @@ class _Way:
             owner=link.owner,
             folder=str(self._real),
         )
+
+
+def _owner_of_settings() -> int | None:
+    """Return the id of the user whose settings this process runs, None where there are none."""
+    module = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
+    file = getattr(module, "__file__", None)
+    try:
+        return None if file is None else os.stat(file).st_uid
+    except OSError:
+        return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from django.test import override_settings
@@ -126,6 +128,25 @@ def test_root_follows_its_own_links_and_those_of_the_owner(vault: Path) -> None:
     assert save(by_owner).facts["files"] == 1
     assert resolved(by_root, RestoreError) == vault
     assert resolved(by_owner / "new", RestoreError) == theirs / "new"
+
+
+@as_root
+def test_root_follows_the_links_of_the_user_whose_settings_it_runs(
+    vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a deploy user, who owns the code: that user can have root read anything anyway."""
+    link = link_of(NOBODY, vault.parent / "site" / "media", vault)
+    file = write(vault.parent, "site/deployed.py", b"DEBUG = False")
+    module = ModuleType("deployed")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "deployed", module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "deployed")
+
+    os.chown(file, NOBODY, NOBODY)
+    assert resolved(link, RestoreError) == vault
+    os.chown(file, 1234, 1234)
+    with pytest.raises(RestoreError, match="site/media is a link"):
+        resolved(link, RestoreError)
 
 
 @as_root
