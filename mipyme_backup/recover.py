@@ -1335,8 +1335,9 @@ def main(argv: Sequence[str]) -> int:
         progress("Error: %(where)s: %(reason)s", where=where, reason=error)
         return FAILED
     except MemoryError:
-        progress("Error: %(problem)s", problem=Problem(FAILED, TOO_LITTLE, LARGER))
-        return FAILED
+        pass  # outside of the handler, what the work held is free again
+    progress("Error: %(problem)s", problem=Problem(FAILED, TOO_LITTLE, LARGER))
+    return FAILED
 
 
 def own_process() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -22,6 +25,15 @@ from tests.peak import peak_of
 NOON = datetime(2025, 1, 2, 12, tzinfo=UTC)
 VOLUMES = 1000
 FEW, MANY = 20_000, 100_000
+LIMITED = """\
+import os, resource, sqlite3, subprocess, tarfile, tempfile
+from backports import zstd
+
+with open("/proc/self/status") as status:
+    used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize"))
+limit = used + 8 * 2**20 + int(os.environ["MORE"])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+"""
 A_FILE = 25
 """Bytes: of a file's line in the index, its hash alone takes more."""
 
@@ -42,6 +54,32 @@ def test_memory_for_many_backups(tmp_path: Path) -> None:
         peaks.append(peak)
 
     assert peaks[1] - peaks[0] < (sizes[1] - sizes[0]) // 2, (peaks, sizes)
+
+
+def test_too_little_memory_is_one_message(tmp_path: Path) -> None:
+    """What is asked for is what a run without any backup takes, and half of the manifest."""
+    name = "manual_20250102T120000Z"
+    dump = stored("database.default.dump", f"{name}/dump.zst", [b""] * 60 * VOLUMES)
+    commit(tmp_path, name, 1, sources=(SavedSource(name="database:default", artifacts=(dump,)),))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(LIMITED)
+
+    def answer(store: Path, more: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, recover.__file__, "list", "--from", str(store), "--language", "en"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "start"), "MORE": str(more)},
+        )
+
+    size = (tmp_path / name / "manifest.json").stat().st_size
+    assert answer(tmp_path / "empty", size // 2).returncode == recover.NOTHING
+    assert answer(tmp_path, 100 * size).returncode == recover.DAMAGED
+    result = answer(tmp_path, size // 2)
+
+    assert result.returncode == recover.FAILED
+    assert result.stderr == f"Error: {recover.TOO_LITTLE} {recover.LARGER}\n"
 
 
 def test_memory_for_many_files(tmp_path: Path) -> None:
