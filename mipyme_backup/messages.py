@@ -19,11 +19,14 @@ LONGEST = 2000
 
 
 def bounded(value: object) -> object:
-    """Return what fills a placeholder, cut short where it is a text longer than `LONGEST`."""
+    """Return what fills a placeholder; a text longer than `LONGEST` without its middle.
+
+    The end stays because that is where a program says why it failed.
+    """
     if isinstance(value, int | float | Message):
         return value
-    text = str(value)
-    return value if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    text, half = str(value), LONGEST // 2
+    return value if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,15 @@ from mipyme_backup.translation import translated
 
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_what_another_program_printed_is_cut_short(language: str) -> None:
-    said = OSError("x" * 10 * LONGEST)
+    said = OSError("x" * 10 * LONGEST + " the reason")
     error = DestinationError("It failed: %(reason)s (%(number)d)", reason=said, number=10**30)
     outer = Message("Lost: %(error)s", {"error": error.message})
 
     with override(language):
         for text in (str(outer), translated(outer)):
             assert len(text) < LONGEST + 100
-            assert "…" in text and f"({10**30})" in text.replace(" ", "").replace("\u00a0", "")
+            assert (
+                "…" in text
+                and "the reason" in text
+                and f"({10**30})" in text.replace(" ", "").replace("\u00a0", "")
+            )

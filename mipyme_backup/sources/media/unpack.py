@@ -15,6 +15,9 @@ from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.sources.media.packs import BLOCK
 
+LARGEST = 2**63 - 1
+"""Bytes of a file, on any system."""
+
 HASH_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -63,7 +66,8 @@ def _content(stream: _Stream, header: bytes) -> PackedContent:
         member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError) as error:
         raise _damaged() from error
-    if member.type != tarfile.REGTYPE or not HASH_NAME.fullmatch(member.name) or member.size < 0:
+    regular = member.type == tarfile.REGTYPE and HASH_NAME.fullmatch(member.name)
+    if not regular or not 0 <= member.size <= LARGEST:
         raise _damaged()
     return PackedContent(stream, bytes.fromhex(member.name), member.size)
 
