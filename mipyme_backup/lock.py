@@ -27,7 +27,12 @@ from mipyme_backup.state import State, set_aside
 POLL_SECONDS = 1.0
 
 ServerLock = Callable[[int, str], contextlib.AbstractContextManager[str | None]]
-"""Try an advisory lock (key, our name): enters with None when held, else with the holder's name."""
+"""Try an advisory lock (key, our name): enters with None when held, else with the holder's name.
+
+The name is `UNREACHABLE` where the server cannot be asked.
+"""
+
+UNREACHABLE = ""
 
 
 class ProjectLock:
@@ -46,7 +51,7 @@ class ProjectLock:
         """Raise LockedError where a server's lock is lost: another run may have begun since."""
         for server_lock in self._servers:
             with server_lock(self._key, self._ours) as holder:
-                if holder is None or not _same_run(holder, self._ours):
+                if holder != UNREACHABLE and not _same_run(holder, self._ours):
                     raise LockedError(
                         _("The server ended the session that held the lock: the run stops here."),
                         hint=_("Another run may have begun since. When it has ended, try again."),
@@ -75,8 +80,8 @@ def project_lock(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_file_lock(state_dir / "lock", operation, wait=wait))
         for server_lock in server_locks:
-            _enter_server_lock(stack, server_lock, key, ours, wait=wait)
-            held.add(server_lock)
+            if _enter_server_lock(stack, server_lock, key, ours, wait=wait):
+                held.add(server_lock)
         yield held
 
 
@@ -116,24 +121,27 @@ def _open(path: Path) -> int:
 
 def _enter_server_lock(
     stack: contextlib.ExitStack, server_lock: ServerLock, key: int, ours: str, *, wait: bool
-) -> None:
+) -> bool:
+    """Say whether the lock is held; a server that cannot be asked keeps no run from its work."""
     while True:
         attempt = contextlib.ExitStack()
         holder = attempt.enter_context(server_lock(key, ours))
         if holder is None:
             stack.push(attempt.pop_all().__exit__)
-            return
+            return True
         attempt.close()
+        if holder == UNREACHABLE:
+            return False
         if _same_run(holder, ours):
-            return  # one server by two names: we hold it already
+            return True  # one server by two names: we hold it already
         if not wait:
             raise _locked(holder)
         time.sleep(POLL_SECONDS)
 
 
-def _same_run(holder: str, ours: str) -> bool:
+def _same_run(holder: str | None, ours: str) -> bool:
     """Compare what comes before the host, where the server may have cut the name."""
-    return holder.split(" ")[:3] == ours.split(" ")[:3]
+    return holder is not None and holder.split(" ")[:3] == ours.split(" ")[:3]
 
 
 def _locked(holder: str) -> LockedError:

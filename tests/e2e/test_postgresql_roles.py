@@ -22,6 +22,7 @@ from mipyme_backup.sources.postgresql import (
     preflight,
 )
 from mipyme_backup.testing import BytesReader, read_whole
+from tests.e2e.project import postgresql_project
 from tests.services import PostgreSQLServer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "postgresql.md"
@@ -418,3 +419,23 @@ def test_restores_have_a_role_of_their_own(settings: Any, shop: Shop) -> None:
     assert source.settings("default")["USER"] == "b"
     entry = source.restore_settings("default")
     assert (entry["USER"], entry["HOST"], entry["OPTIONS"]["sslmode"]) == ("r", "h", "require")
+
+
+def test_a_lock_that_cannot_be_had_keeps_no_restore_and_no_prune_from_its_work(
+    postgresql_server: PostgreSQLServer, tmp_path: Path
+) -> None:
+    """As on a hosted server, where the maintenance database is closed; and where it is down."""
+    with postgresql_project(tmp_path, postgresql_server) as project:
+        project.populate()
+        saved = project.backup()["id"]
+        postgresql_server.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+        try:
+            project.restore(saved)
+            project.manage("prune_backups", "--no-input")
+        finally:
+            postgresql_server.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+        port, project.database["PORT"] = project.database["PORT"], "1"
+        project.write()
+        project.restore(saved, "--only", "media", f"--to-media={tmp_path / 'media'}")
+        project.database["PORT"] = port
+        assert project.media_fingerprint(tmp_path / "media") == project.media_fingerprint()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mipyme_backup.errors import LockedError, PreflightError
-from mipyme_backup.lock import ServerLock, project_lock
+from mipyme_backup.lock import UNREACHABLE, ServerLock, project_lock
 
 HOLDER = """
 import sys, time
@@ -215,6 +215,39 @@ def test_waiting_asks_the_server_again(state_dir: Path) -> None:
     assert inside == [1]
     assert len(server.keys) == 2
     assert server.open == 0
+
+
+def test_a_server_that_cannot_be_asked_keeps_no_run_from_its_work(state_dir: Path) -> None:
+    server = FakeServer(UNREACHABLE, UNREACHABLE)
+
+    with project_lock(state_dir, "shop", "restore", server_locks=[server.lock]) as held:
+        held.check()
+
+
+@pytest.mark.parametrize("later", [None, "mipyme_backup restore 01234567 web2:99"])
+def test_a_lock_that_the_server_let_go_of_is_lost(later: str | None, state_dir: Path) -> None:
+    server = FakeServer(None, later)
+
+    with (
+        project_lock(state_dir, "shop", "restore", server_locks=[server.lock]) as held,
+        pytest.raises(LockedError, match="ended the session"),
+    ):
+        held.check()
+
+
+def test_a_server_that_goes_away_meanwhile_is_no_lost_lock(state_dir: Path) -> None:
+    server = FakeServer(None, UNREACHABLE)
+
+    with project_lock(state_dir, "shop", "restore", server_locks=[server.lock]) as held:
+        held.check()
+
+
+def test_a_lock_that_is_still_held_is_ours(state_dir: Path) -> None:
+    server = FakeServer(None)
+
+    with project_lock(state_dir, "shop", "restore", server_locks=[server.lock]) as held:
+        server.holders = [server.keys[0][1]]
+        held.check()
 
 
 def keys_of(state_dir: Path, project: str) -> list[tuple[int, str]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mipyme_backup.errors import PreflightError
+from mipyme_backup.lock import UNREACHABLE
 from mipyme_backup.sources.postgresql.connection import connected
 
 logger = logging.getLogger("mipyme_backup")
@@ -26,11 +27,11 @@ class AdvisoryLock:
     def __call__(self, key: int, name: str) -> Iterator[str | None]:
         """Enter with None when the lock `key` is ours, else with the holder's name.
 
-        A server that cannot be reached holds nobody off: that is warned about, and the work
+        That is `UNREACHABLE` where the server lets us not in: it is warned about, and the work
         itself will say what is wrong with the server.
         """
         with contextlib.ExitStack() as stack:
-            holder = None
+            holder: str | None = UNREACHABLE
             try:
                 connection = stack.enter_context(
                     connected(
@@ -46,8 +47,7 @@ class AdvisoryLock:
             else:
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
-                    if not cursor.fetchone()[0]:
-                        holder = _holder(cursor, key)
+                    holder = None if cursor.fetchone()[0] else _holder(cursor, key)
             yield holder
 
 
