@@ -32,6 +32,10 @@ IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,32}")
 KIND = re.compile(r"[a-z_]{1,16}")
 LARGEST = 2**62
 """A number that any database has room for, and twice as much."""
+
+LARGEST_SEQUENCE = 2**53
+"""No project comes near, and each JSON reader takes it for a whole number."""
+
 REASON_LENGTH = 200
 SHAPES: dict[str, Any] = {
     "id": str,
@@ -235,6 +239,8 @@ def _parse(document: Any) -> Manifest:
         if not form.fullmatch(values[name]):
             raise ValueError(f"{name} is {values[name]!a}")
     _check_number(values["sequence"])
+    if values["sequence"] > LARGEST_SEQUENCE:
+        raise ValueError("the number of the backup is too large")
     for name in ("started_at", "snapshot_at", "finished_at"):
         values[name] = _moment(values[name])
     values["slot"] = _moment(values["slot"]) if values.get("slot") else None

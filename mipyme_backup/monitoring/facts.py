@@ -192,6 +192,7 @@ def _described(project: Project, look: Look) -> DestinationFacts:
         highest_sequence=max((manifest.sequence for manifest in ours.values()), default=None),
         unreadable=[*unreadable],
         unreadable_reason=first.message if first else NOTHING,
+        unreadable_hint=first.hint if first else NOTHING,
         foreign=foreign.count,
         foreign_names=foreign.names,
     )

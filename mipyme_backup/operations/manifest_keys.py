@@ -25,28 +25,35 @@ KEPT = 64
 class Ration:
     """Derives a key for each new pair of secret and salt, `STRANGERS` of them in a period.
 
-    Those that were derived are kept; beyond the ration it raises NotCheckedError. Several threads
-    may share one.
+    Those that were derived are kept; beyond the ration it raises NotCheckedError. A key that
+    proved to authenticate a manifest does not count: only a holder of the secret can have made
+    that. Several threads may share one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: dict[tuple[bytes, bytes], bytes] = {}
-        self._derived_at: list[float] = []
+        self._derived_at: dict[tuple[bytes, bytes], float] = {}
 
     def __call__(self, secret: bytes, salt: bytes) -> bytes:
         with self._lock:
             if (secret, salt) not in self._keys:
-                now = self._clock()
-                self._derived_at = [at for at in self._derived_at if now - at < PERIOD_SECONDS]
+                now, derived = self._clock(), self._derived_at.items()
+                self._derived_at = {key: at for key, at in derived if now - at < PERIOD_SECONDS}
                 if len(self._derived_at) >= STRANGERS:
                     raise _too_many()
-                self._derived_at.append(now)
+                self._derived_at[secret, salt] = now
                 if len(self._keys) >= KEPT:
                     del self._keys[next(iter(self._keys))]
                 self._keys[secret, salt] = derive_key(secret, salt)
             return self._keys[secret, salt]
+
+    def give_back(self, salt: bytes) -> None:
+        """Count the keys of this salt no longer."""
+        with self._lock:
+            for key in [key for key in self._derived_at if key[1] == salt]:
+                del self._derived_at[key]
 
 
 _strangers = Ration()  # of this process: a run looks at several destinations, some of them twice
@@ -60,6 +67,11 @@ def keys_of(project: str) -> DeriveKey:
         return (derive_key if salt == ours else _strangers)(secret, salt)
 
     return derive
+
+
+def authenticated(project: str) -> None:
+    """Note that a manifest of the project proved to be authentic."""
+    _strangers.give_back(salt_of(project))
 
 
 def _too_many() -> NotCheckedError:

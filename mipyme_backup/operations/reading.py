@@ -16,8 +16,8 @@ from mipyme_backup.destinations.listing import Foreign
 from mipyme_backup.errors import BackupError, DamagedError, DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, StoredArtifact, Volume
 from mipyme_backup.messages import _
+from mipyme_backup.operations import manifest_keys
 from mipyme_backup.operations.layout import LAYOUT, PIN_FILE
-from mipyme_backup.operations.manifest_keys import keys_of
 from mipyme_backup.operations.project import Project
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.streams.digest import Measured
@@ -95,9 +95,10 @@ def read_manifest(project: Project, destination: str, name: str, size: int | Non
         manifest = manifests.load(
             data,
             secrets_by_key=project.trusted_keys,
-            derive_key=keys_of(project.name),
+            derive_key=manifest_keys.keys_of(project.name),
             trust_needed=project.signing_key is not None,
         )
+        manifest_keys.authenticated(manifest.project)
         if manifest.name != name:
             raise DamagedError(
                 _("The manifest in %(name)s is that of %(other)s."), name=name, other=manifest.name

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mipyme_backup.manifest import Manifest
+from mipyme_backup.manifest import LARGEST_SEQUENCE, Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, Holdings
 
 LAST_GIVEN = "sequence"
 NEWEST = "newest"
-LARGEST = 2**53
-"""No project comes near, and each JSON reader takes it for a whole number."""
+BELIEVED = LARGEST_SEQUENCE // 2
+"""A larger number is planted: there must be room for those that we give after it."""
 
 
 def next_sequence(project: Project, held: Mapping[str, Holdings]) -> int:
@@ -64,8 +64,9 @@ def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
 
 
 def _highest(held: Mapping[str, Holdings]) -> int:
-    backups = [item for one in held.values() for item in one.backups]
-    return max((item.manifest.sequence for item in backups if item.manifest is not None), default=0)
+    manifests = [item.manifest for one in held.values() for item in one.backups if item.manifest]
+    numbers = [m.sequence for m in manifests if m.sequence <= BELIEVED]
+    return max(numbers, default=0)
 
 
 def _counts(manifest: Manifest) -> bool:
@@ -73,6 +74,6 @@ def _counts(manifest: Manifest) -> bool:
 
 
 def _number(record: Any) -> int:
-    if type(record) is not int or not 0 <= record <= LARGEST:
+    if type(record) is not int or not 0 <= record <= LARGEST_SEQUENCE:
         raise ValueError(record)
     return record

@@ -134,7 +134,9 @@ def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]
                         "reason": destination.unreadable_reason,
                     },
                 ),
-                hint=Message(
+                hint=destination.unreadable_hint
+                if destination.unreadable_hint.text
+                else Message(
                     _(
                         "Where it was made with another key, name that in ENCRYPTION; else look"
                         " at the disk."

@@ -112,9 +112,9 @@ class DestinationFacts:
 
     `error` says why it could not be listed (not `reachable`) or not be written to (`writable`
     is False; None where that was not tried), `hint` what to do. `backups` are those of this
-    project, and `unreadable` the names of what lies there with a manifest that cannot be read,
-    for the reason `unreadable_reason`. `foreign` things lie there at the least that no name of ours
-    has, the first of them `foreign_names`. `program_changed` says that `recover.py` there is of no
+    project, and `unreadable` the names of what lies there with a manifest that cannot be read, the
+    first for the reason `unreadable_reason`. `foreign` things lie there at the least that no name
+    of ours has, the first of them `foreign_names`. `program_changed` says that `recover.py` there is of no
     version that made one of the backups. `skew` is how far its clock is ahead of ours.
     """
 
@@ -133,6 +133,7 @@ class DestinationFacts:
     highest_sequence: int | None = None
     unreadable: Sequence[str] = ()
     unreadable_reason: Message = NOTHING
+    unreadable_hint: Message = NOTHING
     program_changed: bool = False
     foreign: int = 0
     foreign_names: Sequence[str] = ()

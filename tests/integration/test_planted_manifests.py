@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import secrets
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mipyme_backup import api
+from mipyme_backup import api, manifest
 from mipyme_backup.authentication import MARKER, salt_of
 from mipyme_backup.encryption import passphrase
 from mipyme_backup.errors import BackupError, NotCheckedError
@@ -132,6 +133,50 @@ def test_a_manifest_too_large_is_not_read(backups: Path) -> None:
 
     assert unreadable(status) == 1
     assert str(MAX_BYTES) in str(status.facts.destinations[0].unreadable_reason)
+
+
+def test_more_projects_than_the_ration_with_one_key_are_all_known(
+    backups: Path, settings: Any, derived: list[bytes]
+) -> None:
+    """Keys that prove to authenticate what lies there were made by a holder of the secret."""
+    for number in range(STRANGERS + 3):
+        settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "PROJECT": f"project{number}"}
+        api.backup()
+
+    assert unreadable(api.status(timeout=GENEROUS)) == 0
+
+
+def test_what_was_not_checked_is_told_with_its_own_hint(
+    backups: Path, derived: list[bytes]
+) -> None:
+    made = api.backup()
+    for number in range(STRANGERS + 3):
+        plant(backups, made, number, project=f"p{number}", salt=salt_of(f"p{number}").hex())
+    manifest_keys._strangers = Ration()
+    for number in range(STRANGERS):
+        manifest_keys._strangers(b"another", bytes([number]))
+
+    findings = {finding.id: finding for finding in api.status(timeout=GENEROUS).findings}
+
+    assert "every ten minutes" in str(findings["unreadable:local"].hint)
+
+
+@pytest.mark.parametrize("number", [2**53 - 1, 2**53 + 1, 2**62 - 1])
+def test_a_planted_number_leaves_room_for_ours(backups: Path, settings: Any, number: int) -> None:
+    settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, "ENCRYPTION": None}
+    made = api.backup().manifest
+    name = "manual_20200101T000000Z"
+    planted = dataclasses.replace(made, id="0123456789abcdef", name=name, sequence=number)
+    (backups / name).mkdir(mode=0o700)
+    data = manifest.dump(planted, key=None, derive_key=passphrase.derive_key)
+    (backups / name / "manifest.json").write_bytes(data)
+
+    for _turn in range(2):
+        again = api.backup()
+
+    assert again.manifest.sequence == made.sequence + 2
+    (checked,) = api.verify(identifiers=[again.manifest.id])
+    assert not checked.problems
 
 
 class TestRation:
