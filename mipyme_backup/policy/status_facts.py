@@ -114,8 +114,9 @@ class DestinationFacts:
     is False; None where that was not tried), `hint` what to do. `backups` are those of this
     project, and `unreadable` the names of what lies there with a manifest that cannot be read, the
     first for the reason `unreadable_reason`. `foreign` things lie there at the least that no name
-    of ours has, the first of them `foreign_names`. `program_changed` says that `recover.py` there is of no
-    version that made one of the backups. `skew` is how far its clock is ahead of ours.
+    of ours has, the first of them `foreign_names`. `program_changed` says that `recover.py`
+    there is of no version that made one of the backups. `skew` is how far its clock is ahead of
+    ours.
     """
 
     name: str
