@@ -97,8 +97,8 @@ def check_deployment(
     if not api.alert_channels():
         found.append(
             checks.Warning(
-                "Nobody is told when the backups are not as they should be.",
-                hint="Set ADMINS, or recipients or webhooks in ALERTS of MIPYME_BACKUP.",
+                _("No alerts are sent when something is wrong with the backups."),
+                hint=_("Set ADMINS, or recipients or webhooks in ALERTS of MIPYME_BACKUP."),
                 id="mipyme_backup.W003",
             )
         )

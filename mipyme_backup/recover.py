@@ -1198,7 +1198,7 @@ def loading(facts: dict[str, Any], piece: Path, source: str) -> list[str]:
     if source == "media":
         return [
             _("# into the folder that the settings name in MEDIA_ROOT"),
-            f"cp -a {path}/. /path/to/media/",
+            f"find {path} -mindepth 1 -maxdepth 1 -exec cp -a {{}} /path/to/media/ \\;",
         ]
     return [path]
 

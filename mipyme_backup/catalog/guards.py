@@ -1,6 +1,8 @@
-"""What a catalog that is away means: nothing, but where somebody asked for it alone.
+"""What a catalog that is away means: nothing, but where the operator asked for it alone.
 
-Its tables may be absent or older than the code, or the database away; a run goes on without them.
+Its tables may be absent or older than the code, locked, or the database away; and roles in the
+database may have put triggers on them, or operators of their own beside the system's, with which
+Django reads something else than it wrote. A run goes on without them.
 """
 
 from __future__ import annotations
@@ -11,28 +13,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
+from django.core.exceptions import MultipleObjectsReturned, ObjectDoesNotExist
 from django.db import Error, connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
 from mipyme_backup.errors import CatalogError, SourceError
 from mipyme_backup.messages import _
 from mipyme_backup.sources import sqlite
+from mipyme_backup.sources.postgresql.connection import sqlstate
 from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-UNAVAILABLE = (Error, ConnectionDoesNotExist, SourceError)
+UNAVAILABLE = (
+    Error,
+    ConnectionDoesNotExist,
+    SourceError,
+    # What Django says where a row is not as it was just written.
+    MultipleObjectsReturned,
+    ObjectDoesNotExist,
+    TypeError,
+    ValueError,
+)
+LOCK_SECONDS = 10
+STATEMENT_SECONDS = 30
+"""A statement of ours takes milliseconds: longer than that, another session holds it up."""
+
+TOO_SLOW = frozenset({"55P03", "57014"})
+"""PostgreSQL's codes of a lock, and of a statement, that was waited for too long."""
 
 
 class Guarded:
-    """Warns once that the catalog is away, however many of its methods find it so."""
+    """Warns once that the catalog is away, however many of its methods find it so.
+
+    One that was waited for too long is `given_up`: the run does not wait for it again.
+    """
 
     def __init__(self) -> None:
         self._warned = False
+        self.given_up = False
 
     def warn(self, error: Exception) -> None:
+        self.given_up = self.given_up or sqlstate(error) in TOO_SLOW
         if not self._warned:
             self._warned = True
             text = _(
@@ -47,15 +71,16 @@ def optional(method: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        catalog = args[0]
+        assert isinstance(catalog, Guarded)
+        # On a bare host there is no default database yet, only the one beside.
+        using = str(kwargs.get("using", "default"))
+        if catalog.given_up and using == "default":
+            return
         try:
-            # On a bare host there is no default database yet, only the one beside.
-            using = str(kwargs.get("using", "default"))
-            _check_there(using)
-            with transaction.atomic(using=using):
+            with _patient(using):
                 method(*args, **kwargs)
         except UNAVAILABLE as error:
-            catalog = args[0]
-            assert isinstance(catalog, Guarded)
             catalog.warn(error)
 
     return guarded
@@ -67,15 +92,16 @@ def otherwise(nothing: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable
     def decorate(method: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(method)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                _check_there("default")
-                return method(*args, **kwargs)
-            except UNAVAILABLE as error:
-                catalog = args[0]
-                assert isinstance(catalog, Guarded)
-                catalog.warn(error)
-                unknown: R = nothing()
-                return unknown
+            catalog = args[0]
+            assert isinstance(catalog, Guarded)
+            if not catalog.given_up:
+                try:
+                    with _patient("default"):
+                        return method(*args, **kwargs)
+                except UNAVAILABLE as error:
+                    catalog.warn(error)
+            unknown: R = nothing()
+            return unknown
 
         return guarded
 
@@ -99,6 +125,23 @@ def needed() -> Iterator[None]:
             hint=_("Look at the database, and run manage.py migrate."),
             reason=str(error).partition("\n")[0],
         ) from error
+
+
+@contextmanager
+def _patient(using: str) -> Iterator[None]:
+    """Run the block in a transaction that waits for no lock and no trigger without end.
+
+    Within one of the caller's, that one's own patience holds.
+    """
+    _check_there(using)
+    connection = connections[using]
+    bounded = connection.vendor == "postgresql" and not connection.in_atomic_block
+    with transaction.atomic(using=using):
+        if bounded:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
+        yield
 
 
 def _check_there(using: str) -> None:

@@ -100,16 +100,23 @@ def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
         },
         "SESSION_ENGINE": f"django.contrib.sessions.backends.{sessions}",
         "EMAIL_BACKEND": "django.core.mail.backends.locmem.EmailBackend",
-        "TASKS": {
-            alias: {"BACKEND": "django.tasks.backends.dummy.DummyBackend"}
-            for alias in {"default": None, **settings.get("TASKS", {})}
-        },
+        **_tasks(settings),
         "CHANNEL_LAYERS": {
             alias: {"BACKEND": "channels.layers.InMemoryChannelLayer"}
             for alias in settings.get("CHANNEL_LAYERS", {})
         },
         **CELERY,
     }
+
+
+def _tasks(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return back ends that run no task: Django's, or before 6.0 those of django-tasks."""
+    for package in ("django.tasks", "django_tasks"):
+        if find_spec(package) is not None:
+            backend = f"{package}.backends.dummy.DummyBackend"
+            aliases = {"default": None, **settings.get("TASKS", {})}
+            return {"TASKS": {alias: {"BACKEND": backend} for alias in aliases}}
+    return {}
 
 
 def database(entry: Mapping[str, Any], drilled: Database | None) -> dict[str, Any]:

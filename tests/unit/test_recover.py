@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sqlite3
+import subprocess
 import sys
 import tarfile
 import threading
@@ -603,3 +604,21 @@ def test_verify__what_is_not_trusted_is_not_opened(
 
     assert status == recover.NOTHING
     assert "NOT AUTHENTICATED" in capsys.readouterr().out
+
+
+def test_the_command_for_media_leaves_the_live_folder_its_mode(tmp_path: Path) -> None:
+    unpacked, live = tmp_path / "re stored" / "media", tmp_path / "live"
+    (unpacked / "below").mkdir(parents=True)
+    unpacked.chmod(0o700)
+    live.mkdir()
+    (live / "below").mkdir()
+    live.chmod(0o755)
+    for name in (".hidden", "below/file", "with blank"):
+        (unpacked / name).write_text(name)
+
+    command = recover.loading({}, unpacked, "media")[-1]
+    subprocess.run(command.replace("/path/to/media", str(live)), shell=True, check=True)
+
+    assert live.stat().st_mode & 0o777 == 0o755
+    assert (live / "below" / "file").read_text() == "below/file"
+    assert {path.name for path in live.iterdir()} == {".hidden", "below", "with blank"}

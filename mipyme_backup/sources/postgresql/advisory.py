@@ -9,7 +9,9 @@ from typing import Any
 
 from mipyme_backup.errors import PreflightError
 from mipyme_backup.lock import UNREACHABLE
+from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql.connection import connected
+from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 MAINTENANCE_DATABASE = "postgres"
@@ -43,7 +45,7 @@ class AdvisoryLock:
                     )
                 )
             except PreflightError as error:
-                logger.warning("No lock on the server: %s", error)
+                warn(logger, _("No lock on the server: %(reason)s"), reason=error)
             else:
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])

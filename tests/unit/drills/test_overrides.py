@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,22 @@ def test_any_database_but_those_of_the_drill_is_refused() -> None:
         live = LIVE["DATABASES"].get(alias, LIVE["DATABASES"]["default"])
         with pytest.raises(RuntimeError, match=f"the database '{alias}'"):
             check(job(), {**drilled, alias: live})
+
+
+@pytest.mark.parametrize("package", ["django_tasks", None])
+def test_tasks_are_those_of_what_is_installed(
+    package: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Django 6.0 there is django-tasks, which reads the same setting, or nothing."""
+    if find_spec("django.tasks"):
+        pytest.skip("this Django has tasks of its own")
+    if package:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+
+    made = overrides({"TASKS": {"slow": {"BACKEND": "shop.Tasks"}}}, job())
+
+    backend = {"BACKEND": f"{package}.backends.dummy.DummyBackend"}
+    expected = {"default": backend, "slow": backend} if package else None
+    assert made.get("TASKS") == expected
