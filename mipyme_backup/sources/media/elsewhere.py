@@ -84,15 +84,14 @@ class Elsewhere(Swap):
         beside.unlink(self._list)
 
     def _remove_moved(self, beside: Folder) -> None:
-        names = read_list(beside, self._list)
-        if (side := beside.folder(self.side.name)) is not None:
-            with side:
-                names = [name for name in names if not side.has(name)]
-        for name in names:
-            if beside.has_folder(name):
-                beside.remove(name)
-            else:
-                beside.unlink(name)
+        with beside.folder(self.side.name) or contextlib.nullcontext() as side:
+            for name in read_list(beside, self._list):
+                if side is not None and side.has(name):
+                    continue
+                if beside.has_folder(name):
+                    beside.remove(name)
+                else:
+                    beside.unlink(name)
 
     def _move(self, side: Folder, beside: Folder, name: str) -> None:
         try:
