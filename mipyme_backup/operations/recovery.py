@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -174,10 +174,14 @@ def roll_back(project: Project, entry: Entry, targets: Sequence[Target]) -> bool
 
     What cannot be removed harms nobody, so that is a warning, and the next run tries again.
     """
+    # One that fails keeps no other from being removed, but the journal's entry for the next run.
+    failed = [target for target in targets if not _removed(entry, target.discard)]
+    return not failed and _removed(entry, lambda: project.journal.remove(entry))
+
+
+def _removed(entry: Entry, remove: Callable[[], None]) -> bool:
     try:
-        for target in targets:
-            target.discard()
-        project.journal.remove(entry)
+        remove()
     except FAILURES as error:
         warn(logger, CANNOT_REMOVE, id=entry["id"], reason=error)
         return False

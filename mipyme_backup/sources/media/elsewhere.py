@@ -17,8 +17,8 @@ from mipyme_backup.sources.media.swap import OWN, Swap, replaced
 class Elsewhere(Swap):
     """Loads into a side inside `folder`, whose entries then move up into `folder`.
 
-    A list of them, written before the first move, tells what is ours from what others put there
-    until all of it is in its place.
+    A list of them, written before the first move, tells what is ours from what others put there.
+    It is kept until the restore ends, so that a failure of another source can take it back.
     """
 
     def __init__(self, folder: Path, restore_id: str) -> None:
@@ -45,23 +45,24 @@ class Elsewhere(Swap):
                 os.mkdir(self.live.name, 0o700, dir_fd=parent.descriptor)
         return held(self.live)
 
-    def undo(self) -> None:
-        raise RestoreError(
-            _("Media was restored to %(folder)s, beside the live folder: nothing is swapped"),
-            folder=str(self.live),
-        )
-
     def remove_replaced(self) -> None:
-        """Remove nothing: nothing was replaced."""
+        """Forget what was moved: nothing was replaced, and it stays from now on."""
+        # All is in its place: where others keep us from the list, it does no harm.
+        with contextlib.suppress(RestoreError):
+            super().remove_replaced()
 
     def _begun(self, beside: Folder) -> bool:
-        return not beside.has(self.side.name) and has_list(beside, self._list)
+        return has_list(beside, self._list)
 
     def _swap(self, beside: Folder) -> float:
         if beside.has(self.side.name):
-            with self._loaded_side(beside) as side:
+            begun = self._begun(beside)
+            side = beside.folder(self.side.name) if begun else self._loaded_side(beside)
+            if side is None:
+                raise replaced(self.side)
+            with side:
                 names = [name for name in side.names() if name != self._mark_name]
-                if not has_list(beside, self._list):
+                if not begun:
                     write_list(beside, self._list, names)
                 for name in names:
                     self._move(side, beside, name)
@@ -70,29 +71,36 @@ class Elsewhere(Swap):
         with held(self.live) as named:
             if not os.path.sameopenfile(named.descriptor, beside.descriptor):
                 raise replaced(self.live)
-        beside.unlink(self._list)
         return 0.0
 
     def _undo(self, beside: Folder) -> None:
-        self.undo()
+        if self._begun(beside):
+            self._take_back(beside)
+        elif not self._marked(beside, self.side.name):
+            raise RestoreError(
+                _("Media was restored to %(folder)s, beside the live folder: nothing is swapped"),
+                folder=str(self.live),
+            )
 
     def _discard(self, beside: Folder) -> None:
-        if has_list(beside, self._list):
-            self._remove_moved(beside)
+        if self._begun(beside):
+            self._take_back(beside)
         beside.remove(self.side.name)
         beside.unlink(unfinished(self._list))
-        beside.unlink(self._list)
 
-    def _remove_moved(self, beside: Folder) -> None:
-        names = read_list(beside, self._list)
-        if (side := beside.folder(self.side.name)) is not None:
-            with side:
-                names = [name for name in names if not side.has(name)]
-        for name in names:
-            if beside.has_folder(name):
-                beside.remove(name)
-            else:
-                beside.unlink(name)
+    def _remove_replaced(self, beside: Folder) -> None:
+        beside.unlink(self._list)
+        beside.sync()
+
+    def _take_back(self, beside: Folder) -> None:
+        """Move what was moved up back to the side; what others put there stays."""
+        with beside.folder_or_made(self.side.name) as side:
+            for name in read_list(beside, self._list):
+                if beside.has(name) and not side.has(name):
+                    beside.move(name, into=side)
+            self.mark_in(side)
+        beside.unlink(self._list)
+        beside.sync()
 
     def _move(self, side: Folder, beside: Folder, name: str) -> None:
         try:

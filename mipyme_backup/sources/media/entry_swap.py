@@ -41,6 +41,7 @@ class EntrySwap(Swap):
         return beside.has_folder(self.before.name) or under_way
 
     def _swap(self, beside: Folder) -> float:
+        self._require_lists(beside)
         self._finish(beside, "undo")
         if self._under_way(beside, "swap"):
             side = beside.folder(self.side.name)
@@ -53,6 +54,7 @@ class EntrySwap(Swap):
         return time.monotonic() - started
 
     def _undo(self, beside: Folder) -> None:
+        self._require_lists(beside)
         self._finish(beside, "swap")
         before = beside.folder(self.before.name)
         if before is None and not self._under_way(beside, "undo"):
@@ -70,6 +72,7 @@ class EntrySwap(Swap):
             self._exchange(beside, verb, beside.folder(incoming.name))
 
     def _discard(self, beside: Folder) -> None:
+        self._require_lists(beside)
         if self._under_way(beside, "swap") or self._under_way(beside, "undo"):
             self._undo(beside)
         beside.remove(self.side.name)
@@ -89,6 +92,26 @@ class EntrySwap(Swap):
     def _under_way(self, beside: Folder, verb: str) -> bool:
         stages = ("leaving", "entering")
         return any(has_list(beside, self._list(verb, stage)) for stage in stages)
+
+    def _require_lists(self, beside: Folder) -> None:
+        """Raise RestoreError where entries were being moved, and no list tells which."""
+        under_way = self._under_way(beside, "swap") or self._under_way(beside, "undo")
+        halves = (self.side.name, self.before.name)
+        if not under_way and all(map(beside.has_folder, halves)):
+            raise RestoreError(
+                _(
+                    "The list of a swap in %(folder)s is missing: old entries and restored ones"
+                    " cannot be told apart"
+                ),
+                hint=_(
+                    "Put the list back if it was moved away. Otherwise move what you want to keep"
+                    " of %(before)s (old) and %(side)s (restored) to the media folder, delete both"
+                    " folders, and run the same command again."
+                ),
+                folder=str(self.live),
+                before=str(self.before),
+                side=str(self.side),
+            )
 
     def _exchange(self, live: Folder, verb: str, incoming: Folder | None) -> None:
         """Move the old entries out, then those of `incoming` in.

@@ -143,6 +143,11 @@ class Swap(ABC):
             raise RestoreError(
                 _("The folders of the restore in %(folder)s cannot be changed: %(reason)s"),
                 hint=_(
+                    "Run the same command as the user that began the restore, or as root: it"
+                    " finishes what was begun."
+                )
+                if isinstance(error, PermissionError)
+                else _(
                     "Check which users may write to that folder, and run the same command again:"
                     " it finishes what was begun."
                 ),

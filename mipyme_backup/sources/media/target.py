@@ -193,7 +193,7 @@ class MediaTarget(Target):
             wanted.close()
 
     def check(self, facts: Facts) -> list[Message]:
-        if self._swap.begun:
+        if self._elsewhere is None and self._swap.begun:
             return []
         found = {"files": 0, "bytes": 0}
         with self._reading(), contextlib.suppress(FileNotFoundError):

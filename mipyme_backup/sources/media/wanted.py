@@ -24,6 +24,7 @@ SCHEMA = """
         path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, mode INTEGER, sha256 BLOB, pack TEXT
     );
     CREATE TABLE folder (path BLOB PRIMARY KEY, mode INTEGER, implied INTEGER) WITHOUT ROWID;
+    CREATE UNIQUE INDEX by_path ON file (path);
     CREATE INDEX by_content ON file (sha256);
     CREATE INDEX by_pack ON file (pack);
 """
@@ -80,13 +81,20 @@ class Wanted:
             if isinstance(record, FileRecord):
                 sha256 = bytes.fromhex(record.sha256)
                 row = (path, record.size, record.mtime_ns, record.mode, sha256, record.pack)
-                self._table.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?)", row)
+                added = self._table.execute(
+                    "INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?, ?)", row
+                )
             else:
-                self._table.execute(
-                    "INSERT INTO folder VALUES (?, ?, 0)"
-                    " ON CONFLICT (path) DO UPDATE SET mode = excluded.mode, implied = 0",
+                added = self._table.execute(
+                    "INSERT INTO folder VALUES (?, ?, 0) ON CONFLICT (path)"
+                    " DO UPDATE SET mode = excluded.mode, implied = 0 WHERE implied",
                     [path, record.mode],
                 )
+            if not added.rowcount:
+                raise contradiction(path)
+        query = "SELECT path FROM folder CROSS JOIN file USING (path) LIMIT 1"
+        if (row := self._table.execute(query).fetchone()) is not None:
+            raise contradiction(row[0])
 
     def _imply(self, folder: bytes) -> None:
         while folder:

@@ -127,6 +127,8 @@ def restored(saved: Saved, folder: Path) -> Path:
     target = MediaTarget.prepare(location=folder / "none", restore_id="r", to_directory=folder)
     target.load(saved.artifacts())
     assert target.check(saved.facts) == []
+    target.swap()
+    target.remove_replaced()
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,23 @@ def test_content_that_no_pack_has_is_found(pack: bytes, tmp_path: Path) -> None:
 def test_size_that_differs_is_found(tmp_path: Path) -> None:
     with pytest.raises(BackupError):
         check(made(line("a", size=6)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [line("a"), line("b"), line("a")],
+        [line("a"), line("b"), line("a", b"other", size=7)],
+        [line("a"), line("a/b/c")],
+        [line("a/b/c"), line("a")],
+        [line("a"), {"path": "a/", "mode": 0o755}],
+        [{"path": "a/", "mode": 0o755}, line("b"), {"path": "a/", "mode": 0o700}],
+    ],
+    ids=["a file", "other content", "above", "below", "file and folder", "a folder"],
+)
+def test_path_that_is_named_twice_is_found(lines: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(DamagedError, match=r"contradicts itself at a$"):
+        check(made(*lines, pack=pack_of(b"content", b"other")), tmp_path)
 
 
 @pytest.mark.parametrize("length", [0, 100, 512, 515, 1024])

@@ -167,8 +167,7 @@ def test_one_content_at_several_paths_is_not_shared(tmp_path: Path) -> None:
 
 
 def restored_at(folder: Path, saved: Saved) -> Path:
-    target = target_for(folder, to_directory=folder / "out")
-    target.load(saved.artifacts())
+    end(target_for(folder, to_directory=folder / "out"), saved)
     return folder / "out"
 
 
@@ -310,17 +309,25 @@ def test_load_into_a_folder_can_be_repeated_after_a_kill(tmp_path: Path) -> None
         100, load_of(target, saved), ("media/target.py", "extract.py", "wanted.py")
     )
 
-    target_for(tmp_path, to_directory=tmp_path / "out").load(saved.artifacts())
+    end(target_for(tmp_path, to_directory=tmp_path / "out"), saved)
 
     assert os.listdir(tmp_path / "out") in (["a", "b"], ["b", "a"])
+
+
+def end(target: MediaTarget, saved: Saved) -> None:
+    """Restore into a folder of its own, to the end."""
+    target.load(saved.artifacts())
+    target.swap()
+    target.remove_replaced()
 
 
 def killed_moves(folder: Path, saved: Saved) -> Iterator[Path]:
     """Yield a new folder as a kill before each line of the move into it leaves it."""
     for number in itertools.count(1):
         out = folder / str(number)
-        work = load_of(target_for(folder, to_directory=out), saved)
-        if not killed_at_line(number, work, ("media/elsewhere.py",)):
+        target = target_for(folder, to_directory=out)
+        work = lambda target=target: end(target, saved)  # noqa: E731
+        if not killed_at_line(number, work, ("media/elsewhere.py", "mipyme_backup/removal.py")):
             assert number > 20
             return
         yield out
@@ -332,7 +339,7 @@ def test_load_into_a_folder_killed_before_any_line_of_the_move_is_finished(tmp_p
         if not out.exists() or sorted(os.listdir(out)) != ["a", "b", "d"]:
             again = target_for(tmp_path, to_directory=out)
             again.plan()
-            again.load(saved.artifacts())
+            end(again, saved)
 
         assert texts(out) == {"a": b"content", "b/c": b"content", "d": b"content"}
         assert sorted(os.listdir(out)) == ["a", "b", "d"]
@@ -348,6 +355,28 @@ def test_load_into_a_folder_killed_before_any_line_of_the_move_is_discarded(tmp_
         target_for(tmp_path, to_directory=out).discard()
 
         assert os.listdir(out) == ["theirs"]
+
+
+@pytest.mark.parametrize("steps", [["discard"], ["undo", "discard"], ["undo", "undo", "discard"]])
+def test_what_was_moved_into_a_folder_is_taken_back_until_the_restore_ends(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    saved, out = made(line("a"), line("b/c")), tmp_path / "out"
+    target = target_for(tmp_path, to_directory=out)
+    target.load(saved.artifacts())
+    assert target.check({"files": 2, "bytes": 14}) == []
+    assert target.swap() == 0.0
+    write(out, "theirs", b"precious")
+
+    for step in steps:
+        getattr(target_for(tmp_path, to_directory=out), step)()
+
+    assert os.listdir(out) == ["theirs"]
+    (out / "theirs").unlink()
+    end(target_for(tmp_path, to_directory=out), saved)
+    assert texts(out) == {"a": b"content", "b/c": b"content"}
+    target.discard()
+    assert sorted(os.listdir(out)) == ["a", "b"]
 
 
 # Refusals
@@ -371,9 +400,9 @@ def test_what_was_restored_elsewhere_is_neither_swapped_nor_undone(tmp_path: Pat
     target.load(made(line("file")).artifacts())
 
     assert target.swap() == 0.0
+    target.remove_replaced()
     with pytest.raises(RestoreError, match="nothing is swapped"):
         target.undo()
-    target.remove_replaced()
 
     assert texts(tmp_path / "media") == {"live": b"old"}
     assert texts(tmp_path / "out") == {"file": b"content"}
