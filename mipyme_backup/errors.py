@@ -49,6 +49,10 @@ class PreflightError(BackupError):
     code = "preflight"
 
 
+class PoolerError(PreflightError):
+    """A pooler stands before the server: what we set in a session would reach its other clients."""
+
+
 class MemoryShortageError(PreflightError):
     """The memory, or the number of processes and threads, that this run may take is used up."""
 

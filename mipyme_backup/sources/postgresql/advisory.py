@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mipyme_backup.errors import PreflightError
+from mipyme_backup.errors import PoolerError, PreflightError
 from mipyme_backup.sources.postgresql.connection import connected
 
 logger = logging.getLogger("mipyme_backup")
@@ -27,7 +27,8 @@ class AdvisoryLock:
         """Enter with None when the lock `key` is ours, else with the holder's name.
 
         A server that cannot be reached holds nobody off: that is warned about, and the work
-        itself will say what is wrong with the server.
+        itself will say what is wrong with the server. Raises PoolerError where a pooler stands
+        before it: the lock would be its, not ours.
         """
         with contextlib.ExitStack() as stack:
             holder = None
@@ -41,6 +42,8 @@ class AdvisoryLock:
                         assume_role=False,
                     )
                 )
+            except PoolerError:
+                raise
             except PreflightError as error:
                 logger.warning("No lock on the server: %s", error)
             else:
