@@ -138,29 +138,32 @@ def project(pooled: int, postgresql_server: PostgreSQLServer, tmp_path: Path) ->
 
 
 def test_site_goes_on_behind_a_pooler_and_each_command_says_what_to_do(project: Project) -> None:
+    commands = ("backup", "prune_backups", "restore_drill", "restore --latest --no-input")
+
     with unchanged(project.database), unchanged({**project.database, "NAME": "postgres"}):
-        checked = project.manage("check", "--deploy", check=False)
-        tried = {
-            command: project.manage(*command.split(), check=False)
-            for command in ("backup", "prune_backups", "restore_drill", "restore --no-input")
-        }
+        checked = project.manage("check", "--deploy")
+        tried = [project.manage(*command.split(), check=False) for command in commands]
 
     assert "mipyme_backup.W002" in checked.stderr
-    for command, result in {"check": checked, **tried}.items():
+    for result in (checked, *tried):
         said = result.stdout + result.stderr
-        print(command, result.returncode, said)
+        assert said.count("A connection pooler stands before the database default") == 1
+        assert said.count('"connections": {"default": {"HOST":') == 1
+        assert "No lock" not in said
+        assert "Traceback" not in said
+    assert {result.returncode for result in tried} == {1}
     assert project.execute("SELECT count(*) FROM auth_user")
 
 
 def test_backup_reaches_the_server_that_connections_names(project: Project) -> None:
-    direct = {"PORT": str(project.server.port)}  # type: ignore[union-attr]
-    project.backup_settings["SOURCES"] = {
-        "database": {
-            "BACKEND": "mipyme_backup.sources.DatabaseSource",
-            "OPTIONS": {"connections": {"default": direct}},
-        },
+    assert project.server is not None
+    direct = {"HOST": project.server.host, "PORT": str(project.server.port)}
+    database = {
+        "BACKEND": "mipyme_backup.sources.DatabaseSource",
+        "OPTIONS": {"connections": {"default": direct}},
     }
+    project.backup_settings["SOURCES"] = {"database": database}
     project.write()
 
     with unchanged(project.database), unchanged({**project.database, "NAME": "postgres"}):
-        assert project.backup()["status"] == "success"
+        assert project.backup()["status"] == "complete"
