@@ -65,7 +65,7 @@ def unchanged(settings_dict: dict[str, Any]) -> Iterator[None]:
 
 
 def what_a_client_gets(settings_dict: dict[str, Any]) -> set[tuple[Any, ...]]:
-    """Return the settings of the sessions, and the advisory locks that are held.
+    """Return the settings of the sessions, and the advisory locks that they hold.
 
     Django itself sets the time zone, which PgBouncer keeps for each client apart.
     """
@@ -82,7 +82,9 @@ def what_a_client_gets(settings_dict: dict[str, Any]) -> set[tuple[Any, ...]]:
         settings = connection.execute(
             "SELECT name, setting FROM pg_settings WHERE name != 'TimeZone'"
         ).fetchall()
-        locks = connection.execute("SELECT objid FROM pg_locks WHERE locktype = 'advisory'")
+        locks = connection.execute(
+            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        )
         return {*settings, *locks.fetchall()}
 
 
