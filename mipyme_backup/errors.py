@@ -49,6 +49,12 @@ class PreflightError(BackupError):
     code = "preflight"
 
 
+class PoolerError(PreflightError):
+    """A pooler stands before the server: what we set in a session would reach its other clients."""
+
+    code = "pooler"
+
+
 class MemoryShortageError(PreflightError):
     """The memory, or the number of processes and threads, that this run may take is used up."""
 

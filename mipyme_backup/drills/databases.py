@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.checks import run_checks
 from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
 from mipyme_backup.messages import Message, _
@@ -45,12 +46,11 @@ def constraints(aliases: Sequence[str]) -> Iterator[str]:
         except Error as error:
             yield f"{alias}: {error}"
         if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                yield from _not_valid(alias, cursor)
+            yield from _not_valid(alias, connection)
 
 
-def _not_valid(alias: str, cursor: Any) -> Iterator[str]:
-    with unshadowed(cursor):
+def _not_valid(alias: str, connection: BaseDatabaseWrapper) -> Iterator[str]:
+    with unshadowed(connection) as cursor:
         invalid = content.names(cursor, content.INVALID_INDEXES)
         unvalidated = content.names(cursor, content.OWN_UNVALIDATED)
     for index in invalid:
@@ -58,7 +58,8 @@ def _not_valid(alias: str, cursor: Any) -> Iterator[str]:
     for name in unvalidated:
         table, _dot, constraint = name.rpartition(".")
         try:
-            cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}")
+            with connection.cursor() as cursor:
+                cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}")
         except Error as error:
             yield f"{alias}: {' '.join(str(error).split())}"
 
@@ -67,11 +68,11 @@ def sequences(aliases: Sequence[str]) -> Iterator[str]:
     """Yield every sequence whose next value a key already has."""
     for alias in aliases:
         connection = connections[alias]
-        with connection.cursor() as cursor:
-            if connection.vendor == "postgresql":
-                with unshadowed(cursor):
-                    behind = counting.sequences_behind(cursor)
-            else:
+        if connection.vendor == "postgresql":
+            with unshadowed(connection) as cursor:
+                behind = counting.sequences_behind(cursor)
+        else:
+            with connection.cursor() as cursor:
                 behind = _sqlite_sequences_behind(cursor)
         for name in behind:
             text = _("the sequence %(name)s is behind its column")

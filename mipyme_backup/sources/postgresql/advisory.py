@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mipyme_backup.errors import PreflightError
+from mipyme_backup.errors import PoolerError, PreflightError
 from mipyme_backup.lock import UNREACHABLE
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql.connection import connected
@@ -30,7 +30,8 @@ class AdvisoryLock:
         """Enter with None when the lock `key` is ours, else with the holder's name.
 
         That is `UNREACHABLE` where the server lets us not in: it is warned about, and the work
-        itself will say what is wrong with the server.
+        itself will say what is wrong with the server. Raises PoolerError where a pooler stands
+        before it, which would hold the lock in our place.
         """
         with contextlib.ExitStack() as stack:
             holder: str | None = UNREACHABLE
@@ -44,6 +45,8 @@ class AdvisoryLock:
                         assume_role=False,
                     )
                 )
+            except PoolerError:
+                raise
             except PreflightError as error:
                 warn(logger, _("No lock on the server: %(reason)s"), reason=error)
             else:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from django.db import Error, connections
+from django.db import Error, connections, transaction
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.utils import load_backend
 
 from mipyme_backup import process
-from mipyme_backup.errors import ConfigurationError, PreflightError
+from mipyme_backup.errors import ConfigurationError, PoolerError, PreflightError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql.introspection import SafeIntrospection
+from mipyme_backup.sources.postgresql.pooler import refuse_pooler
 
 APPLICATION = "mipyme_backup"
 
@@ -166,14 +168,18 @@ def connect(
     it in this thread under that name, until the caller takes it out of ``connections``; other
     connections bear the name by which signal handlers know that no project's data is behind
     it (django.contrib.postgres would look its types up in the live database). Raises
-    PreflightError when the server cannot be reached.
+    PreflightError when the server cannot be reached, PoolerError when not directly.
     """
     own = own_settings(settings_dict, application=application, name=name)
     if not assume_role:
         own["OPTIONS"].pop("assume_role", None)
     wrapper: BaseDatabaseWrapper = load_backend(own["ENGINE"]).DatabaseWrapper(own, register_as)
     wrapper.inc_thread_sharing()
-    wrapper.Database = _Unshadowed(wrapper.Database)  # type: ignore[attr-defined]
+    where = "/".join(identity(own))
+    wrapper.Database = _Unshadowed(  # type: ignore[attr-defined]
+        wrapper.Database,  # type: ignore[attr-defined]
+        partial(refuse_pooler, alias=alias, where=where),
+    )
     wrapper.introspection = SafeIntrospection(wrapper)
     if register_as != NO_DB_ALIAS:
         connections[register_as] = wrapper
@@ -185,16 +191,18 @@ def connect(
             if read_only:
                 cursor.execute("SET default_transaction_read_only = on")
             cursor.execute(RESTRICT_RELATIONS)
-    except Error as error:
+    except (Error, PoolerError) as error:
         wrapper.close()
         if register_as != NO_DB_ALIAS:
             del connections[register_as]
+        if isinstance(error, PoolerError):
+            raise
         raise PreflightError(
             _("The database %(alias)s (%(where)s) cannot be reached: %(reason)s"),
             hint=_("Check its entry in DATABASES, and that the server runs and lets us in."),
             permanent=False,
             alias=alias,
-            where="/".join(identity(own)),
+            where=where,
             reason=reason(error),
         ) from error
     return wrapper
@@ -203,12 +211,14 @@ def connect(
 class _Unshadowed:
     """The driver's module, whose connections look for bare names in the system's schema alone.
 
-    That is the very first that a session is told, before Django or the driver ask it anything.
+    That is the very first that a session is told, before Django or the driver ask it anything,
+    and once `refuse` has raised nothing: it is given each new connection.
     `search_path` is what it was before: what the server, the database's owner or the role set.
     """
 
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver: Any, refuse: Callable[[Any], None]) -> None:
         self._driver = driver
+        self._refuse = refuse
         self.search_path = ""
 
     def __getattr__(self, name: str) -> Any:
@@ -216,12 +226,17 @@ class _Unshadowed:
 
     def connect(self, **parameters: Any) -> Any:
         connection = self._driver.connect(**parameters)
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            # Commands, not queries: they call no function.
-            cursor.execute("SHOW search_path")
-            self.search_path = str(cursor.fetchone()[0])
-            cursor.execute("SET search_path = ''")
+        try:
+            connection.autocommit = True
+            self._refuse(connection)
+            with connection.cursor() as cursor:
+                # Commands, not queries: they call no function.
+                cursor.execute("SHOW search_path")
+                self.search_path = str(cursor.fetchone()[0])
+                cursor.execute("SET search_path = ''")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -251,15 +266,15 @@ def project_schemas(wrapper: BaseDatabaseWrapper) -> list[str]:
 
 
 @contextlib.contextmanager
-def unshadowed(cursor: Any) -> Iterator[None]:
-    """Let the cursor's session look for bare names in the system's schema alone, for the block."""
-    cursor.execute("SHOW search_path")
-    before = str(cursor.fetchone()[0])
-    cursor.execute("SET search_path = ''")
-    try:
-        yield
-    finally:
-        cursor.execute(SET_SEARCH_PATH, [before])
+def unshadowed(connection: BaseDatabaseWrapper) -> Iterator[Any]:
+    """Yield a cursor that looks for bare names in the system's schema alone.
+
+    That holds for a transaction around the block, so nothing stays set in a session that may
+    come from a pooler. The connection must not be in a transaction already.
+    """
+    with transaction.atomic(using=connection.alias, durable=True), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL search_path = ''")
+        yield cursor
 
 
 @contextlib.contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error
 
-from mipyme_backup.errors import PreflightError, SourceError
+from mipyme_backup.errors import PoolerError, PreflightError, SourceError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql import content
 from mipyme_backup.sources.postgresql.connection import connected, identifier
@@ -90,7 +90,7 @@ def may_not_connect(
 ) -> PreflightError | None:
     """Return why the server, if it answers, lets our role not into the database `name`.
 
-    The reason in the refusal itself is in the server's language.
+    The reason in the refusal itself is in the server's language. Raises PoolerError.
     """
     own = str(settings_dict.get("NAME") or "")
     options = {**(settings_dict.get("OPTIONS") or {}), "connect_timeout": SECONDS}
@@ -98,7 +98,7 @@ def may_not_connect(
         if other in {"", name}:
             continue
         with (
-            contextlib.suppress(PreflightError, Error),
+            _reachable(),
             connected(
                 alias,
                 {**settings_dict, "OPTIONS": options},
@@ -124,6 +124,17 @@ def may_not_connect(
                 quoted=identifier(name),
             )
     return None
+
+
+@contextlib.contextmanager
+def _reachable() -> Iterator[None]:
+    """Go on after the block where a database cannot be reached or read."""
+    try:
+        yield
+    except PoolerError:
+        raise
+    except (PreflightError, Error):
+        pass
 
 
 def _relation(kind: str, schema: str, name: str, *, usable: bool, selectable: bool) -> Missing:

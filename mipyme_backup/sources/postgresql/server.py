@@ -10,7 +10,7 @@ from typing import Any
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from mipyme_backup.errors import PreflightError, RestoreError
+from mipyme_backup.errors import PoolerError, PreflightError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.postgresql import content
 from mipyme_backup.sources.postgresql.connection import connect, identifier, reason, sqlstate
@@ -100,6 +100,8 @@ def maintenance(
         try:
             connection = connect(alias, settings_dict, name=name, assume_role=assume_role)
             break
+        except PoolerError:
+            raise
         except PreflightError as error:
             failures[name] = error
     if connection is None:

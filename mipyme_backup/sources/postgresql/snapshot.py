@@ -15,7 +15,7 @@ from typing import Any
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from mipyme_backup.errors import PreflightError, SourceBusyError, SourceError
+from mipyme_backup.errors import PoolerError, PreflightError, SourceBusyError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Facts, artifact_name
@@ -71,6 +71,8 @@ def _let_in(alias: str, settings_dict: Mapping[str, Any]) -> Iterator[BaseDataba
     """Yield a connection; raises PreflightError with the right that is missing, if it is that."""
     try:
         connection = connect(alias, settings_dict, read_only=True)
+    except PoolerError:
+        raise
     except PreflightError as error:
         refusal = may_not_connect(alias, settings_dict, str(settings_dict.get("NAME") or ""))
         raise refusal or error from error
