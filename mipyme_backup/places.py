@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from mipyme_backup.messages import _
+
 USUAL_STATE = ".mipyme_backup"
 NETWORK = re.compile(r"(nfs|cifs|smb|9p|afs|ceph|glusterfs|lustre|fuse\.(sshfs|s3fs|rclone))")
 FORGOTTEN = frozenset({"overlay", "aufs"})
@@ -66,3 +68,17 @@ def is_on_network(place: Path) -> bool:
 def is_forgotten(place: Path) -> bool:
     """Say whether the folder goes with the container that this process runs in."""
     return file_system_of(place) in FORGOTTEN
+
+
+def why_misplaced(state_dir: Path, destinations: Iterable[Path]) -> str:
+    """Return what is wrong with the place of the records that a later run acts on, "" if nothing.
+
+    `destinations` are the folders of those that are folders of this machine.
+    """
+    if any(is_inside(state_dir, folder) for folder in destinations):
+        return _("it lies in a destination, whose writers could plant orders there")
+    if is_on_network(state_dir):
+        return _("it lies on another machine's disk, whose writers could plant orders there")
+    if is_forgotten(state_dir):
+        return _("it lies in the container, and is gone with it")
+    return ""

@@ -6,21 +6,17 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-from django.db import Error, connections
+from django.db import Error
 
 from mipyme_backup.errors import BackupError, DestinationError, RestoreError, StateError
 from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
-from mipyme_backup.operations.damage import known_damage
-from mipyme_backup.operations.leftovers import noted
-from mipyme_backup.operations.notes import run_notes
+from mipyme_backup.operations.ignored import tell_ignored
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.undisturbed import undisturbed
-from mipyme_backup.sources import media
 from mipyme_backup.sources.base import Target
 from mipyme_backup.translation import translated, warn
 
@@ -54,23 +50,6 @@ def settled(project: Project) -> Iterator[None]:
         _catch_up(project, later)
         raise
     _catch_up(project, later)
-
-
-def tell_ignored(project: Project) -> None:
-    """Say which records of `STATE_DIR` do not count; `project.ignored` has them afterwards."""
-    for error in project.journal.ignored():
-        project.ignore(error)
-    for entry in project.journal.entries():
-        try:
-            targets_of(project, entry)
-        except StateError as error:
-            project.ignore(error)
-        except BackupError:
-            continue  # not to be reached now: it is told where it is needed
-    run_notes(project)
-    known_damage(project)
-    noted(project, "")
-    newest_known(project)
 
 
 def _end_killed_runs(project: Project) -> list[str]:
@@ -274,27 +253,3 @@ def _end(project: Project, entry: Entry, phase: Phase) -> None:
     entry["phase"] = phase
     entry["finished_at"] = datetime.now(UTC).isoformat()
     project.journal.write(entry)
-
-
-def targets_of(project: Project, entry: Entry) -> list[Target]:
-    """Return the targets that the journal describes.
-
-    Raises StateError where they are no targets of this project, and RestoreError where their
-    place is not in the settings any more.
-    """
-    try:
-        return [_target(project, state, entry["elsewhere"]) for state in entry["targets"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise project.journal.not_ours(entry["id"]) from error
-
-
-def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
-    if state["type"] in media.TARGETS:
-        return media.restored_target(project.media, state, elsewhere=elsewhere)
-    if state["alias"] not in connections.settings:
-        raise RestoreError(
-            _("A restore of the database %(alias)s is kept, which is not in DATABASES any more."),
-            hint=_("Put it back there until KEEP_REPLACED_HOURS are over."),
-            alias=state["alias"],
-        )
-    return project.databases.restored_target(state, elsewhere=elsewhere)

@@ -93,3 +93,23 @@ def state_ignored(policy: Policy, facts: Facts, now: datetime) -> Iterator[Findi
             message=record.message,
             hint=record.hint,
         )
+
+
+def state_misplaced(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    misplaced = facts.misplaced
+    if misplaced is None:
+        return
+    text = _("STATE_DIR (%(place)s): %(reason)s.")
+    if misplaced.restores:
+        text = _("STATE_DIR (%(place)s): %(reason)s. A restore is unfinished, or can be undone.")
+    yield Finding(
+        id="state_misplaced",
+        level="critical" if misplaced.restores else "warning",
+        message=Message(text, {"place": misplaced.place, "reason": Message(misplaced.reason)}),
+        hint=Message(
+            _(
+                "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a"
+                " volume of its own), with mode 0700."
+            )
+        ),
+    )
