@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import PurePath
 
 from mipyme_backup import journal
 from mipyme_backup.destinations import Destination
@@ -81,7 +82,7 @@ def _ignored(project: Project) -> list[IgnoredRecord]:
         IgnoredRecord(
             message=error.message,
             hint=error.hint,
-            interrupted=f"/{journal.FOLDER}/" in str(error) or "id" in error.message.params,
+            interrupted=PurePath(error.record).parts[:1] in ((), (journal.FOLDER,)),
         )
         for error in project.ignored.values()
     ]

@@ -14,6 +14,7 @@ from mipyme_backup.operations.notes import run_notes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.state import IGNORED
 
 
 def tell_ignored(project: Project) -> None:
@@ -28,10 +29,20 @@ def tell_ignored(project: Project) -> None:
             project.ignore(error)
         except BackupError:
             continue  # not to be reached now: it is told where it is needed
+    tell_set_aside(project)
     run_notes(project)
     known_damage(project)
     noted(project, "")
     newest_known(project)
+
+
+def tell_set_aside(project: Project) -> None:
+    """Say what lay in the way, and is neither used nor deleted."""
+    for name in project.state.names_set_aside():
+        text = _("%(path)s was set aside: it was no private file or folder of this user.")
+        hint = _("Find out where it comes from, then delete it, or move it out of STATE_DIR.")
+        path = project.state_dir / name
+        project.ignore(StateError(text, hint=hint, record=name.partition(IGNORED)[0], path=path))
 
 
 def waiting_restores(project: Project) -> list[Entry]:

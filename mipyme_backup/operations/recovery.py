@@ -13,7 +13,7 @@ from mipyme_backup.errors import BackupError, DestinationError, RestoreError, St
 from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
-from mipyme_backup.operations.ignored import tell_ignored
+from mipyme_backup.operations.ignored import tell_ignored, tell_set_aside
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.undisturbed import undisturbed
@@ -43,6 +43,7 @@ def settled(project: Project) -> Iterator[None]:
     recover(project)
     later = _end_killed_runs(project)
     project.sweep_work()
+    tell_set_aside(project)
     remove_expired(project)
     try:
         yield
