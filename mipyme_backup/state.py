@@ -49,15 +49,7 @@ class State:
         `STATE_DIR` itself is another user's, OSError where the folder cannot be made.
         """
         make_folder(self.folder)
-        try:
-            self._check_folders("")
-        except StateError as error:
-            raise StateError(
-                _("STATE_DIR %(path)s cannot be used: %(reason)s."),
-                hint=_("It must be a folder of the user that runs the backups, and only theirs."),
-                path=self.folder,
-                reason=error.message.params["reason"],
-            ) from error
+        self._check_folders("")
         folder = self.folder
         for part in Path(name).parts:
             folder = folder / part
@@ -255,10 +247,20 @@ class State:
         return self._bad(self.folder / name, reason)
 
     def _bad(self, path: Path, reason: str) -> StateError:
+        if path == self.folder:
+            return StateError(
+                _("STATE_DIR %(path)s cannot be used: %(reason)s."),
+                hint=_(
+                    "It must be a folder of the user that runs the backups, with mode 0700. Change"
+                    " that, or name a new folder inside it as STATE_DIR."
+                ),
+                path=path,
+                reason=Message(reason),
+            )
         return StateError(
             _("%(path)s is ignored: %(reason)s."),
             hint=_("Move it out of STATE_DIR; check who may write there, and its owner and mode."),
-            record="" if path == self.folder else str(path.relative_to(self.folder)),
+            record=str(path.relative_to(self.folder)),
             path=path,
             reason=Message(reason),
         )
