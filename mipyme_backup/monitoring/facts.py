@@ -82,7 +82,8 @@ def _ignored(project: Project) -> list[IgnoredRecord]:
         IgnoredRecord(
             message=error.message,
             hint=error.hint,
-            interrupted=PurePath(error.record).parts[:1] in ((), (journal.FOLDER,)),
+            interrupted=not error.finished
+            and PurePath(error.record).parts[:1] in ((), (journal.FOLDER,)),
         )
         for error in project.ignored.values()
     ]

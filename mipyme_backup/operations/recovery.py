@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -23,6 +24,9 @@ from mipyme_backup.translation import translated, warn
 logger = logging.getLogger("mipyme_backup")
 
 CANNOT_REMOVE = _("What restore %(id)s loaded cannot be removed: %(reason)s")
+CANNOT_FORGET = _("What restore %(id)s replaced cannot be removed: %(reason)s")
+REPLACED = ("before", "replaced")
+"""By what names the targets know what they have replaced."""
 FAILURES = (BackupError, OSError, Error)
 
 
@@ -241,13 +245,33 @@ def remove_expired(project: Project) -> None:
             targets = targets_of(project, entry)
             for target in targets:
                 target.remove_replaced()
-        except StateError as error:
-            project.ignore(error)
+        except StateError:
+            _forget(project, entry)
         except FAILURES as error:
-            text = _("What restore %(id)s replaced cannot be removed: %(reason)s")
-            warn(logger, text, id=entry["id"], reason=error)
+            warn(logger, CANNOT_FORGET, id=entry["id"], reason=error)
         else:
             roll_back(project, entry, targets)
+
+
+def _forget(project: Project, entry: Entry) -> None:
+    """Drop the record of a restore that does not fit the settings any more: it can do nothing.
+
+    What the record says of places is no order, so what lies there is named and left alone.
+    """
+    try:
+        project.journal.remove(entry)
+    except OSError as error:
+        warn(logger, CANNOT_FORGET, id=entry["id"], reason=error)
+        return
+    named = [str(state.get(key) or "") for state in entry["targets"] for key in REPLACED]
+    left = [name for name in named if name and (name[0] != "/" or os.path.lexists(name))]
+    if left:
+        text = _(
+            "KEEP_REPLACED_HOURS are over for the restore %(id)s, which does not fit the settings"
+            " any more: its record was deleted, and what it replaced stays: %(places)s."
+        )
+        hint = _("Check what these files or databases are, and delete them by hand.")
+        project.ignore(StateError(text, hint=hint, id=entry["id"], places=", ".join(left)))
 
 
 def _end(project: Project, entry: Entry, phase: Phase) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connections
 
-from mipyme_backup.errors import RestoreError
+from mipyme_backup.errors import RestoreError, StateError
 from mipyme_backup.journal import Entry
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
@@ -22,8 +22,11 @@ def targets_of(project: Project, entry: Entry) -> list[Target]:
     """
     try:
         return [_target(project, state, entry["elsewhere"]) for state in entry["targets"]]
+    except StateError as error:
+        project.journal.attributed(error, entry)
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise project.journal.not_ours(entry["id"]) from error
+        raise project.journal.not_ours(entry) from error
 
 
 def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
