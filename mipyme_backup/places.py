@@ -45,7 +45,7 @@ def file_system_of(place: Path) -> str:
     As in the mount table of this process (see proc_pid_mountinfo(5)).
     """
     existing = Path(os.path.realpath(place))
-    while not existing.exists():
+    while not os.path.exists(existing):  # False, too, where this user may not look
         existing = existing.parent
     best = ("", "")
     try:

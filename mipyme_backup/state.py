@@ -57,6 +57,8 @@ class State:
                 self._check_folder(folder)
             except FileNotFoundError:
                 pass
+            except PermissionError as error:
+                raise self._unreadable(folder, _("it cannot be read")) from error
             except StateError:
                 set_aside(folder)
             make_folder(folder)
@@ -71,7 +73,7 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._bad(file, _("it cannot be opened")) from error
+            raise self._unreadable(file, _("it cannot be opened")) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
@@ -140,7 +142,7 @@ class State:
     def names(self, folder: str) -> list[str]:
         """Return the names of the records in `folder`, oldest first.
 
-        Raises StateError where it is another user's, or a link.
+        Raises StateError where it is another user's, or a link, or cannot be read.
         """
         try:
             self._check_folders(folder)
@@ -152,6 +154,8 @@ class State:
                 ]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unreadable(self.folder / folder, _("it cannot be read")) from error
         return [f"{folder}/{name}" for _moment, name in sorted(found)]
 
     def make_private(self, name: str) -> None:
@@ -245,6 +249,19 @@ class State:
     def bad(self, name: str, reason: str) -> StateError:
         """Return the error that says why the record `name` does not count."""
         return self._bad(self.folder / name, reason)
+
+    def _unreadable(self, path: Path, reason: str) -> StateError:
+        """Return the error for what cannot be read: with one text, where that is so of all."""
+        if os.access(self.folder, os.W_OK, effective_ids=True):
+            return self._bad(path, reason)
+        return StateError(
+            _("This user cannot read what STATE_DIR (%(path)s) remembers."),
+            hint=_(
+                "Run it as the user that runs the backups, for example: sudo -u USER python"
+                " manage.py backup_status"
+            ),
+            path=self.folder,
+        )
 
     def _bad(self, path: Path, reason: str) -> StateError:
         if path == self.folder:
