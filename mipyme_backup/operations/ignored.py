@@ -74,7 +74,7 @@ def _tell_waiting(project: Project) -> None:
                 StateError(text, hint=hint, record=former.name, former=former, folder=folder)
             )
     for entry in waiting_restores(project):
-        if entry["finished_at"] is None:
+        if entry["finished_at"] is None and not entry.get("drill"):
             text = _("The restore %(id)s, noted in %(former)s, is unfinished.")
             hint = _(
                 "Set STATE_DIR in MIPYME_BACKUP to a folder on a volume, then let the next run"

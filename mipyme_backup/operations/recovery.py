@@ -271,7 +271,9 @@ def _forget(project: Project, entry: Entry) -> None:
             " any more: its record was deleted, and what it replaced stays: %(places)s."
         )
         hint = _("Check what these files or databases are, and delete them by hand.")
-        project.ignore(StateError(text, hint=hint, id=entry["id"], places=", ".join(left)))
+        project.ignore(
+            StateError(text, hint=hint, finished=True, id=entry["id"], places=", ".join(left))
+        )
 
 
 def _end(project: Project, entry: Entry, phase: Phase) -> None:

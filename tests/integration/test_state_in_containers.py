@@ -15,6 +15,7 @@ from django.contrib.auth.models import Group
 
 from mipyme_backup import api
 from mipyme_backup.errors import LockedError
+from mipyme_backup.journal import Journal
 from mipyme_backup.policy.finding import Finding
 from mipyme_backup.state import State
 from tests.integration.test_planted_state import DiedError, _die_after_the_swap
@@ -146,6 +147,20 @@ def test_a_restore_that_others_could_have_planted_on_the_volume_is_not_told(
 
     assert not any("is unfinished" in text for text in told)
     assert any(str(container.former) in text for text in told)
+
+
+def test_an_interrupted_drill_on_the_volume_is_nothing_to_be_alarmed_at(
+    container: Container,
+) -> None:
+    made = api.backup()
+    drill = Journal.loading("a" * 16, made.manifest.id, [])
+    Journal(State(container.former)).write(drill)
+    container.replace()
+
+    told = api.backup().manifest.warnings
+
+    assert not any("is unfinished" in text for text in told)
+    assert placed().level == "warning"
 
 
 @pytest.mark.parametrize("restored", [False, True])
