@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from mipyme_backup import conf, queue
 from mipyme_backup.errors import BackupError, ConfigurationError
-from mipyme_backup.places import why_misplaced
+from mipyme_backup.places import GOOD_PLACE, why_misplaced
 from mipyme_backup.translation import translated
 
 TAG = "mipyme_backup"
@@ -147,10 +147,7 @@ def _state_place(settings: conf.Settings) -> Iterator[CheckMessage]:
     if reason:
         yield checks.Warning(
             _("STATE_DIR (%(place)s): %(reason)s.") % {"place": place, "reason": _(reason)},
-            hint=_(
-                "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a"
-                " volume of its own), with mode 0700."
-            ),
+            hint=_(GOOD_PLACE),
             id="mipyme_backup.W004",
         )
 

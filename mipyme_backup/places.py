@@ -12,6 +12,11 @@ from mipyme_backup.messages import _
 
 USUAL_STATE = ".mipyme_backup"
 NETWORK = re.compile(r"(nfs|cifs|smb|9p|afs|ceph|glusterfs|lustre|fuse\.(sshfs|s3fs|rclone))")
+GOOD_PLACE = _(
+    "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a volume of its"
+    " own), with mode 0700."
+)
+"""What to do where `why_misplaced` says something."""
 FORGOTTEN = frozenset({"overlay", "aufs"})
 """The file systems of what a container writes outside of its volumes."""
 

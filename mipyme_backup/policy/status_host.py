@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from mipyme_backup.messages import Message, _
+from mipyme_backup.places import GOOD_PLACE
 from mipyme_backup.policy.finding import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 
@@ -106,10 +107,5 @@ def state_misplaced(policy: Policy, facts: Facts, now: datetime) -> Iterator[Fin
         id="state_misplaced",
         level="critical" if misplaced.restores else "warning",
         message=Message(text, {"place": misplaced.place, "reason": Message(misplaced.reason)}),
-        hint=Message(
-            _(
-                "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a"
-                " volume of its own), with mode 0700."
-            )
-        ),
+        hint=Message(GOOD_PLACE),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.core.checks import run_checks
 
 from mipyme_backup import api
 from mipyme_backup.errors import LockedError
@@ -174,6 +175,9 @@ def test_what_the_status_says_of_state_that_is_lost_with_the_container(
 
     found = placed()
 
+    checks = run_checks(include_deployment_checks=True)
+    (checked,) = [one for one in checks if one.id == "mipyme_backup.W004"]
+    assert checked.hint == str(found.hint)
     assert found.level == ("critical" if restored else "warning")
     assert "is gone with it" in str(found.message)
     assert "volume" in str(found.hint)
