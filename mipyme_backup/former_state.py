@@ -43,16 +43,19 @@ def adopt(state: State, former: Path) -> list[Path]:
     noted, begun = state.read(NOTE), {"moving_from": str(former)}
     if noted not in (None, begun):
         return []
-    left: list[Path] = []
+    ended = {"moved_from": str(former)}
     # A `state` with records of its own was in use before: what lies there is another project's.
-    if former.is_dir() and (noted or not os.path.lexists(state.folder / RECORDS[0])):
-        state.write(NOTE, begun)
-        if not all(_is_ours_alone(folder.lstat()) for folder in (former, former.parent)):
-            return [former]
-        with _locked(former / "lock"):
-            left = [former / name for name in _names(former) if not _move(former, state, name)]
-            _tidy(former)
-    state.write(NOTE, {"moved_from": str(former)})
+    if not former.is_dir() or (noted is None and os.path.lexists(state.folder / RECORDS[0])):
+        with contextlib.suppress(OSError):  # a full disk is told where it stops something
+            state.write(NOTE, ended)
+        return []
+    state.write(NOTE, begun)
+    if not all(_is_ours_alone(folder.lstat()) for folder in (former, former.parent)):
+        return [former]
+    with _locked(former / "lock"):
+        left = [former / name for name in _names(former) if not _move(former, state, name)]
+        _tidy(former)
+    state.write(NOTE, ended)
     return left
 
 
