@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from mipyme_backup import conf, queue
 from mipyme_backup.errors import BackupError, ConfigurationError
-from mipyme_backup.places import is_forgotten, is_inside, is_on_network
+from mipyme_backup.places import GOOD_PLACE, why_misplaced
 from mipyme_backup.translation import translated
 
 TAG = "mipyme_backup"
@@ -142,20 +142,12 @@ def _public_places(settings: conf.Settings) -> Iterator[CheckMessage]:
 
 def _state_place(settings: conf.Settings) -> Iterator[CheckMessage]:
     """Yield what is wrong with the place of the records that a later run acts on."""
-    place, reason = settings.state_dir, ""
-    if any(is_inside(place, folder) for folder in conf.local_folders(settings.destinations)):
-        reason = _("it lies in a destination, whose writers could plant orders there")
-    elif is_on_network(place):
-        reason = _("it lies on another machine's disk, whose writers could plant orders there")
-    elif is_forgotten(place):
-        reason = _("it lies in the container, and is gone with it")
+    place = settings.state_dir
+    reason = why_misplaced(place, conf.local_folders(settings.destinations))
     if reason:
         yield checks.Warning(
-            _("STATE_DIR (%(place)s): %(reason)s.") % {"place": place, "reason": reason},
-            hint=_(
-                "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a"
-                " volume of its own), with mode 0700."
-            ),
+            _("STATE_DIR (%(place)s): %(reason)s.") % {"place": place, "reason": _(reason)},
+            hint=_(GOOD_PLACE),
             id="mipyme_backup.W004",
         )
 

@@ -18,7 +18,7 @@ from django.conf import settings as django_settings
 
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
-from mipyme_backup.places import default_state_dir
+from mipyme_backup.places import default_state_dir, is_inside
 from mipyme_backup.policy.alerting import DIGESTS
 from mipyme_backup.setting_values import (
     NAME,
@@ -93,8 +93,8 @@ class Settings:
     """The settings as the code uses them; sizes in bytes.
 
     `contacts` and `checklist` are None where the settings leave them to the policy.
-    `former_state_dir` is where earlier versions kept what is in `state_dir` now; None where the
-    settings name that folder, or it was the same.
+    `former_state_dir` is where earlier versions kept what is in `state_dir` now, unless the
+    settings named a folder; None where it is the same.
     `remote_retention` is for destinations that are not on this machine; the `extra` of each one
     comes before it.
     """
@@ -146,7 +146,7 @@ def load() -> Settings:
         encryption=parsed["ENCRYPTION"],
         signing_key_file=parsed["SIGNING_KEY_FILE"],
         state_dir=state_dir,
-        former_state_dir=None if parsed["STATE_DIR"] else _former_state_dir(destinations),
+        former_state_dir=_former_state_dir(destinations, state_dir),
         volume_size=parsed["VOLUME_SIZE"] or 256 * 2**20,
         jobs=parsed["JOBS"] or os.cpu_count() or 1,
         keep_replaced=timedelta(hours=_default(parsed["KEEP_REPLACED_HOURS"], 24)),
@@ -239,10 +239,12 @@ def _state_dir(destinations: Mapping[str, Part], project: str) -> Path:
     )
 
 
-def _former_state_dir(destinations: Mapping[str, Part]) -> Path | None:
+def _former_state_dir(destinations: Mapping[str, Part], state_dir: Path) -> Path | None:
     """Return where versions before kept the state: in the first local destination."""
-    folders = local_folders(destinations)
-    return folders[0] / ".state" if folders else None
+    for folder in local_folders(destinations)[:1]:
+        if not is_inside(state_dir, folder / ".state"):
+            return folder / ".state"
+    return None
 
 
 def _unknown(

@@ -153,9 +153,26 @@ class RestoreError(BackupError):
 
 
 class StateError(BackupError):
-    """A record in ``STATE_DIR`` is not this host's own, or does not fit the settings: no order."""
+    """A record in ``STATE_DIR`` is not this host's own, or does not fit the settings: no order.
+
+    `record` is its name there, "" for the folder itself. `finished` says that it is the record of
+    a restore that has ended.
+    """
 
     code = "state"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        record: str = "",
+        finished: bool = False,
+        **params: object,
+    ) -> None:
+        super().__init__(message, hint=hint, permanent=None, **params)
+        self.record = record
+        self.finished = finished
 
 
 class NoBackupError(BackupError):

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mipyme_backup.errors import LockedError
+from mipyme_backup.journal import Entry, Journal
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import sync_folder, write_file
 from mipyme_backup.removal import remove_tree
@@ -30,7 +31,7 @@ RECORDS = (
 )
 FOLDERS = ("runs", "restores", "alerts", "schedule", "drills")
 NOTE = "former.json"
-"""Says that the move has been made, or that there was nothing to move."""
+"""Says that the move has begun, has been made, or that there was nothing to move."""
 
 
 def adopt(state: State, former: Path) -> list[Path]:
@@ -39,17 +40,37 @@ def adopt(state: State, former: Path) -> list[Path]:
     Does nothing after the first time. Call it with the lock held. Raises LockedError while a run
     of the earlier version is at work, and OSError.
     """
-    if state.read(NOTE) is not None:
+    noted, begun = state.read(NOTE), {"moving_from": str(former)}
+    if noted not in (None, begun):
         return []
-    left: list[Path] = []
-    if former.is_dir():
-        if not all(_is_ours_alone(folder.lstat()) for folder in (former, former.parent)):
-            return [former]
-        with _locked(former / "lock"):
-            left = [former / name for name in _names(former) if not _move(former, state, name)]
-            _tidy(former)
-    state.write(NOTE, {"moved_from": str(former)})
+    ended = {"moved_from": str(former)}
+    # A `state` with records of its own was in use before: what lies there is another project's.
+    if not former.is_dir() or (noted is None and os.path.lexists(state.folder / RECORDS[0])):
+        with contextlib.suppress(OSError):  # a full disk is told where it stops something
+            state.write(NOTE, ended)
+        return []
+    state.write(NOTE, begun)
+    if not all(_is_ours_alone(folder.lstat()) for folder in (former, former.parent)):
+        return [former]
+    with _locked(former / "lock"):
+        left = [former / name for name in _names(former) if not _move(former, state, name)]
+        _tidy(former)
+    state.write(NOTE, ended)
     return left
+
+
+def holds_records(former: Path) -> bool:
+    """Say whether something lies there that `adopt` would move, or name."""
+    return os.path.isdir(former) and next(_names(former), None) is not None
+
+
+def restores(former: Path) -> list[Entry]:
+    """Return the restores that the earlier version noted; none where others could write."""
+    if not os.path.isdir(former):
+        return []
+    if not all(_is_ours_alone(folder.lstat()) for folder in (former, former.parent)):
+        return []
+    return Journal(State(former)).entries()
 
 
 def _names(former: Path) -> Iterator[str]:

@@ -94,9 +94,15 @@ class Journal:
         """Return what is wrong with each record that does not count."""
         return [entry for entry in self._read() if isinstance(entry, StateError)]
 
-    def not_ours(self, restore_id: str) -> StateError:
+    def not_ours(self, entry: Entry) -> StateError:
         """Return the error for an entry whose targets nobody here has written."""
-        return self._state.bad(_name(restore_id), NOT_WRITTEN)
+        return self.attributed(self._state.bad(_name(entry["id"]), NOT_WRITTEN), entry)
+
+    @staticmethod
+    def attributed(error: StateError, entry: Entry) -> StateError:
+        """Return `error` as one of this entry's record."""
+        error.record, error.finished = _name(entry["id"]), entry["finished_at"] is not None
+        return error
 
     def unfinished(self) -> list[Entry]:
         """Return the restores that a process left in the middle."""

@@ -50,6 +50,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
         name=settings.project,
         state_dir=settings.state_dir,
         former_state_dir=settings.former_state_dir,
+        local_folders=conf.local_folders(settings.destinations),
         sources=_split(sources),
         databases=_first(sources, DatabaseSource),
         media=_first(sources, MediaSource),

@@ -8,8 +8,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from mipyme_backup.messages import _
+
 USUAL_STATE = ".mipyme_backup"
 NETWORK = re.compile(r"(nfs|cifs|smb|9p|afs|ceph|glusterfs|lustre|fuse\.(sshfs|s3fs|rclone))")
+GOOD_PLACE = _(
+    "Set STATE_DIR in MIPYME_BACKUP to a folder on this host (in a container: on a volume of its"
+    " own), with mode 0700."
+)
+"""What to do where `why_misplaced` says something."""
 FORGOTTEN = frozenset({"overlay", "aufs"})
 """The file systems of what a container writes outside of its volumes."""
 
@@ -43,7 +50,7 @@ def file_system_of(place: Path) -> str:
     As in the mount table of this process (see proc_pid_mountinfo(5)).
     """
     existing = Path(os.path.realpath(place))
-    while not existing.exists():
+    while not os.path.exists(existing):  # False, too, where this user may not look
         existing = existing.parent
     best = ("", "")
     try:
@@ -66,3 +73,17 @@ def is_on_network(place: Path) -> bool:
 def is_forgotten(place: Path) -> bool:
     """Say whether the folder goes with the container that this process runs in."""
     return file_system_of(place) in FORGOTTEN
+
+
+def why_misplaced(state_dir: Path, destinations: Iterable[Path]) -> str:
+    """Return what is wrong with the place of the records that a later run acts on, "" if nothing.
+
+    `destinations` are the folders of those that are folders of this machine.
+    """
+    if any(is_inside(state_dir, folder) for folder in destinations):
+        return _("it lies in a destination, whose writers could plant orders there")
+    if is_on_network(state_dir):
+        return _("it lies on another machine's disk, whose writers could plant orders there")
+    if is_forgotten(state_dir):
+        return _("it lies in the container, and is gone with it")
+    return ""

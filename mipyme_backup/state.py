@@ -1,17 +1,20 @@
 """The records in ``STATE_DIR``: what this host remembers, and a later run acts on.
 
 Only private files of this user's count. A record that others could have written is refused,
-whatever it says; so is one that is too large, or no JSON. Imports no Django.
+whatever it says; so is one that is too large, or no JSON. What the operator opened to a group of
+this process, with `STATE_DIR` itself, as Kubernetes does for `fsGroup` each time that a pod starts,
+is made private again before it is read. Imports no Django.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import stat
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from mipyme_backup.errors import StateError
@@ -23,6 +26,7 @@ MAX_BYTES = 64 * 2**20
 SUFFIX = ".json"
 UNFINISHED = ".new"
 IGNORED = ".ignored-"
+OPEN = _("others may write to it")
 NOT_WRITTEN = _("it is not what was written there")
 
 T = TypeVar("T")
@@ -41,26 +45,20 @@ class State:
     def make(self, name: str = "") -> Path:
         """Return the folder `name`, made where it is absent.
 
-        What lies there and is not ours is set aside. Raises StateError where `STATE_DIR` itself
-        is another user's, OSError where the folder cannot be made.
+        What lies there and is not ours is set aside: see `names_set_aside`. Raises StateError where
+        `STATE_DIR` itself is another user's, OSError where the folder cannot be made.
         """
         make_folder(self.folder)
-        try:
-            self._check_folders("")
-        except StateError as error:
-            raise StateError(
-                _("STATE_DIR %(path)s cannot be used: %(reason)s."),
-                hint=_("It must be a folder of the user that runs the backups, and only theirs."),
-                path=self.folder,
-                reason=error.message.params["reason"],
-            ) from error
+        self._check_folders("")
         folder = self.folder
         for part in Path(name).parts:
             folder = folder / part
             try:
-                self._check_folder(folder, folder.lstat())
+                self._check_folder(folder)
             except FileNotFoundError:
                 pass
+            except PermissionError as error:
+                raise self._unreadable(folder, _("it cannot be read")) from error
             except StateError:
                 set_aside(folder)
             make_folder(folder)
@@ -75,12 +73,12 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._bad(file, _("it cannot be opened")) from error
+            raise self._unreadable(file, _("it cannot be opened")) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 raise self._bad(file, _("it is no regular file with one name"))
-            self._check_private(file, status)
+            self._make_private(file, descriptor, 0o600)
             with os.fdopen(descriptor, "rb", closefd=False) as opened:
                 content = opened.read(MAX_BYTES + 1)
         except OSError as error:
@@ -144,7 +142,7 @@ class State:
     def names(self, folder: str) -> list[str]:
         """Return the names of the records in `folder`, oldest first.
 
-        Raises StateError where it is another user's, or a link.
+        Raises StateError where it is another user's, or a link, or cannot be read.
         """
         try:
             self._check_folders(folder)
@@ -156,33 +154,91 @@ class State:
                 ]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unreadable(self.folder / folder, _("it cannot be read")) from error
         return [f"{folder}/{name}" for _moment, name in sorted(found)]
+
+    def make_private(self, name: str) -> None:
+        """Close a file again that was opened, with `STATE_DIR` itself, to a group of ours.
+
+        Raises StateError where that is not so, and OSError.
+        """
+        self._check_folders(str(Path(name).parent))
+        descriptor = os.open(
+            self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+        try:
+            self._make_private(self.folder / name, descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+
+    def names_set_aside(self) -> list[str]:
+        """Return the names of what was set aside, for as long as it lies there."""
+        folders = [".", *(entry.name for entry in self._entries(".") if entry.is_dir())]
+        return [
+            str(PurePath(folder, entry.name))
+            for folder in folders
+            if IGNORED not in folder
+            for entry in self._entries(folder)
+            if IGNORED in entry.name
+        ]
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        path = self.folder / folder
+        if path.is_symlink() and path != self.folder:
+            return []
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+        return []
 
     def _check_folders(self, name: str) -> None:
         """Raise StateError where a folder on the way to `name` is a link or another user's."""
         folder = self.folder
         for part in ("", *Path(name).parts):
             folder = folder / part
-            # STATE_DIR itself may be a link that the settings name.
-            self._check_folder(folder, folder.lstat() if part else folder.stat())
+            self._check_folder(folder)
 
-    def _check_folder(self, folder: Path, status: os.stat_result) -> None:
+    def _check_folder(self, folder: Path) -> None:
+        top = folder == self.folder
+        status = folder.stat() if top else folder.lstat()  # the settings may name a link
         if not stat.S_ISDIR(status.st_mode):
             raise self._bad(folder, _("it is no folder"))
-        self._check_private(folder, status, group_may_write=folder == self.folder)
+        if top:
+            # What another member of its group lays there is found out by its owner.
+            self._check_owner(folder, status)
+            if status.st_mode & 0o002:
+                raise self._bad(folder, OPEN)
+            return
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._make_private(folder, descriptor, 0o700)
+        finally:
+            os.close(descriptor)
 
-    def _check_private(
-        self, path: Path, status: os.stat_result, *, group_may_write: bool = False
-    ) -> None:
+    def _make_private(self, path: Path, descriptor: int, mode: int) -> None:
         """Raise StateError where others own `path`, or may write to it.
 
-        A volume that Kubernetes makes for our group may be written to by that group; what others
-        lay there is found out by its owner.
+        A group may that the operator gave `STATE_DIR` to, and this process is in: it may no more.
         """
+        status = os.fstat(descriptor)
+        self._check_owner(path, status)
+        if not status.st_mode & 0o022:
+            return
+        if status.st_mode & 0o002 or not self._is_our_group(status.st_gid):
+            raise self._bad(path, OPEN)
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError as error:
+            raise self._bad(path, OPEN) from error
+
+    def _is_our_group(self, group: int) -> bool:
+        top = self.folder.stat()
+        ours = {os.getegid(), *os.getgroups()}
+        return group in ours and group == top.st_gid and bool(top.st_mode & 0o020)
+
+    def _check_owner(self, path: Path, status: os.stat_result) -> None:
         if status.st_uid not in self._owners():
             raise self._bad(path, _("it belongs to another user"))
-        if status.st_mode & (0o002 if group_may_write else 0o022):
-            raise self._bad(path, _("others may write to it"))
 
     def _owners(self) -> set[int]:
         owners = {os.geteuid(), 0}
@@ -194,11 +250,34 @@ class State:
         """Return the error that says why the record `name` does not count."""
         return self._bad(self.folder / name, reason)
 
-    @staticmethod
-    def _bad(path: Path, reason: str) -> StateError:
+    def _unreadable(self, path: Path, reason: str) -> StateError:
+        """Return the error for what cannot be read: with one text, where that is so of all."""
+        if os.access(self.folder, os.W_OK, effective_ids=True):
+            return self._bad(path, reason)
+        return StateError(
+            _("This user cannot read what STATE_DIR (%(path)s) remembers."),
+            hint=_(
+                "Run it as the user that runs the backups, for example: sudo -u USER python"
+                " manage.py backup_status"
+            ),
+            path=self.folder,
+        )
+
+    def _bad(self, path: Path, reason: str) -> StateError:
+        if path == self.folder:
+            return StateError(
+                _("STATE_DIR %(path)s cannot be used: %(reason)s."),
+                hint=_(
+                    "It must be a folder of the user that runs the backups, with mode 0700. Change"
+                    " that, or name a new folder inside it as STATE_DIR."
+                ),
+                path=path,
+                reason=Message(reason),
+            )
         return StateError(
             _("%(path)s is ignored: %(reason)s."),
             hint=_("Move it out of STATE_DIR; check who may write there, and its owner and mode."),
+            record=str(path.relative_to(self.folder)),
             path=path,
             reason=Message(reason),
         )

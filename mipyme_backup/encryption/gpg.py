@@ -20,11 +20,11 @@ from mipyme_backup.encryption.keyring import (
     checked_fingerprint,
 )
 from mipyme_backup.encryption.passphrase import fingerprint, read_secret
-from mipyme_backup.errors import ConfigurationError, EncryptionError, KeyMissingError
+from mipyme_backup.errors import ConfigurationError, EncryptionError, KeyMissingError, StateError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.private_files import make_folder, write_file
 from mipyme_backup.process import Reader
-from mipyme_backup.state import set_aside
+from mipyme_backup.state import State, set_aside
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -131,6 +131,8 @@ class GPG(Encryption):
         file = self.host_secret_file
         if file is None:
             return None
+        with contextlib.suppress(StateError, OSError):
+            State(file.parent).make_private(file.name)
         if make and os.path.lexists(file) and not _is_readable(file):
             logger.warning("%s is not this user's own: it is set aside, and another is made.", file)
             set_aside(file)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import PurePath
 
 from mipyme_backup import journal
 from mipyme_backup.destinations import Destination
@@ -15,10 +16,10 @@ from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import _
+from mipyme_backup.operations.ignored import tell_ignored, waiting_restores
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
-from mipyme_backup.operations.recovery import tell_ignored
 from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import newest_known
 from mipyme_backup.policy.prediction import predict
@@ -31,6 +32,7 @@ from mipyme_backup.policy.status_facts import (
     DestinationFacts,
     Facts,
     IgnoredRecord,
+    MisplacedState,
 )
 
 RECORDED = 100
@@ -68,6 +70,7 @@ def gather(project: Project, *, seconds: float) -> Facts:
         last_restore=project.catalog.last_restore(),
         last_drill=project.catalog.last_drill(),
         ignored=_ignored(project),
+        misplaced=_misplaced(project),
     )
     return replace(facts, predicted_restore=_predicted(facts))
 
@@ -79,10 +82,22 @@ def _ignored(project: Project) -> list[IgnoredRecord]:
         IgnoredRecord(
             message=error.message,
             hint=error.hint,
-            interrupted=f"/{journal.FOLDER}/" in str(error) or "id" in error.message.params,
+            interrupted=not error.finished
+            and PurePath(error.record).parts[:1] in ((), (journal.FOLDER,)),
         )
         for error in project.ignored.values()
     ]
+
+
+def _misplaced(project: Project) -> MisplacedState | None:
+    if not project.misplaced:
+        return None
+    noted = [*project.journal.entries(), *waiting_restores(project)]
+    return MisplacedState(
+        place=str(project.state_dir),
+        reason=project.misplaced,
+        restores=any(not entry.get("drill") for entry in noted),
+    )
 
 
 def _key_expires(encryption: Encryption) -> datetime | None:

@@ -6,20 +6,21 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from mipyme_backup import former_state
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import PreflightError, StateError
-from mipyme_backup.former_state import adopt
 from mipyme_backup.journal import Journal
 from mipyme_backup.lock import ProjectLock, project_lock
 from mipyme_backup.messages import Message, _
+from mipyme_backup.places import is_forgotten, why_misplaced
 from mipyme_backup.policy.retention import Policy
 from mipyme_backup.removal import remove_tree
 from mipyme_backup.sources.base import Source
@@ -45,6 +46,7 @@ class Project:
     """The parts. `sources` and `destinations` are in the order of the settings.
 
     `former_state_dir` is where earlier versions kept the state, None where that is the same.
+    `local_folders` are those of the destinations that are folders of this machine.
     `signing_key` is (fingerprint, secret) of what authenticates new manifests, and
     `trusted_keys` all that may authenticate old ones. `retention` gives the policy of a
     destination by its name. `ignored` are the records of `STATE_DIR` that did not count in this
@@ -54,6 +56,7 @@ class Project:
     name: str
     state_dir: Path
     former_state_dir: Path | None
+    local_folders: Sequence[Path]
     sources: Mapping[str, Source]
     databases: DatabaseSource
     media: MediaSource
@@ -76,6 +79,22 @@ class Project:
     @property
     def journal(self) -> Journal:
         return Journal(self.state)
+
+    @property
+    def misplaced(self) -> str:
+        """What is wrong with the place of `STATE_DIR`, "" where nothing is."""
+        return why_misplaced(self.state_dir, self.local_folders)
+
+    @property
+    def waiting_state_dir(self) -> Path | None:
+        """`former_state_dir` while nothing is taken from there, as it would be lost in `state_dir`.
+
+        None else: what is in the container as well cannot be lost by moving it.
+        """
+        former = self.former_state_dir
+        if former is None or not is_forgotten(self.state_dir) or is_forgotten(former):
+            return None
+        return former
 
     def recall(self, name: str, parse: Callable[[Any], T], default: T) -> T:
         """Return what a record of `STATE_DIR` says; `default` where it is absent or ignored."""
@@ -119,10 +138,10 @@ class Project:
 
     def _adopt_former_state(self) -> None:
         """Move what an earlier version kept in a destination to where it belongs, once."""
-        if self.former_state_dir is None:
+        if self.former_state_dir is None or self.waiting_state_dir is not None:
             return
         try:
-            left = adopt(self.state, self.former_state_dir)
+            left = former_state.adopt(self.state, self.former_state_dir)
         except (OSError, StateError) as error:
             reason = error.strerror if isinstance(error, OSError) else error.message
             text = _("What %(former)s holds was not moved to %(folder)s: %(reason)s")

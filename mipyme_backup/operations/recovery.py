@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-from django.db import Error, connections
+from django.db import Error
 
 from mipyme_backup.errors import BackupError, DestinationError, RestoreError, StateError
 from mipyme_backup.journal import Entry, Phase
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import listings
-from mipyme_backup.operations.damage import known_damage
-from mipyme_backup.operations.leftovers import noted
-from mipyme_backup.operations.notes import run_notes
+from mipyme_backup.operations.ignored import tell_ignored, tell_set_aside
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.undisturbed import undisturbed
-from mipyme_backup.sources import media
 from mipyme_backup.sources.base import Target
 from mipyme_backup.translation import translated, warn
 
 logger = logging.getLogger("mipyme_backup")
 
 CANNOT_REMOVE = _("What restore %(id)s loaded cannot be removed: %(reason)s")
+CANNOT_FORGET = _("What restore %(id)s replaced cannot be removed: %(reason)s")
+REPLACED = ("before", "replaced")
+"""By what names the targets know what they have replaced."""
 FAILURES = (BackupError, OSError, Error)
 
 
@@ -47,6 +47,7 @@ def settled(project: Project) -> Iterator[None]:
     recover(project)
     later = _end_killed_runs(project)
     project.sweep_work()
+    tell_set_aside(project)
     remove_expired(project)
     try:
         yield
@@ -54,23 +55,6 @@ def settled(project: Project) -> Iterator[None]:
         _catch_up(project, later)
         raise
     _catch_up(project, later)
-
-
-def tell_ignored(project: Project) -> None:
-    """Say which records of `STATE_DIR` do not count; `project.ignored` has them afterwards."""
-    for error in project.journal.ignored():
-        project.ignore(error)
-    for entry in project.journal.entries():
-        try:
-            targets_of(project, entry)
-        except StateError as error:
-            project.ignore(error)
-        except BackupError:
-            continue  # not to be reached now: it is told where it is needed
-    run_notes(project)
-    known_damage(project)
-    noted(project, "")
-    newest_known(project)
 
 
 def _end_killed_runs(project: Project) -> list[str]:
@@ -265,40 +249,38 @@ def remove_expired(project: Project) -> None:
             targets = targets_of(project, entry)
             for target in targets:
                 target.remove_replaced()
-        except StateError as error:
-            project.ignore(error)
+        except StateError:
+            _forget(project, entry)
         except FAILURES as error:
-            text = _("What restore %(id)s replaced cannot be removed: %(reason)s")
-            warn(logger, text, id=entry["id"], reason=error)
+            warn(logger, CANNOT_FORGET, id=entry["id"], reason=error)
         else:
             roll_back(project, entry, targets)
+
+
+def _forget(project: Project, entry: Entry) -> None:
+    """Drop the record of a restore that does not fit the settings any more: it can do nothing.
+
+    What the record says of places is no order, so what lies there is named and left alone.
+    """
+    try:
+        project.journal.remove(entry)
+    except OSError as error:
+        warn(logger, CANNOT_FORGET, id=entry["id"], reason=error)
+        return
+    named = [str(state.get(key) or "") for state in entry["targets"] for key in REPLACED]
+    left = [name for name in named if name and (name[0] != "/" or os.path.lexists(name))]
+    if left:
+        text = _(
+            "KEEP_REPLACED_HOURS are over for the restore %(id)s, which does not fit the settings"
+            " any more: its record was deleted, and what it replaced stays: %(places)s."
+        )
+        hint = _("Check what these files or databases are, and delete them by hand.")
+        project.ignore(
+            StateError(text, hint=hint, finished=True, id=entry["id"], places=", ".join(left))
+        )
 
 
 def _end(project: Project, entry: Entry, phase: Phase) -> None:
     entry["phase"] = phase
     entry["finished_at"] = datetime.now(UTC).isoformat()
     project.journal.write(entry)
-
-
-def targets_of(project: Project, entry: Entry) -> list[Target]:
-    """Return the targets that the journal describes.
-
-    Raises StateError where they are no targets of this project, and RestoreError where their
-    place is not in the settings any more.
-    """
-    try:
-        return [_target(project, state, entry["elsewhere"]) for state in entry["targets"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise project.journal.not_ours(entry["id"]) from error
-
-
-def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
-    if state["type"] in media.TARGETS:
-        return media.restored_target(project.media, state, elsewhere=elsewhere)
-    if state["alias"] not in connections.settings:
-        raise RestoreError(
-            _("A restore of the database %(alias)s is kept, which is not in DATABASES any more."),
-            hint=_("Put it back there until KEEP_REPLACED_HOURS are over."),
-            alias=state["alias"],
-        )
-    return project.databases.restored_target(state, elsewhere=elsewhere)

@@ -35,9 +35,9 @@ from mipyme_backup.operations.recovery import (
     roll_back,
     settle,
     swap_all,
-    targets_of,
     undo_targets,
 )
+from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.targets import Request, Targets, make_targets
 from mipyme_backup.operations.writing import new_id
 from mipyme_backup.sources.database import PREFIX

@@ -244,6 +244,9 @@ def _kept(state_dir: Path) -> Iterator[None]:
             folder=state_dir / FOLDER,
             reason=error.strerror or error,
         ) from error
+    except StateError as error:
+        message, hint = error.message, error.hint.text
+        raise PreflightError(message.text, hint=hint, permanent=None, **message.params) from error
 
 
 def _read(state_dir: Path, job: str) -> Attempts | None:

@@ -193,6 +193,15 @@ class IgnoredRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MisplacedState:
+    """Why `STATE_DIR` is at a wrong place; `restores` where one is unfinished or kept by it."""
+
+    place: str
+    reason: str
+    restores: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that the rules look at.
 
@@ -221,6 +230,7 @@ class Facts:
     last_drill: DrillFacts | None = None
     predicted_restore: timedelta | None = None
     ignored: Sequence[IgnoredRecord] = ()
+    misplaced: MisplacedState | None = None
 
     @property
     def newest(self) -> BackupFacts | None:

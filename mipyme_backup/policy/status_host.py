@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from mipyme_backup.messages import Message, _
+from mipyme_backup.places import GOOD_PLACE
 from mipyme_backup.policy.finding import Finding
 from mipyme_backup.policy.status_facts import Facts, Policy
 
@@ -93,3 +94,18 @@ def state_ignored(policy: Policy, facts: Facts, now: datetime) -> Iterator[Findi
             message=record.message,
             hint=record.hint,
         )
+
+
+def state_misplaced(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    misplaced = facts.misplaced
+    if misplaced is None:
+        return
+    text = _("STATE_DIR (%(place)s): %(reason)s.")
+    if misplaced.restores:
+        text = _("STATE_DIR (%(place)s): %(reason)s. A restore is unfinished, or can be undone.")
+    yield Finding(
+        id="state_misplaced",
+        level="critical" if misplaced.restores else "warning",
+        message=Message(text, {"place": misplaced.place, "reason": Message(misplaced.reason)}),
+        hint=Message(GOOD_PLACE),
+    )

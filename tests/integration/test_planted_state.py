@@ -71,7 +71,7 @@ class Ground:
     def name(self) -> str:
         return f"{self.chance.getrandbits(64):016x}"
 
-    def crafted_entry(self) -> None:
+    def crafted_entry(self, *phases: str) -> None:
         restore_id = self.name()
         places = [str(path) for path in (self.victims, *self.victims.rglob("*"), self.media)]
         place, other = self.chance.choice(places), self.chance.choice(places)
@@ -88,7 +88,7 @@ class Ground:
             {"type": self.chance.choice(["fixtures", "os.system", 7, None])},
         ]  # fmt: skip
         chosen = self.chance.sample(states, self.chance.randint(1, 2))
-        phase = self.chance.choice(["loading", "swapping", "done", "undoing", "undone"])
+        phase = self.chance.choice(phases or ["loading", "swapping", "done", "undoing", "undone"])
         entry = {
             "id": restore_id,
             "backup": self.made.manifest.id,
@@ -208,7 +208,7 @@ def test_a_thousand_planted_states_are_no_orders(ground: Ground, torture_rounds:
 
 
 def test_what_the_status_says_of_planted_state(ground: Ground) -> None:
-    ground.crafted_entry()
+    ground.crafted_entry("loading", "swapping", "undoing")
     ground.put("newest", 2**80)
 
     found = {finding.id: finding for finding in api.status().findings}

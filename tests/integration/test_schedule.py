@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
+from django.core import mail
 from django.core.management import CommandError, call_command
 
 from mipyme_backup import api, schedule
@@ -274,6 +275,30 @@ class TestRunDue:
         assert at_noon.pop("status") == at_one["status"] == "done"
         assert set(at_noon.values()) == set(later.values()) == {"failed"}
         assert seen == seen_later < Look.objects.get().at
+
+    @pytest.mark.parametrize("refused", ["open to all", "no folder"])
+    def test_state_that_is_refused_keeps_nobody_from_being_told(
+        self, refused: str, backups: Path, settings: Any
+    ) -> None:
+        settings.MIPYME_BACKUP["ALERTS"] = {"recipients": ["ops@example.org"]}
+        state = backups.with_name("state")
+        if refused == "no folder":
+            state.touch(mode=0o600)
+        else:
+            state.mkdir()
+            state.chmod(0o777)
+
+        with time_machine.travel(datetime(2026, 7, 15, 12, 0, tzinfo=MADRID)):
+            outcomes = {outcome.job: outcome for outcome in api.run_due()}
+
+        assert {job: o.ending for job, o in outcomes.items()} == {
+            job: "done" if job == "status" else "failed" for job in schedule.JOBS
+        }
+        error = outcomes["daily"].error
+        assert str(state) in str(error) and "cannot be used" in str(error)
+        assert "name a new folder inside it as STATE_DIR" in str(error and error.hint)
+        assert "critical" in {f["level"] for f in Look.objects.get().document["findings"]}
+        assert str(state) in mail.outbox[0].body
 
     def test_what_keeps_a_job_from_its_turn_is_said(self, backups: Path) -> None:
         (backups.with_name("state") / "schedule" / "daily.lock" / "in the way").mkdir(parents=True)

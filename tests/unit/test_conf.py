@@ -192,7 +192,9 @@ def test_the_state_lies_on_the_host_and_was_in_the_first_local_destination(setti
     assert loaded.state_dir == Path("/srv/shop/.mipyme_backup")
     assert loaded.former_state_dir == Path("/one/.state")
     assert given(settings, DESTINATIONS={"tape": tape}).former_state_dir is None
-    assert given(settings, DESTINATIONS=places, STATE_DIR="/else").former_state_dir is None
+    named = given(settings, DESTINATIONS=places, STATE_DIR="/else")
+    assert named.former_state_dir == Path("/one/.state")
+    assert given(settings, DESTINATIONS=places, STATE_DIR="/one/.state").former_state_dir is None
 
 
 @pytest.mark.parametrize("shared", ["MEDIA_ROOT", "STATIC_ROOT", "STATICFILES_DIRS", "destination"])

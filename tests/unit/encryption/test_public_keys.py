@@ -20,6 +20,7 @@ from mipyme_backup.errors import (
     PreflightError,
 )
 from mipyme_backup.testing import BytesReader, read_whole
+from tests import pod
 from tests.keyrings import Ring, home, keyring, public_half
 
 pytestmark = pytest.mark.usefixtures("gpg")
@@ -103,6 +104,19 @@ def test_secret_that_a_full_disk_cut_short_is_made_anew(host: GPG) -> None:
 
     assert decrypted(host, encrypted(host, readable_here=True), readable_here=True) == PLAIN
     assert [*host.host_secret_file.parent.iterdir()] == [host.host_secret_file]
+
+
+def test_secret_that_a_restarted_pod_opened_to_its_group_is_kept(host: GPG) -> None:
+    stored = encrypted(host, readable_here=True)
+    assert host.host_secret_file is not None
+    with pod.of_group() as group:
+        pod.restart(host.host_secret_file.parent, group)
+
+        encrypted(host, readable_here=True)
+
+        assert decrypted(host, stored, readable_here=True) == PLAIN
+    assert [*host.host_secret_file.parent.iterdir()] == [host.host_secret_file]
+    assert host.host_secret_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_every_recipient_opens_what_was_encrypted_to_several(ring: Ring, public: Ring) -> None:
