@@ -11,6 +11,7 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Found, Holdings
 
 LAST_GIVEN = "sequence"
+LAST_MADE = "made"
 NEWEST = "newest"
 BELIEVED = LARGEST_SEQUENCE // 2
 """A larger number is planted: there must be room for those that we give after it."""
@@ -28,12 +29,19 @@ def next_sequence(project: Project, held: Mapping[str, Holdings]) -> int:
 
 
 def made_elsewhere(project: Project, held: Mapping[str, Holdings]) -> bool:
-    """Say whether another host has made a backup since this one made its last."""
-    return _highest(held) > project.recall(LAST_GIVEN, _number, 0)
+    """Say whether another host has made a backup since this one made its last.
+
+    Two that made one at the same time have given it the same number.
+    """
+    number, backup_id = project.recall(LAST_MADE, _made, (0, ""))
+    manifests = [item.manifest for one in held.values() for item in one.backups if item.manifest]
+    since = [m for m in manifests if number <= m.sequence <= BELIEVED]
+    return any(m.id != backup_id for m in since)
 
 
 def note_newest(project: Project, manifest: Manifest) -> None:
     """Remember a backup that was committed, so that one who hides it is found out."""
+    project.remember(LAST_MADE, [manifest.sequence, manifest.id])
     if _counts(manifest):
         project.remember(NEWEST, manifest.sequence)
 
@@ -77,3 +85,10 @@ def _number(record: Any) -> int:
     if type(record) is not int or not 0 <= record <= LARGEST_SEQUENCE:
         raise ValueError(record)
     return record
+
+
+def _made(record: Any) -> tuple[int, str]:
+    number, backup_id = record
+    if not isinstance(backup_id, str):
+        raise TypeError(backup_id)
+    return _number(number), backup_id

@@ -134,6 +134,27 @@ def test_another_host_takes_no_name_of_ours(kind: str, backups: Path, settings: 
     assert same_folder.name == f"{first.name}_{same_folder.id}"
 
 
+def test_hosts_that_gave_the_same_number_take_names_of_their_own(
+    backups: Path, settings: Any
+) -> None:
+    """Each made a backup while the other one made its own."""
+    given = settings.MIPYME_BACKUP
+    away: dict[str, Path] = {}
+    for minute, host in enumerate(("host1", "host2")):
+        settings.MIPYME_BACKUP = {**given, "STATE_DIR": backups.with_name(host)}
+        with time_machine.travel(datetime(2025, 1, 31, 12, minute, tzinfo=UTC), tick=False):
+            made = api.backup().manifest
+        away[made.name] = (backups / made.name).rename(backups.with_name(host + " away"))
+        Backup.objects.all().delete()
+    for name, folder in away.items():
+        folder.rename(backups / name)
+
+    with time_machine.travel(datetime(2025, 1, 31, 13, tzinfo=UTC), tick=False):
+        again = api.backup().manifest
+
+    assert again.name == f"manual_20250131T130000Z_{again.id}"
+
+
 def test_settings_are_read_on_each_call(backups: Path, settings: Any) -> None:
     api.backup(only=["media"])
     elsewhere = backups.with_name("elsewhere")
