@@ -220,8 +220,12 @@ def test_what_the_plan_says_gives_the_rights_back(owned: Owned) -> None:
 
 
 def test_a_superuser_that_cannot_keep_the_owners_lends_its_rights_to_none(owned: Owned) -> None:
-    """A role of the backup is missing on the server, so everything belongs to the superuser."""
+    """A role of the backup is missing on the server, so everything belongs to the superuser.
+
+    Older backups do not say what the plan names.
+    """
     artifacts, facts = owned.back_up()
+    del facts["owner_rights"]
     facts = {**facts, "roles": [*facts["roles"], "gone"]}
     copy = f"{owned.name}_copy"
 
