@@ -43,10 +43,16 @@ CREATE TABLE public.book (word text);
 CREATE RULE noted AS ON INSERT TO public.book DO ALSO INSERT INTO public.secret VALUES (NEW.word);
 GRANT ALL ON public.shown, public.book TO PUBLIC;
 """
+# A view of the database's owner reads one of another role, which may have been replaced since.
+THROUGH = """
+CREATE VIEW public.through AS SELECT * FROM public.seen;
+GRANT SELECT ON public.through TO PUBLIC;
+"""
 ATTACKS = {
     "peek": "SELECT public.peek()",
     "poke": "CALL public.poke('x', 1)",
     "seen": "SELECT * FROM public.seen",
+    "through": "SELECT * FROM public.through",
     "more": "INSERT INTO public.bait VALUES ('rule')",
     "instead": "INSERT INTO public.faced VALUES (1)",
 }
@@ -97,7 +103,7 @@ class Owned:
             except psycopg.Error:
                 continue
             if (
-                attack in {"peek", "seen"}
+                attack in {"peek", "seen", "through"}
                 or self.server.execute(SECRET, name or self.name) != before
             ):
                 found.append(attack)
@@ -142,6 +148,7 @@ def owned(
         postgresql_server.execute(f"GRANT {made.owner} TO {made.member}")
         made.run_as(made.owner, "GRANT CREATE ON SCHEMA public TO PUBLIC;" + OF_OWNER)
         made.run_as(made.evil, OF_EVIL)
+        made.run_as(made.owner, THROUGH)
         made.run_as(
             made.member,
             "CREATE FUNCTION public.joined() RETURNS text SECURITY DEFINER LANGUAGE sql"
@@ -177,9 +184,9 @@ def definers(owned: Owned) -> list[str]:
 
 
 def hand_over(owned: Owned) -> None:
-    """Do what a restore in place asks for: it replaces what its role owns."""
+    """Do what the plan of a restore in place asks for: it replaces what its role owns."""
     owned.server.execute(
-        f"DROP OWNED BY {owned.evil}; REASSIGN OWNED BY {owned.member} TO {owned.owner}", owned.name
+        f"REASSIGN OWNED BY {owned.evil}, {owned.member} TO {owned.owner}", owned.name
     )
 
 
@@ -204,6 +211,19 @@ def test_what_another_role_owned_gains_no_rights_by_a_restore(
         assert owned.evil in lines
         for name in ("allowed", "joined", "shown", "book", "plain"):
             assert name not in lines
+
+
+def test_a_role_of_restores_takes_the_rights_as_the_owner_that_it_acts_for(owned: Owned) -> None:
+    """It owns nothing of what it restores itself."""
+    owned.server.execute(f"ALTER ROLE {owned.member} CREATEDB")
+    artifacts, facts = owned.back_up()
+
+    restore(owned.target(facts, role=owned.member), artifacts, facts)
+
+    assert owned.gained() == []
+    assert definers(owned) == ["allowed", "joined"]
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    assert owned.server.execute(owners, owned.name) == [(owned.owner,)]
 
 
 def test_what_the_plan_says_gives_the_rights_back(owned: Owned) -> None:

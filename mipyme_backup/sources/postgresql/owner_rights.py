@@ -51,7 +51,7 @@ OF_OTHERS = f"""
     WHERE owner <> (SELECT datdba FROM pg_catalog.pg_database WHERE datname = current_database())
     ORDER BY 1, 2, 3
 """
-# A rule of a view cannot be disabled.
+# Of our role alone: what came from template1 stays as it is. A rule of a view cannot be disabled.
 DISARM = f"""
 DO $mipyme_backup$
 DECLARE statement text;
@@ -61,7 +61,8 @@ BEGIN
             WHEN 'view' THEN format('ALTER VIEW %s SET (security_invoker = true)', name)
             WHEN 'rule' THEN format('ALTER TABLE %s DISABLE RULE %I', name, rule)
             ELSE format('DROP RULE %I ON %s', rule, name) END
-        FROM ({ARMED}) armed WHERE key <> ALL (ARRAY[{{trusted}}]::text[])
+        FROM ({ARMED}) armed WHERE pg_catalog.pg_get_userbyid(owner) = current_user
+            AND key <> ALL (ARRAY[{{trusted}}]::text[])
     LOOP
         EXECUTE statement;
     END LOOP;
@@ -155,8 +156,8 @@ def planned(facts: Mapping[str, Any], trusted: frozenset[str]) -> Iterator[Messa
 def _warning(names: list[str]) -> list[Message]:
     text = _(
         "These ran with the rights of another owner in the backup, and now run with their caller's:"
-        " %(names)s. Rules are disabled, those of views dropped. Check them; the documentation's page"
-        " on PostgreSQL has the statements that give their owners and rights back."
+        " %(names)s. Rules are disabled, those of views dropped. Check them; the documentation's"
+        " page on PostgreSQL has the statements that give their owners and rights back."
     )
     return [Message(text, {"names": some(names, ", ")})] if names else []
 
