@@ -17,7 +17,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.postgresql import content
 from mipyme_backup.sources.postgresql.archive import Contents, Entry
 from mipyme_backup.sources.postgresql.connection import identifier, literal
-from mipyme_backup.sources.postgresql.privileges import some
+from mipyme_backup.sources.postgresql.privileges import SHOWN, some
 
 RELATION = "'relation ' || n.nspname || '.' || c.relname"
 INVOKER = """
@@ -146,11 +146,12 @@ def planned(facts: Mapping[str, Any], trusted: frozenset[str]) -> Iterator[Messa
     yield Message(
         _(
             "These run with the rights of another owner in the backup, and will run with their"
-            " caller's: %(names)s. Rules are disabled, those of views dropped. To give the rights"
-            " of the former owners back, as administrator, after the restore: %(sql)s"
+            " caller's: %(names)s. Rules are disabled, those of views dropped."
         ),
-        {"names": some(names, ", "), "sql": some(remedies, " ")},
+        {"names": some(names, ", ")},
     )
+    for remedy in remedies[:SHOWN]:
+        yield Message(_("Only an administrator can do this, afterwards: %(sql)s"), {"sql": remedy})
 
 
 def _warning(names: list[str]) -> list[Message]:
