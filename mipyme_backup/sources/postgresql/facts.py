@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mipyme_backup.sources.postgresql import content, counting
+from mipyme_backup.sources.postgresql import content, counting, owner_rights
 
 # Roles that own something here or are granted something; pinned ones (the bootstrap superuser)
 # have no row in pg_shdepend, so owners are asked for as well.
@@ -163,6 +163,7 @@ def gather(
         "publications": content.names(cursor, "SELECT pubname FROM pg_publication ORDER BY 1"),
         "row_security_forced": content.names(cursor, content.FORCED_ROW_SECURITY),
         "owners": owners,
+        "owner_rights": _rows(cursor, owner_rights.OF_OTHERS),
         "roles": sorted(roles - {""}),
         "schemas": content.names(cursor, content.SCHEMAS),
         "tables": counting.row_counts(cursor, counted),
@@ -172,3 +173,8 @@ def gather(
         "large_objects": content.single(cursor, content.LARGE_OBJECTS),
         "size": content.single(cursor, "SELECT pg_database_size(current_database())"),
     }
+
+
+def _rows(cursor: Any, query: str) -> list[list[Any]]:
+    cursor.execute(query)
+    return [list(row) for row in cursor.fetchall()]

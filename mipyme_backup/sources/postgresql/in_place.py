@@ -21,7 +21,7 @@ from mipyme_backup.errors import BackupError, ProcessError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Child, Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, plan, releases, replacing
+from mipyme_backup.sources.postgresql import content, owner_rights, plan, releases, replacing
 from mipyme_backup.sources.postgresql.archive import Peeked, WholeDump, peek_contents
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
@@ -31,7 +31,7 @@ from mipyme_backup.sources.postgresql.connection import (
     conninfo,
     server_major,
 )
-from mipyme_backup.sources.postgresql.load import restore_flags
+from mipyme_backup.sources.postgresql.load import NO_OWNER, restore_flags
 from mipyme_backup.sources.postgresql.parse import check_dump
 from mipyme_backup.sources.postgresql.selection import select
 from mipyme_backup.sources.postgresql.server import explained, rights
@@ -40,6 +40,7 @@ from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import END_SESSIONS
 from mipyme_backup.sources.postgresql.target import KEPT_FACTS
 from mipyme_backup.sources.postgresql.tools import find_tool
+from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
 
@@ -229,10 +230,15 @@ class InPlaceTarget(Target):
             kept_schemas = frozenset(content.names(cursor, replacing.KEPT_SCHEMAS))
             tools = (find_tool(t, major, self._bin_dir).path for t in ("pg_restore", "psql"))
             restore, psql = tools
+            trusted = owner_rights.trusted_owners(cursor, allowed.role, self._facts)
             cursor.execute(END_SESSIONS, [self.state["live"]])
         try:
             contents, stream = peek_contents(WholeDump(dump))
             chosen = select(contents.entries, allowed, installed, kept_schemas)
+            flags = restore_flags(contents, allowed, self._facts.get("roles") or ())
+            disarm, warnings = "", list[Message]()
+            if NO_OWNER in flags:
+                disarm, warnings = owner_rights.disarming(contents, trusted, self._facts)
             with (
                 process.secret_file(chosen.use_list()) as (use_list, descriptor),
                 client_secrets(self._settings) as (secrets, descriptors),
@@ -241,12 +247,15 @@ class InPlaceTarget(Target):
                     replacing.script_arguments(
                         restore,
                         use_list=use_list if contents.known else None,
-                        flags=restore_flags(contents, allowed, self._facts.get("roles") or ()),
+                        flags=flags,
                     ),
                     stdin=stream,
                     pass_fds=[descriptor],
                 )
-                self._run(psql, script, quiet(self._settings, allowed, major), secrets, descriptors)
+                login = quiet(self._settings, allowed, major)
+                self._run(psql, script, disarm, login, secrets, descriptors)
+            for warning in warnings:
+                warn(logger, warning.text, **warning.params)
         finally:
             dump.close()
 
@@ -254,12 +263,15 @@ class InPlaceTarget(Target):
         self,
         psql: Path,
         script: Reader,
+        disarm: str,
         settings: Mapping[str, Any],
         secrets: Mapping[str, str],
         descriptors: list[int],
     ) -> None:
         opening = replacing.opening(
-            role=(self._settings.get("OPTIONS") or {}).get("assume_role"), rows=self._rows
+            role=(self._settings.get("OPTIONS") or {}).get("assume_role"),
+            rows=self._rows,
+            disarm=disarm,
         )
         child = Child(
             replacing.psql_arguments(psql, conninfo(settings, name=self.state["live"])),

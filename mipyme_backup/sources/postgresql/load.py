@@ -47,6 +47,9 @@ LISTS = frozenset(
 )
 
 
+NO_OWNER = "--no-owner"
+
+
 def create_statement(
     name: str, properties: Mapping[str, Any], *, owner: str, tablespace: str | None, template: str
 ) -> str:
@@ -176,7 +179,7 @@ def restore_flags(contents: Contents, rights: Rights, dump_roles: Iterable[str])
     everyone_here = rights.roles.issuperset(dump_roles)
     flags = []
     if not (rights.superuser and everyone_here):
-        flags.append("--no-owner")
+        flags.append(NO_OWNER)
     if not everyone_here:
         flags.append("--no-privileges")
     if not rights.tablespaces.issuperset(e.tablespace for e in contents.entries if e.tablespace):
@@ -194,10 +197,11 @@ def load_dump(
     rights: Rights,
     installed: frozenset[str],
     dump_roles: Sequence[str],
-) -> None:
+) -> Contents | None:
     """Restore `dump` into the database `name`, and read it to its very end.
 
-    Raises DamagedError when the dump is not whole, RestoreError with pg_restore's own words.
+    Returns the dump's table of contents where its owners were not restored. Raises DamagedError
+    when the dump is not whole, RestoreError with pg_restore's own words.
     """
     whole = _OneAtATime(WholeDump(dump))
     try:
@@ -242,6 +246,7 @@ def load_dump(
             name=name,
             reason=str(error),
         ) from error
+    return contents if NO_OWNER in flags else None
 
 
 class _OneAtATime:

@@ -28,6 +28,7 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
         _locale,
         _extensions,
         plan_rights.roles,
+        plan_rights.owner_rights,
         plan_rights.as_superuser,
         _left_to_administrators,
         _in_the_way,
@@ -65,6 +66,7 @@ def in_place_messages(
         plan_rights.row_security,
         _extensions,
         plan_rights.in_place_owners,
+        plan_rights.owner_rights,
         _event_triggers,
         _prepared,
     ):

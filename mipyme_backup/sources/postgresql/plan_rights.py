@@ -8,6 +8,7 @@ from typing import Any
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.postgresql import content
+from mipyme_backup.sources.postgresql import owner_rights as rights_of_owners
 from mipyme_backup.sources.postgresql.connection import identifier
 from mipyme_backup.sources.postgresql.situation import Situation
 
@@ -107,8 +108,22 @@ def roles(situation: Situation, cursor: Any) -> Iterator[Message]:
     if (missing or not rights.superuser) and owners - {rights.role}:
         yield Message(
             _("Everything will belong to %(role)s; in the backup it belongs to %(owners)s"),
-            {"role": situation.properties.get("owner"), "owners": ", ".join(sorted(owners))},
+            {"role": _new_owner(situation), "owners": ", ".join(sorted(owners))},
         )
+
+
+def owner_rights(situation: Situation, cursor: Any) -> Iterator[Message]:
+    rights = situation.rights
+    if rights.superuser and rights.roles.issuperset(situation.facts.get("roles") or ()):
+        return
+    trusted = rights_of_owners.trusted_owners(cursor, _new_owner(situation), situation.facts)
+    yield from rights_of_owners.planned(situation.facts, trusted)
+
+
+def _new_owner(situation: Situation) -> str:
+    """Return the role that everything belongs to where owners are not restored."""
+    rights = situation.rights
+    return rights.role if rights.superuser else str(situation.properties.get("owner") or "")
 
 
 def as_superuser(situation: Situation, cursor: Any) -> Iterator[Message]:

@@ -79,8 +79,8 @@ def refuse(missing: Sequence[Missing], cursor: Any, alias: str) -> None:
             " GRANT pg_read_all_data TO %(role)s;"
         ),
         alias=alias,
-        tables=_some([item.name for item in missing], ", "),
-        grants=_some([f"GRANT {right} TO {role};" for right in rights], " "),
+        tables=some([item.name for item in missing], ", "),
+        grants=some([f"GRANT {right} TO {role};" for right in rights], " "),
         role=role,
     )
 
@@ -148,6 +148,7 @@ def _role(cursor: Any) -> str:
     return identifier(str(content.single(cursor, "SELECT current_user")))
 
 
-def _some(words: Sequence[str], between: str) -> str:
+def some(words: Sequence[str], between: str) -> str:
+    """Return the first few of `words`, and how many more there are."""
     more = len(words) - SHOWN
     return between.join(words[:SHOWN]) + (f" … (+{more})" if more > 0 else "")

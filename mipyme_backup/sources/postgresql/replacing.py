@@ -134,10 +134,24 @@ CREATE CONSTRAINT TRIGGER mipyme_backup_check AFTER INSERT ON pg_temp.mipyme_bac
 """
 
 
-def opening(*, role: str | None, rows: Mapping[str, int]) -> str:
+DISARM = """
+CREATE FUNCTION pg_temp.mipyme_backup_disarm() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = '' AS $mipyme_backup_disarm$
+BEGIN
+    EXECUTE {statement};
+    RETURN NULL;
+END $mipyme_backup_disarm$;
+CREATE CONSTRAINT TRIGGER mipyme_backup_disarm AFTER INSERT ON pg_temp.mipyme_backup_expected
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.label IS NULL)
+    EXECUTE FUNCTION pg_temp.mipyme_backup_disarm();
+"""
+
+
+def opening(*, role: str | None, rows: Mapping[str, int], disarm: str = "") -> str:
     """Return what precedes a dump's script; `rows` are those of the manifest by ``schema.table``.
 
-    `role` is one to assume, None to stay who logged in.
+    `role` is one to assume, None to stay who logged in. `disarm` is SQL that runs before the
+    transaction commits.
     """
     statements = [f"SET SESSION ROLE {identifier(role)};"] if role else []
     statements += [
@@ -148,6 +162,7 @@ def opening(*, role: str | None, rows: Mapping[str, int]) -> str:
         "SET LOCAL search_path = '';",
         DROPS,
         CHECK,
+        *([DISARM.format(statement=literal(disarm))] if disarm else []),
         # Without a label: the row whose trigger checks all the others, in the end.
         *(
             f"INSERT INTO pg_temp.mipyme_backup_expected VALUES ({literal(label)}, {int(count)});"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,9 +13,10 @@ from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, plan, releases
+from mipyme_backup.sources.postgresql import content, owner_rights, plan, releases
 from mipyme_backup.sources.postgresql import facts as facts_of
-from mipyme_backup.sources.postgresql.connection import connected, server_major
+from mipyme_backup.sources.postgresql.archive import Contents
+from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
 from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
@@ -36,6 +38,9 @@ from mipyme_backup.sources.postgresql.site_role import SideLogins
 from mipyme_backup.sources.postgresql.situation import Situation
 from mipyme_backup.sources.postgresql.swap import exchange
 from mipyme_backup.sources.postgresql.tools import find_tool
+from mipyme_backup.translation import warn
+
+logger = logging.getLogger("mipyme_backup")
 
 # What later steps need of the manifest's facts; the rest (row counts) would bloat the journal.
 KEPT_FACTS = (
@@ -59,6 +64,7 @@ KEPT_FACTS = (
     "row_security_forced",
     "foreign_data_wrappers_used",
     "owners",
+    "owner_rights",
     "roles",
     "size",
 )
@@ -234,7 +240,7 @@ class PostgreSQLTarget(Target):
         role = (login.get("OPTIONS") or {}).get("assume_role") if allowed.superuser else owner
         dump = opening()
         try:
-            load_dump(
+            contents = load_dump(
                 dump,
                 login,
                 program=program,
@@ -251,11 +257,25 @@ class PostgreSQLTarget(Target):
                 connected(self._alias, login, name=self._side) as connection,
                 connection.cursor() as cursor,
             ):
+                if contents is not None:
+                    self._disarm(cursor, contents, allowed, owner)
                 cursor.execute("ANALYZE")
             with self._maintenance() as connection, connection.cursor() as cursor:
                 allowed = rights(cursor, major)
                 for statement in property_statements(self._side, properties, allowed)[0]:
                     cursor.execute(statement)
+
+    def _disarm(self, cursor: Any, contents: Contents, allowed: Rights, owner: str) -> None:
+        if allowed.superuser:
+            owner = allowed.role
+        trusted = owner_rights.trusted_owners(cursor, owner, self._facts)
+        statement, warnings = owner_rights.disarming(contents, trusted, self._facts)
+        if statement:
+            cursor.execute(f"SET ROLE {identifier(owner)}")
+            cursor.execute(statement)
+            cursor.execute(f"SET ROLE {identifier(allowed.role)}")
+        for warning in warnings:
+            warn(logger, warning.text, **warning.params)
 
     def check(self, facts: Facts) -> list[Message]:
         with self._maintenance() as connection, connection.cursor() as cursor:
