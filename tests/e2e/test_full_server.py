@@ -7,7 +7,6 @@ then the next round has another one.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -155,11 +154,11 @@ def _struck(project: Project, command: list[str], place: Disk, moment: float) ->
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moment)
-        os.kill(process.pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)  # nothing, where it has ended
         try:
             place.fill()
         finally:
-            os.kill(process.pid, signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
         status = process.wait(SECONDS)
     finally:
         process.kill()
