@@ -3,9 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Half of what a test does is to wait: for a disk, a server, a process. A file's tests share what
+# Most of what a test does is to wait: for a disk, a server, a process. A file's tests share what
 # they are run on, so they stay together.
-JOBS ?= 4
+JOBS ?= 6
 TORTURE_ROUNDS ?= 200
 TORTURE_SCALE ?= 1
 FUZZ_SECONDS ?= 60

@@ -166,11 +166,12 @@ class StateError(BackupError):
         message: str,
         *,
         hint: str = "",
+        permanent: bool | None = None,
         record: str = "",
         finished: bool = False,
         **params: object,
     ) -> None:
-        super().__init__(message, hint=hint, permanent=None, **params)
+        super().__init__(message, hint=hint, permanent=permanent, **params)
         self.record = record
         self.finished = finished
 

@@ -23,6 +23,7 @@ from mipyme_backup.state import MAX_BYTES, State
 
 RECORDS = (
     "sequence",
+    "made",
     "newest",
     "host_secret",
     "leftovers.json",
