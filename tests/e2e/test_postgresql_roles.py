@@ -21,6 +21,7 @@ from mipyme_backup.sources.postgresql import (
     PostgreSQLTarget,
     preflight,
 )
+from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
 from mipyme_backup.testing import BytesReader, read_whole
 from tests.e2e.project import postgresql_project
 from tests.services import PostgreSQLServer
@@ -439,3 +440,13 @@ def test_a_lock_that_cannot_be_had_keeps_no_restore_and_no_prune_from_its_work(
         project.restore(saved, "--only", "media", f"--to-media={tmp_path / 'media'}")
         project.database["PORT"] = port
         assert project.media_fingerprint(tmp_path / "media") == project.media_fingerprint()
+
+
+def test_a_lock_is_free_as_soon_as_it_is_let_go(postgresql_server: PostgreSQLServer) -> None:
+    """A command that follows at once must not be told that the one before still runs."""
+    lock = AdvisoryLock("default", postgresql_server.settings("postgres"))
+    key = secrets.randbits(60)
+
+    for _turn in range(50):
+        with lock(key, "mipyme_backup backup 01234567 here") as holder:
+            assert holder is None

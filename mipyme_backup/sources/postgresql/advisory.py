@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django.db import Error
+
 from mipyme_backup.errors import PoolerError, PreflightError
 from mipyme_backup.lock import UNREACHABLE
 from mipyme_backup.messages import _
@@ -53,7 +55,20 @@ class AdvisoryLock:
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
                     holder = None if cursor.fetchone()[0] else _holder(cursor, key)
-            yield holder
+            try:
+                yield holder
+            finally:
+                if holder is None:
+                    _let_go(connection, key)
+
+
+def _let_go(connection: Any, key: int) -> None:
+    """Free the lock now: a server ends a closed session in its own time, and holds it until then.
+
+    A session that the server has ended holds nothing.
+    """
+    with contextlib.suppress(Error), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
 def _holder(cursor: Any, key: int) -> str:
