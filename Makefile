@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Most of what a test does is to wait: for a disk, a server, a process. A file's tests share what
 # they are run on, so they stay together.
-JOBS ?= 6
+JOBS ?= 4
 TORTURE_ROUNDS ?= 200
 TORTURE_SCALE ?= 1
 FUZZ_SECONDS ?= 60

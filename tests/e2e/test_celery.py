@@ -84,6 +84,7 @@ def shop(workdir: Path, broker: str) -> Iterator[Project]:
         yield project
 
 
+@pytest.mark.rare
 def test_what_beat_and_a_worker_make_of_a_day(shop: Project, broker: str) -> None:
     _write_app(shop, broker, EVERY_SECOND, visibility=3600)
 
@@ -196,6 +197,7 @@ def test_install_beat(workdir: Path) -> None:
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kathmandu", pytest.param("UTC", marks=pytest.mark.torture)])
+@pytest.mark.rare
 def test_beat_that_reads_the_database(shop: Project, zone: str) -> None:
     """With Celery's defaults, which are UTC, and a project in whatever zone.
 
@@ -329,6 +331,7 @@ def test_hundred_messages_make_one_backup(shop: Project) -> None:
     assert _kinds(shop) == ["daily", "manual"]
 
 
+@pytest.mark.rare
 def test_no_secret_in_broker_results_or_log(shop: Project, broker: str) -> None:
     """Each task once to its success and once to its failure; all that is secret is a canary."""
     canaries = {name: f"canary{secrets.token_hex(12)}" for name in ("key", "secret", "row", "file")}

@@ -192,6 +192,7 @@ def test_the_site_is_given_no_secret_of_the_backups_and_no_port_to_the_world() -
 
 
 @needs_private_server
+@pytest.mark.rare
 def test_a_role_each_for_site_backups_and_restores(host: Host) -> None:
     host.done("web", "migrate", "--verbosity=0")
     host.done("web", "seed_shop")

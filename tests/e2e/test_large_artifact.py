@@ -34,6 +34,7 @@ HOLES = {"holes, not encrypted": False, "holes": True}
 NOISE = {"noise, not encrypted": False, "noise": True}
 
 
+@pytest.mark.rare
 def test_file_of_many_volumes(workdir: Path, tell: Callable[[str], None]) -> None:
     size = 70 * MEBIBYTE
     with sqlite_project(workdir, VOLUME_SIZE=20 * MEBIBYTE, JOBS=JOBS) as project:

@@ -100,6 +100,7 @@ def trapped(workdir: Path, postgresql_server: PostgreSQLServer) -> Iterator[Trap
                 server.drop_role(role)
 
 
+@pytest.mark.rare
 def test_no_command_springs_a_trap_with_the_rights_of_backup_or_restore(trapped: Trapped) -> None:
     trapped.lay(trapped.evil, SPRUNG.format(mark=trapped.mark), *tables())
     trapped.lay(trapped.site, *triggers("mipyme_backup_backup"), *triggers("auth_user"))

@@ -28,6 +28,7 @@ CALM = 14 * DAY
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.rare
 def test_three_weeks(workdir: Path, gpg: Path, torture_random: random.Random) -> None:
     """A disk away for days, a byte that flips, a scheduler that is down; and three wake-ups a day.
 

@@ -89,6 +89,7 @@ def root(settings: Any) -> Client:
 
 
 @EACH
+@pytest.mark.rare
 def test_page_of_each_part_in_turn_of_another_shape(root: Client, field: tuple[Any, str]) -> None:
     document = _document(*field)
     for number, way in enumerate(_ways(document)):

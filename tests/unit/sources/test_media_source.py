@@ -536,6 +536,7 @@ def test_what_may_not_be_read_is_warned_about_and_taken_from_the_pool(workdir: P
     assert left_out == 2
 
 
+@pytest.mark.rare
 def test_a_sparse_file_of_a_gigabyte_takes_seconds_and_stays_sparse(
     media: Path, tmp_path: Path
 ) -> None:
