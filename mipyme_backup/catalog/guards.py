@@ -32,6 +32,7 @@ UNAVAILABLE = (
     ConnectionDoesNotExist,
     SourceError,
     # What Django says where a row is not as it was just written.
+    AssertionError,
     MultipleObjectsReturned,
     ObjectDoesNotExist,
     TypeError,

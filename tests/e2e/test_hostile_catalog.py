@@ -78,6 +78,6 @@ def test_locked_catalog_stops_no_run(postgresql_server: PostgreSQLServer, tmp_pa
 
 def _told(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
     ended = project.manage(*command, check=False)
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr[-3000:]
     assert ended.returncode == 0, ended.stderr
     return ended
