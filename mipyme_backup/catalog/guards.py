@@ -27,10 +27,9 @@ logger = logging.getLogger("mipyme_backup")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+AWAY = (Error, ConnectionDoesNotExist, SourceError)
 UNAVAILABLE = (
-    Error,
-    ConnectionDoesNotExist,
-    SourceError,
+    *AWAY,
     # What Django says where a row is not as it was just written.
     AssertionError,
     MultipleObjectsReturned,
@@ -120,7 +119,7 @@ def needed() -> Iterator[None]:
         inside = connections["default"].in_atomic_block
         with transaction.atomic() if inside else nullcontext():
             yield
-    except UNAVAILABLE as error:
+    except AWAY as error:
         raise CatalogError(
             _("The catalog cannot be read: %(reason)s"),
             hint=_("Look at the database, and run manage.py migrate."),

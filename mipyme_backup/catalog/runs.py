@@ -91,7 +91,7 @@ class Runs(Guarded):
 
     @otherwise(frozenset)
     def names_of_others(self, project: str, backup_id: str, name: str) -> frozenset[str]:
-        """Return the names of other runs that begin with `name`, whatever became of them.
+        """Return the names of other runs that begin with `name`, of failed ones too.
 
         None of them where the catalog cannot be read.
         """

@@ -32,7 +32,7 @@ RESTORE_TAKEN_WITHIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What somebody asked for; `verb` is one of `Task.Verb`, the backup may be none.
+    """What a user asked for; `verb` is one of `Task.Verb`, the backup may be none.
 
     `project` is empty where it is not known: then it is anyone's.
     """

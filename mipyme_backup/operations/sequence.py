@@ -34,9 +34,7 @@ def made_elsewhere(project: Project, held: Mapping[str, Holdings]) -> bool:
     Two that made one at the same time have given it the same number.
     """
     number, backup_id = project.recall(LAST_MADE, _made, (0, ""))
-    manifests = [item.manifest for one in held.values() for item in one.backups if item.manifest]
-    since = [m for m in manifests if number <= m.sequence <= BELIEVED]
-    return any(m.id != backup_id for m in since)
+    return any(m.sequence >= number and m.id != backup_id for m in _believed(held))
 
 
 def note_newest(project: Project, manifest: Manifest) -> None:
@@ -72,9 +70,12 @@ def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
 
 
 def _highest(held: Mapping[str, Holdings]) -> int:
-    manifests = [item.manifest for one in held.values() for item in one.backups if item.manifest]
-    numbers = [m.sequence for m in manifests if m.sequence <= BELIEVED]
-    return max(numbers, default=0)
+    return max((manifest.sequence for manifest in _believed(held)), default=0)
+
+
+def _believed(held: Mapping[str, Holdings]) -> list[Manifest]:
+    found = [item.manifest for one in held.values() for item in one.backups if item.manifest]
+    return [manifest for manifest in found if manifest.sequence <= BELIEVED]
 
 
 def _counts(manifest: Manifest) -> bool:

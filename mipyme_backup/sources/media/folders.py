@@ -20,7 +20,7 @@ NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
 
 
 class Folder:
-    """A folder held by its descriptor, whatever other users do to its path meanwhile.
+    """A folder held by its descriptor: it stays the same where other users replace its path.
 
     All its methods act on names in it, and follow no link. `path` is what errors call it.
     """
