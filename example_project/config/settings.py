@@ -6,7 +6,7 @@ DJANGO_DEBUG                   1 turns it on
 DJANGO_ALLOWED_HOSTS           names, by commas
 DJANGO_CSRF_TRUSTED_ORIGINS    origins, by commas
 DJANGO_HTTPS                   0 for a trial without TLS: cookies then travel in the clear
-DJANGO_HSTS_SECONDS            seconds for which browsers insist on HTTPS (3600); raise it once HTTPS works
+DJANGO_HSTS_SECONDS            seconds for which browsers insist on HTTPS (3600 at first)
 DJANGO_LANGUAGE_CODE           es-ar
 DATABASE_URL                   SQLite beside this project, when not given
 DATABASE_PASSWORD_FILE         the database's password, when not in the URL
