@@ -242,7 +242,7 @@ def test_woken_prune_without_its_lock_stops(two_hosts: tuple[Project, Project]) 
 
 
 def _without_its_lock(host: Project, noted: str, *command: str) -> subprocess.Popen[str]:
-    """Begin a run; stop it, and end its session, once it has noted something in its state."""
+    """Begin a run; stop it, and end its session, once it holds the lock and has noted this."""
     assert host.server is not None
     process = subprocess.Popen(
         host.command(*command),
@@ -253,7 +253,10 @@ def _without_its_lock(host: Project, noted: str, *command: str) -> subprocess.Po
         text=True,
     )
     state = Path(host.backup_settings["STATE_DIR"])
-    query = f"FROM pg_stat_activity WHERE application_name LIKE 'mipyme_backup %:{process.pid}'"
+    query = (
+        "FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND granted"
+        f" AND application_name LIKE 'mipyme_backup %:{process.pid}'"
+    )
     while process.poll() is None and not (
         [*state.glob(noted)] and host.server.execute(f"SELECT 1 {query}")
     ):
