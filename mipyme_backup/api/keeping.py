@@ -15,14 +15,12 @@ from mipyme_backup.operations import backup as backup_operation
 from mipyme_backup.operations import pins
 from mipyme_backup.operations import prune as prune_operation
 from mipyme_backup.operations import verify as verify_operation
-from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.choosing import all_backups, listings
 from mipyme_backup.operations.listing import rows_of
 from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.project import Progress
-from mipyme_backup.operations.prune import PruneResult
-from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project
+from mipyme_backup.results import BackupResult, Level, PruneResult, Verified
 from mipyme_backup.translation import said
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")

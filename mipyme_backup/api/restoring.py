@@ -15,11 +15,10 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations import drill as drill_operation
 from mipyme_backup.operations import drill_report
 from mipyme_backup.operations import restore as restore_operation
-from mipyme_backup.operations.drill import DrillResult
 from mipyme_backup.operations.project import Progress
-from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.parts import build_project
+from mipyme_backup.results import DrillResult, RestoreResult
 from mipyme_backup.translation import project_language
 
 

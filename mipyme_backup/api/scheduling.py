@@ -22,10 +22,10 @@ from mipyme_backup.errors import (
 )
 from mipyme_backup.messages import _
 from mipyme_backup.operations import rationed, rolling, scheduled
-from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.project import Progress
 from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.parts import build_project
+from mipyme_backup.results import BackupResult
 from mipyme_backup.schedule import JOBS, Due, last_slot
 from mipyme_backup.translation import in_project_language, said, translated
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from django.db import transaction
 
@@ -13,9 +12,7 @@ from mipyme_backup.catalog.guards import Guarded, optional
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.models import Backup, Copy
-
-if TYPE_CHECKING:
-    from mipyme_backup.operations.reading import Found
+from mipyme_backup.results import Found
 
 
 class Manifests(Guarded):

@@ -7,10 +7,9 @@ import hashlib
 import platform
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import django
@@ -42,8 +41,8 @@ from mipyme_backup.operations.sequence import (
 )
 from mipyme_backup.operations.spool import spool_folder
 from mipyme_backup.operations.writing import Writer, new_id
+from mipyme_backup.results import BackupResult
 from mipyme_backup.sources.base import Source
-from mipyme_backup.translation import said, translated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,57 +54,6 @@ class Request:
     destinations: Sequence[str] = ()
     label: str = ""
     slot: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupResult:
-    """One backup as a caller sees it; sizes in bytes, `sha256` that of the manifest."""
-
-    manifest: Manifest
-    sha256: str
-    copies: Mapping[str, BackupError | None] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> frozenset[str]:
-        """The destinations that lack a copy."""
-        return frozenset(name for name, error in self.copies.items() if error)
-
-    @property
-    def status(self) -> str:
-        return "partial" if self.failed else "complete"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **described(self.manifest, self.sha256),
-            "warnings": [said(warning) for warning in self.manifest.warnings],
-            "status": self.status,
-            "pinned": False,
-            "copies": [
-                {
-                    "destination": name,
-                    "status": "failed" if error else "complete",
-                    "error": translated(error.message) if error else None,
-                }
-                for name, error in self.copies.items()
-            ],
-        }
-
-
-def described(manifest: Manifest, sha256: str) -> dict[str, Any]:
-    """Return what a manifest says of a backup, as the JSON of ``list_backups``."""
-    return {
-        "id": manifest.id,
-        "name": manifest.name,
-        "kind": manifest.kind,
-        "label": manifest.label,
-        "started_at": manifest.started_at.isoformat(),
-        "finished_at": manifest.finished_at.isoformat(),
-        "raw_size": manifest.raw_size,
-        "stored_size": manifest.stored_size,
-        "sha256": sha256,
-        "sources": [source.name for source in manifest.sources],
-        "warnings": list(manifest.warnings),
-    }
 
 
 def run(

@@ -17,8 +17,9 @@ from mipyme_backup.errors import (
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, backups_on
+from mipyme_backup.operations.reading import backups_on
 from mipyme_backup.operations.sequence import hidden_newest
+from mipyme_backup.results import Found
 from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mipyme_backup.operations.backup import described
-from mipyme_backup.operations.reading import Found
+from mipyme_backup.results import Found, described
 
 
 def rows_of(found: Sequence[Found]) -> list[dict[str, Any]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connections
@@ -40,36 +37,9 @@ from mipyme_backup.operations.recovery import (
 from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.targets import Request, Targets, make_targets
 from mipyme_backup.operations.writing import new_id
+from mipyme_backup.results import RestoreResult
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.fixtures import FixturesTarget
-from mipyme_backup.translation import translated
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreResult:
-    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured."""
-
-    id: str
-    status: str
-    backup_id: str
-    backup_name: str
-    plan: tuple[Message, ...] = ()
-    safety_backup: str | None = None
-    replaced: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    downtime_seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "status": self.status,
-            "backup": {"id": self.backup_id, "name": self.backup_name},
-            "plan": [translated(line) for line in self.plan],
-            "safety_backup": self.safety_backup,
-            "replaced": dict(self.replaced),
-            "seconds": round(self.seconds, 3),
-            "downtime_seconds": round(self.downtime_seconds, 3),
-        }
 
 
 def plan(project: Project, request: Request) -> RestoreResult:

@@ -18,9 +18,10 @@ from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found, Holdings, open_artifact
+from mipyme_backup.operations.reading import Holdings, open_artifact
 from mipyme_backup.operations.writing import Writer
 from mipyme_backup.process import Reader
+from mipyme_backup.results import Found
 from mipyme_backup.sources.base import Snapshot, Source, View
 from mipyme_backup.sources.file_fields import file_names
 from mipyme_backup.sources.media.index import INDEX_NAME

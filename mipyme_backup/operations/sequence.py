@@ -8,7 +8,8 @@ from typing import Any
 from mipyme_backup.manifest import LARGEST_SEQUENCE, Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, Holdings
+from mipyme_backup.operations.reading import Holdings
+from mipyme_backup.results import Found
 
 LAST_GIVEN = "sequence"
 LAST_MADE = "made"

@@ -10,9 +10,10 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.leftovers import noted
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, Holdings
+from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.policy.retention import Copy, Run
 from mipyme_backup.policy.suspicion import LOOKED_BACK, loss
+from mipyme_backup.results import Found
 
 
 def newest_whole(project: Project) -> Run | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
 
 from mipyme_backup.errors import (
     BackupError,
@@ -23,42 +21,13 @@ from mipyme_backup.operations.choosing import check_destination, choose, listing
 from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found, check_stored, is_away, open_artifact
+from mipyme_backup.operations.reading import check_stored, is_away, open_artifact
 from mipyme_backup.operations.recovery_program import changed_text, is_changed
 from mipyme_backup.process import Reader
+from mipyme_backup.results import Found, Level, Verified
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.media import check_files
-from mipyme_backup.translation import said
-
-Level = Literal["stored", "content"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verified:
-    """What was found of one backup on one destination; no problems means that it is good.
-
-    `away` says that the destination could not be listed, or went away; then there is no `id`.
-    The recovery program has no `id` either, and is told of where it was changed. Where its content
-    is `unreadable` here, for want of a key or a tool, or of one that lived to its end, nothing is
-    known of it.
-    """
-
-    id: str
-    name: str
-    destination: str
-    problems: tuple[str, ...]
-    away: bool = False
-    unreadable: BackupError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "name": self.name,
-            "destination": self.destination,
-            "ok": not self.problems,
-            "problems": [said(problem) for problem in self.problems],
-        }
 
 
 def run(
