@@ -25,7 +25,6 @@ MAX_BYTES = 64 * 2**20
 MAX_VALUES = 2_000_000
 """Parsed values take many times the bytes that are written: so many are a quarter of a gigabyte."""
 DEFAULT_DATABASE = "database:default"
-MEDIA = "media"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,32}")
@@ -126,6 +125,11 @@ class Manifest:
         """Return what the source `name` yielded, None where this backup lacks it."""
         return next((source for source in self.sources if source.name == name), None)
 
+    def packs_of(self, source: SavedSource) -> list[StoredArtifact]:
+        """Return the packs that the facts of a source of this backup refer to."""
+        wanted = {pack for facts in source.facts.values() for pack in facts.get("packs", ())}
+        return [pack for pack in self.packs if pack.path.split("/")[1] in wanted]
+
     @property
     def facts(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The facts of each source, with its name."""
@@ -156,13 +160,12 @@ def row_counts(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, in
 
 
 def media_bytes(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-    """Return the bytes of all media files, from the names and facts of sources."""
+    """Return the bytes of all files in packs, from the names and facts of sources."""
     return sum(
         saved["bytes"]
-        for name, facts in sources
-        if name == MEDIA
+        for _name, facts in sources
         for saved in facts.values()
-        if isinstance(saved, Mapping) and isinstance(saved.get("bytes"), int)
+        if isinstance(saved, Mapping) and "packs" in saved and isinstance(saved.get("bytes"), int)
     )
 
 

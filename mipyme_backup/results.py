@@ -36,11 +36,15 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupResult:
-    """One backup as a caller sees it; sizes in bytes, `sha256` that of the manifest."""
+    """One backup as a caller sees it; sizes in bytes, `sha256` that of the manifest.
+
+    `summaries` say by source how much it holds, where the source can say.
+    """
 
     manifest: Manifest
     sha256: str
     copies: Mapping[str, BackupError | None] = field(default_factory=dict)
+    summaries: Mapping[str, Message | None] = field(default_factory=dict)
 
     @property
     def failed(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from mipyme_backup.catalog.guards import Guarded, otherwise
@@ -43,15 +44,19 @@ class Facts(Guarded):
         )
 
     @otherwise(lambda: None)
-    def last_restore(self) -> RestoreFacts | None:
-        """Return the last restore of databases and media that succeeded, and how long it took.
+    def last_restore(self, is_optional: Callable[[str], bool]) -> RestoreFacts | None:
+        """Return the last restore of a whole backup that succeeded, and how long it took.
 
-        None where there is none among the last few, or the catalog cannot be read.
+        A source that `is_optional` need not have been restored. None where there is none among
+        the last few, or the catalog cannot be read.
         """
         done = Restore.objects.filter(status=Restore.Status.COMPLETE)
         for restore in done.exclude(finished_at=None).order_by("-finished_at")[:10]:
             backup = Backup.objects.filter(backup_id=restore.backup_id, whole=True).first()
-            if backup is None or set(backup.sources) - {"fixtures"} - set(restore.sources):
+            if backup is None:
+                continue
+            lacking = set(backup.sources) - set(restore.sources)
+            if not all(map(is_optional, lacking)):
                 continue
             assert restore.finished_at is not None
             return RestoreFacts(

@@ -12,27 +12,31 @@ from pathlib import Path
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import storages
 
-from mipyme_backup.drills.job import Job
+from mipyme_backup.drills.job import Files, Job
 from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.file_fields import file_names
 
 
 def files(job: Job, aliases: Sequence[str]) -> Iterator[str]:
     """Yield every file of a FileField that is missing, or is not what the backup's index says."""
-    if job.media_storage is None or job.media_folder is None or job.hashes is None:
-        return
-    storage, root = storages[job.media_storage], Path(job.media_folder)
-    with closing(sqlite3.connect(job.hashes)) as hashes:
-        for alias in aliases:
-            for name in sorted(set(file_names(alias, storage=job.media_storage))):
+    for restored in job.files:
+        for storage in restored.storages:
+            yield from _of_storage(restored, storage, aliases)
+
+
+def _of_storage(restored: Files, alias: str, databases: Sequence[str]) -> Iterator[str]:
+    storage, root = storages[alias], Path(restored.folder)
+    with closing(sqlite3.connect(restored.hashes)) as hashes:
+        for using in databases:
+            for name in sorted(set(file_names(using, storage=alias))):
                 try:
                     path = Path(storage.path(name))
                 except SuspiciousFileOperation:
                     text = _("a row names %(name)r, which is outside the media folder")
-                    yield f"{alias}: {Message(text, {'name': name})}"
+                    yield f"{using}: {Message(text, {'name': name})}"
                     continue
                 if problem := _problem(hashes, path, root):
-                    yield f"{alias}: {Message(problem.text, {**problem.params, 'name': name})}"
+                    yield f"{using}: {Message(problem.text, {**problem.params, 'name': name})}"
 
 
 def _problem(hashes: sqlite3.Connection, path: Path, root: Path) -> Message | None:

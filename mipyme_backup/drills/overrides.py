@@ -84,7 +84,7 @@ def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
     Its databases, files, caches, sessions, mail and queues are nobody else's.
     """
     folders = Path(job.folder) / "storages"
-    media = job.media_folder if job.media_storage == "default" else None
+    restored = {alias: files.folder for files in job.files for alias in files.storages}
     installed = settings.get("INSTALLED_APPS", ())
     sessions = "db" if "django.contrib.sessions" in installed else "signed_cookies"
     return {
@@ -92,8 +92,8 @@ def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
             alias: database(entry, job.databases.get(alias))
             for alias, entry in settings.get("DATABASES", {}).items()
         },
-        "MEDIA_ROOT": media or str(folders / "default"),
-        "STORAGES": _storages(settings, job, folders),
+        "MEDIA_ROOT": restored.get("default", str(folders / "default")),
+        "STORAGES": _storages(settings, restored, folders),
         "CACHES": {
             alias: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": alias}
             for alias in {"default": None, **settings.get("CACHES", {})}
@@ -131,13 +131,14 @@ def database(entry: Mapping[str, Any], drilled: Database | None) -> dict[str, An
     return {**entry, **drilled.values, "OPTIONS": {**options, **drilled.options}}
 
 
-def _storages(settings: Mapping[str, Any], job: Job, folders: Path) -> dict[str, Any]:
+def _storages(
+    settings: Mapping[str, Any], restored: Mapping[str, str], folders: Path
+) -> dict[str, Any]:
     """Give every storage a folder of its own, save the static files, which are only read."""
     static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     given = {"default": {}, "staticfiles": static, **settings.get("STORAGES", {})}
     places = {alias: str(folders / alias) for alias in given if alias != "staticfiles"}
-    if job.media_storage is not None and job.media_folder is not None:
-        places[job.media_storage] = job.media_folder
+    places |= restored
     return {
         **given,
         **{

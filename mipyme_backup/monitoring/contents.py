@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mipyme_backup.manifest import MEDIA, row_counts
+from mipyme_backup.manifest import row_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,9 @@ def _content(source: Mapping[str, Any], packs: Sequence[StoredPart]) -> SavedCon
     name, parts = source["name"], [*_parts(source["artifacts"])]
     facts = [fact for fact in source["facts"].values() if isinstance(fact, Mapping)]
     counts = [count for fact in facts if (count := fact.get("tables", fact.get("models")))]
-    is_media = name == MEDIA
-    stored = [*parts, *packs] if is_media else parts
+    is_media = any("packs" in fact for fact in facts)
+    shared = {pack for fact in facts for pack in fact.get("packs", ())}
+    stored = [*parts, *(pack for pack in packs if pack.path.split("/")[1] in shared)]
     return SavedContent(
         source=name,
         engine=" ".join(filter(None, (_text(facts, "engine"), _text(facts, "version")))),

@@ -39,6 +39,12 @@ RECORDED = 100
 """How many backups the catalog is asked for: only the newest decide anything."""
 
 
+def _is_optional(project: Project, name: str) -> bool:
+    """Say whether a restore is whole without the source of this name."""
+    source = project.find_source(name)
+    return source is not None and not source.restored_by_default
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """What one look at a destination showed; `holdings` None where it could not be listed."""
@@ -67,7 +73,7 @@ def gather(project: Project, *, seconds: float) -> Facts:
         opens=encryption is None or encryption.opens(encryption.key_fingerprint),
         highest_known=newest_known(project),
         key_expires=_key_expires(encryption) if encryption else None,
-        last_restore=project.catalog.last_restore(),
+        last_restore=project.catalog.last_restore(partial(_is_optional, project)),
         last_drill=project.catalog.last_drill(),
         ignored=_ignored(project),
         misplaced=_misplaced(project),

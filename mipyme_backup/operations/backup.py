@@ -89,7 +89,7 @@ def complete(
 ) -> BackupResult:
     """Complete the copies of an earlier backup; `destinations` are names, empty for all."""
     manifest, data, copies = complete_by_hand(project, identifier, destinations, progress)
-    return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
+    return _result(project, manifest, data, copies)
 
 
 def take(project: Project, request: Request, progress: Progress) -> BackupResult:
@@ -182,9 +182,25 @@ def _store(
                 _keep_committed(project, writer, manifest, lanes, error)
             raise
         copies = {name: failures.get(name) for name in lanes}
-        return BackupResult(
-            manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies
-        )
+        return _result(project, manifest, data, copies)
+
+
+def _result(
+    project: Project,
+    manifest: Manifest,
+    data: bytes,
+    copies: Mapping[str, BackupError | None],
+) -> BackupResult:
+    return BackupResult(
+        manifest=manifest,
+        sha256=hashlib.sha256(data).hexdigest(),
+        copies=copies,
+        summaries={
+            saved.name: source.describe(saved.facts)
+            for saved in manifest.sources
+            if (source := project.find_source(saved.name)) is not None
+        },
+    )
 
 
 def _keep_committed(

@@ -117,10 +117,10 @@ class _Watch:
 def _load(
     project: Project, choice: Choice, made: Throwaway, watch: _Watch, progress: Progress
 ) -> None:
-    for source, target in made.targets:
-        with watch.step(f"{LOAD}{source.name}"):
-            used = load(project, choice, [(source, target)], progress)
-            watch.destinations[source.name] = used
+    for part in made.targets:
+        with watch.step(f"{LOAD}{part.source.name}"):
+            used = load(project, choice, [part], progress)
+            watch.destinations[part.source.name] = used
 
 
 def _differences(made: Throwaway) -> Iterable[str]:

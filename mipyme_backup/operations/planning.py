@@ -12,7 +12,6 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
-from mipyme_backup.sources.database import PREFIX
 
 
 def plan_lines(
@@ -34,8 +33,8 @@ def plan_lines(
     if manifest.key_fingerprint is not None:
         text = _("It is encrypted, with the key %(key)s.")
         lines.append(Message(text, {"key": manifest.key_fingerprint}))
-    for _source, target in targets:
-        lines += target.plan()
+    for part in targets:
+        lines += part.target.plan()
     lines += _migrations(manifest, targets, migrate=request.migrate)
     if not request.elsewhere:
         if request.safety_backup:
@@ -53,7 +52,7 @@ def plan_lines(
 
 def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[Message]:
     """Refuse a database newer than the code; name `migrate` where it is older."""
-    if not any(source.name.startswith(PREFIX) for source, _target in targets):
+    if not any(part.target.alias and not part.target.merges for part in targets):
         return []
     loader = MigrationLoader(None, load=False)
     loader.load_disk()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -20,14 +19,12 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose, listings
 from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
+from mipyme_backup.operations.loading import stored_by_key
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import check_stored, is_away, open_artifact
 from mipyme_backup.operations.recovery_program import changed_text, is_changed
-from mipyme_backup.process import Reader
 from mipyme_backup.results import Found, Level, Verified
-from mipyme_backup.sources.content import check_lines
-from mipyme_backup.sources.database import PREFIX
-from mipyme_backup.sources.media import check_files
+from mipyme_backup.sources.base import Source
 
 
 def run(
@@ -177,23 +174,18 @@ def _content_problems(project: Project, found: Found, manifest: Manifest) -> lis
     """
     problems = []
     destination = project.destinations[found.destination]
-
-    def opened(artifact: StoredArtifact) -> Reader:
-        return open_artifact(project, destination, manifest, artifact)
-
-    for source in manifest.sources:
-        for artifact in source.artifacts:
+    for saved in manifest.sources:
+        source = _source(project, saved.name)
+        stored = stored_by_key(manifest, saved)
+        opened = {
+            key: partial(open_artifact, project, destination, manifest, artifact)
+            for key, artifact in stored.items()
+        }
+        for artifact in saved.artifacts:
             try:
-                with contextlib.closing(opened(artifact)) as reader:
-                    if source.name.startswith(PREFIX):
-                        facts = source.facts[artifact.name]
-                        project.databases.check_content(artifact.name, reader, facts)
-                    elif source.name == "media":
-                        packs = {pack.path: partial(opened, pack) for pack in manifest.packs}
-                        with project.work_folder() as work:
-                            check_files(reader, packs, work)
-                    else:
-                        check_lines(reader)
+                with project.work_folder() as work:
+                    facts = saved.facts.get(artifact.name, {})
+                    source.check_content(artifact.name, opened, facts, work)
             except (KeyMissingError, KilledError, PreflightError):
                 raise  # says nothing of the backup
             except BackupError as error:
@@ -201,3 +193,14 @@ def _content_problems(project: Project, found: Found, manifest: Manifest) -> lis
                     raise
                 problems.append(f"{artifact.name}: {error}")
     return problems
+
+
+def _source(project: Project, name: str) -> Source:
+    source = project.find_source(name)
+    if source is None:
+        raise PreflightError(
+            _("The content of %(name)s cannot be checked: SOURCES has no such entry."),
+            hint=_("Put it back into SOURCES, or verify what is stored: --level stored"),
+            name=name,
+        )
+    return source

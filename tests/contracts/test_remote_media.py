@@ -18,14 +18,14 @@ from django.core.files.storage import storages
 
 from mipyme_backup.errors import DamagedError, PreflightError, SourceError
 from mipyme_backup.sources.base import Source, View
-from mipyme_backup.sources.media import MediaSource, restored_target
+from mipyme_backup.sources.media import MediaSource
 from mipyme_backup.sources.media.remote import objects_in
 from mipyme_backup.sources.media.remote.objects import OWN, Found, Objects, Opened
 from mipyme_backup.sources.media.remote.sftp import SFTPObjects
 from mipyme_backup.testing import Restoring, SourceContract, TargetContract
 from tests import services
 from tests.sshd import SSHServer, missing, running_sshd
-from tests.unit.sources.media_trees import Saved, collect, restored, texts
+from tests.unit.sources.media_trees import Saved, collect, restored, target_of, texts
 
 S3 = "storages.backends.s3.S3Storage"
 SFTP = "storages.backends.sftpstorage.SFTPStorage"
@@ -113,8 +113,8 @@ class _Target(TargetContract):
         saved = collect(source)
         become(OLD)
         return Restoring(
-            make=lambda: source.target(restore_id="ab12"),
-            again=lambda state: restored_target(source, state, elsewhere=False),
+            make=lambda: target_of(source, "ab12"),
+            again=lambda state: source.restored_target(state, elsewhere=False),
             live=live,
             artifacts=saved.artifacts(),
             facts=saved.facts,
@@ -328,7 +328,7 @@ def test_odd_keys_come_back_or_are_named(
     assert index == good | {"double/below"}
     for name in good:
         client.delete_object(Bucket="backups", Key=f"{moto_storage}/{name}")
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.plan()
     target.load(saved.artifacts())
     target.swap()
@@ -361,7 +361,7 @@ def test_what_belongs_to_an_object_is_kept_and_ours_are_private(
     storages["media"].delete("one.jpg")
     storages["media"].save("two.css", ContentFile(b"old and longer"))
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
 
     side = "public/.mipyme_backup_restoring_id/files/0/1"
@@ -392,7 +392,7 @@ def test_a_large_object_goes_in_parts(
     become({})
     requests.clear()
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
     target.swap()
 
@@ -408,7 +408,7 @@ def test_a_large_object_goes_in_parts(
     }
     become({})
     with pytest.raises(DamagedError):
-        source.target(restore_id="other").load(Saved(saved.index, with_other_hash).artifacts())
+        target_of(source, "other").load(Saved(saved.index, with_other_hash).artifacts())
     assert not [*objects_in("media").below(f"{OWN}restoring_other/")]
 
 
@@ -449,7 +449,7 @@ def test_a_compressed_object_comes_back_compressed(
     saved = collect(source)
     storages["media"].delete("style.css")
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
     target.swap()
     target.remove_replaced()
@@ -514,7 +514,7 @@ def test_a_root_that_is_gone_is_no_empty_media_and_is_made_by_a_restore(
     with pytest.raises(SourceError):
         collect(source)
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.plan()
     assert not target.has_live()
     target.load(saved.artifacts())
@@ -536,7 +536,7 @@ def test_a_file_comes_where_a_folder_was_and_back(
     storage.sftp.rmdir(f"{storage.root_path}/b")
     become(other)
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
     target.swap()
 
@@ -559,7 +559,7 @@ def test_links_and_pipes_on_sftp_are_named_and_left_alone(openssh_storage: Path)
         "2 links in the storage are not followed, and left out: link, outward",
         "1 media entries are no files (pipes, sockets, devices): pipe",
     ]
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.plan()
     target.load(saved.artifacts())
     assert openssh_storage.joinpath(".mipyme_backup_restoring_id").stat().st_mode & 0o77 == 0

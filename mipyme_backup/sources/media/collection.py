@@ -11,7 +11,14 @@ from mipyme_backup.errors import BackupError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.media.index import FileRecord, FolderRecord, Record, Spool, read_records
+from mipyme_backup.sources.media.index import (
+    INDEX_NAME,
+    FileRecord,
+    FolderRecord,
+    Record,
+    Spool,
+    read_records,
+)
 from mipyme_backup.sources.media.left_out import LeftOut, Reason
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
@@ -87,7 +94,7 @@ class Collection:
 
     def _previous_records(self) -> Iterator[Record]:
         try:
-            reader = self._view.previous_media()
+            reader = self._view.previous(INDEX_NAME)
             if reader is not None:
                 yield from read_records(reader)
         except (BackupError, OSError) as error:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.core.files.storage import FileSystemStorage
+from django.template.defaultfilters import filesizeformat
 
-from mipyme_backup.errors import ConfigurationError, PreflightError, RestoreError, SourceError
+from mipyme_backup.errors import (
+    BackupError,
+    ConfigurationError,
+    PreflightError,
+    RestoreError,
+    SourceError,
+)
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Artifact, Source, Target, View
+from mipyme_backup.sources.base import (
+    Artifact,
+    Contents,
+    Facts,
+    Openers,
+    Restorable,
+    Snapshot,
+    Source,
+    Target,
+    View,
+    Where,
+    require_own,
+)
 from mipyme_backup.sources.content import check_lines
-from mipyme_backup.sources.media.check import check_pack
+from mipyme_backup.sources.file_fields import file_names
+from mipyme_backup.sources.media.check import check_files, check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
-from mipyme_backup.sources.media.index import INDEX_NAME
+from mipyme_backup.sources.media.index import INDEX_NAME, FileRecord, read_records
 from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.packs import Packer
 from mipyme_backup.sources.media.remote import RemoteMediaTarget, RemoteTree, objects_in
@@ -28,11 +49,7 @@ from mipyme_backup.sources.media.tree import Tree
 
 PACK_SIZE = 512 * 1024 * 1024
 PACK_NAME = "files.tar"
-TARGETS: Mapping[str, type[MediaTarget] | type[RemoteMediaTarget]] = {
-    "media": MediaTarget,
-    "remote_media": RemoteMediaTarget,
-}
-"""The targets of media by the ``type`` in their state."""
+POOL = "pool/"
 
 
 class MediaSource(Source):
@@ -42,9 +59,11 @@ class MediaSource(Source):
     """
 
     name = "media"
+    place_option = "--to-media"
 
     def __init__(self, storage: str = "default", pack_size: int = PACK_SIZE) -> None:
         self.storage = storage
+        self.storages = (storage,)
         self.pack_size = pack_size
 
     @property
@@ -66,22 +85,79 @@ class MediaSource(Source):
         """Whether the files lie elsewhere than in a local folder; raises ConfigurationError."""
         return not isinstance(storage_of(self.storage), FileSystemStorage)
 
-    def target(self, *, restore_id: str, to_directory: Path | None = None) -> Target:
-        """Return where media is restored to: the storage, or a new folder `to_directory`.
+    def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterator[str]:
+        for snapshot in snapshots.values():
+            with snapshot.reading() as using:
+                yield from file_names(using, storage=self.storage)
+
+    def targets(self, restore_id: str, contents: Contents, where: Where) -> Sequence[Restorable]:
+        """Return the storage, or the new folder that the operator named, as the target.
 
         Raises RestoreError where the settings name no place.
         """
-        if to_directory is None and self.remote:
-            return RemoteMediaTarget.prepare(storage=self.storage, restore_id=restore_id)
-        location = to_directory or self.location
-        if location is None:
-            raise RestoreError(
-                _("The backup holds media, and the settings have no MEDIA_ROOT."),
-                hint=_("Set it, or name a folder with --to-media."),
+        target: Target
+        if where.to_directory is None and self.remote:
+            target = RemoteMediaTarget.prepare(storage=self.storage, restore_id=restore_id)
+        else:
+            location = where.to_directory or self.location
+            if location is None:
+                raise RestoreError(
+                    _("The backup holds media, and the settings have no MEDIA_ROOT."),
+                    hint=_("Set it, or name a folder with --to-media."),
+                )
+            target = MediaTarget.prepare(
+                location=location, restore_id=restore_id, to_directory=where.to_directory
             )
-        return MediaTarget.prepare(
-            location=location, restore_id=restore_id, to_directory=to_directory
+        return [_restorable(target, contents)]
+
+    def drill_target(self, drill_id: str, contents: Contents, folder: Path) -> Restorable:
+        target = MediaTarget.prepare(location=folder, restore_id=drill_id, to_directory=folder)
+        return _restorable(target, contents)
+
+    def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
+        try:
+            if state["type"] == "media":
+                MediaTarget.check_state(state, None if elsewhere else self.location)
+                return MediaTarget.from_state(state)
+            require_own(state, {"type": "remote_media"})
+            RemoteMediaTarget.check_state(state, self.storage)
+            return RemoteMediaTarget.from_state(state)
+        except ConfigurationError as error:
+            raise RestoreError(
+                _("A restore of the media in the storage %(alias)s is kept: %(reason)s"),
+                hint=_("Put it back into STORAGES until KEEP_REPLACED_HOURS are over."),
+                alias=state["storage"],
+                reason=error,
+            ) from error
+
+    def check_content(self, artifact: str, openers: Openers, facts: Facts, work: Path) -> None:
+        packs = {name: opener for name, opener in openers.items() if name.startswith(POOL)}
+        with contextlib.closing(openers[artifact]()) as index:
+            check_files(index, packs, work)
+
+    def stored_files(self, openers: Openers) -> Iterator[tuple[bytes, str]]:
+        for record in read_records(openers[INDEX_NAME]()):
+            if isinstance(record, FileRecord):
+                yield record.path, record.sha256
+
+    def path_elsewhere(self, where: Where) -> Path | None:
+        return where.to_directory
+
+    def describe(self, facts: Mapping[str, Facts]) -> Message | None:
+        return Message(
+            _("%(files)d files, %(size)s, %(new)d new"),
+            {
+                "files": _total(facts, "files"),
+                "size": filesizeformat(_total(facts, "bytes")).replace("\xa0", " "),
+                "new": _total(facts, "new_files"),
+            },
         )
+
+    def place(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {"kind": "media"}
+        with contextlib.suppress(BackupError):
+            found |= {"storage": self.storage} if self.remote else {"folder": self.location}
+        return found
 
     def preflight(self) -> Iterator[Message]:
         if self.remote:
@@ -136,22 +212,10 @@ def _opener(reader: Reader) -> Callable[[], Reader]:
     return lambda: reader
 
 
-def restored_target(source: MediaSource, state: Mapping[str, Any], *, elsewhere: bool) -> Target:
-    """Return the target that a state was taken from.
+def _total(facts: Mapping[str, Facts], key: str) -> int:
+    return sum(saved.get(key, 0) for saved in facts.values())
 
-    Raises RestoreError where its storage is unknown, and StateError where it names other places
-    than those of `source`; only what was restored `elsewhere` lies where the operator said.
-    """
-    try:
-        if state["type"] == "media":
-            MediaTarget.check_state(state, None if elsewhere else source.location)
-        else:
-            RemoteMediaTarget.check_state(state, source.storage)
-        return TARGETS[state["type"]].from_state(dict(state))
-    except ConfigurationError as error:
-        raise RestoreError(
-            _("A restore of the media in the storage %(alias)s is kept: %(reason)s"),
-            hint=_("Put it back into STORAGES until KEEP_REPLACED_HOURS are over."),
-            alias=state["storage"],
-            reason=error,
-        ) from error
+
+def _restorable(target: Target, contents: Contents) -> Restorable:
+    facts = contents[INDEX_NAME].facts if INDEX_NAME in contents else {}
+    return Restorable(target=target, artifacts=[*contents], facts=facts)

@@ -124,6 +124,9 @@ class MediaTarget(Target):
                     messages.append(Message(text, {"path": shown(path)}))
         return messages
 
+    def kept_at(self) -> str:
+        return str(self.state["replaced"])
+
     def has_live(self) -> bool:
         return self._live.is_dir()
 

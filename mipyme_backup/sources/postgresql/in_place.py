@@ -142,6 +142,10 @@ class InPlaceTarget(Target):
             )
         return [*lines, *releases.client_warnings(tools[-1])]
 
+    @property
+    def alias(self) -> str:
+        return str(self.state["alias"])
+
     def has_live(self) -> bool:
         try:
             with self._connected() as connection, connection.cursor() as cursor:

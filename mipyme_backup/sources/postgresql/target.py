@@ -205,6 +205,13 @@ class PostgreSQLTarget(Target):
             )
         return [*lines, *releases.client_warnings(tool)]
 
+    @property
+    def alias(self) -> str:
+        return str(self.state["alias"])
+
+    def kept_at(self) -> str:
+        return str(self.state["before"])
+
     def has_live(self) -> bool:
         return bool(self.state["replaces"]) and not self._is_empty()
 

@@ -38,13 +38,13 @@ def live_path(settings_dict: Mapping[str, Any]) -> Path:
     return Path(os.fsdecode(name)).resolve()
 
 
-def identity(settings_dict: Mapping[str, Any]) -> tuple[object, ...]:
+def identity(settings_dict: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is equal for two ``DATABASES`` entries that are one database."""
     name = settings_dict.get("NAME")
     if name == ":memory:":
-        return ("sqlite", name, id(settings_dict))
+        return ("sqlite", name, str(id(settings_dict)))
     if in_memory(name):
-        return ("sqlite", name)
+        return ("sqlite", str(name))
     return ("sqlite", str(live_path(settings_dict)))
 
 

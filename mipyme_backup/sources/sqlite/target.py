@@ -130,6 +130,13 @@ class SQLiteTarget(Target):
             )
         ]
 
+    @property
+    def alias(self) -> str:
+        return str(self.state["alias"])
+
+    def kept_at(self) -> str:
+        return str(self.state["before"])
+
     def has_live(self) -> bool:
         return self._live.exists() and self._live.stat().st_size > 0
 

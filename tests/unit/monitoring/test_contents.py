@@ -95,7 +95,9 @@ MANIFEST: dict[str, Any] = {
         {
             "name": "media",
             "artifacts": [_artifact("b/media.index", 40, (9, "ee"))],
-            "facts": {"media.index": {"files": 3, "bytes": 5000, "left_out": 0}},
+            "facts": {
+                "media.index": {"files": 3, "bytes": 5000, "left_out": 0, "packs": ["p"]},
+            },
         },
     ],
     "packs": [_artifact("pool/p", 5120, (700, "ff"))],

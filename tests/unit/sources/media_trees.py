@@ -15,7 +15,7 @@ from typing import Any
 from django.test import override_settings
 
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import View
+from mipyme_backup.sources.base import Target, View, Where
 from mipyme_backup.sources.media import MediaSource, MediaTarget
 
 LONG_AGO = 1_500_000_000_123_456_789
@@ -59,15 +59,24 @@ class Saved:
         return names
 
 
+LIVE = Where()
+
+
 def opener(data: bytes) -> Callable[[], Reader]:
     return lambda: Bytes(data)
+
+
+def target_of(source: MediaSource, restore_id: str, where: Where = LIVE) -> Target:
+    """Return what a backup of the source is restored to."""
+    (restorable,) = source.targets(restore_id, {}, where)
+    return restorable.target
 
 
 def view_after(previous: Saved | None, expected: Iterable[str] = ()) -> View:
     if previous is None:
         return View(expected_files=expected)
     return View(
-        previous_media=opener(previous.index),
+        previous=lambda name: previous.artifacts()[name](),
         known_packs=frozenset(previous.packs),
         expected_files=expected,
     )

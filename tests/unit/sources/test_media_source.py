@@ -603,7 +603,7 @@ def test_a_reader_that_fails_half_way_through_the_last_index_is_survived(
             raise DamagedError("the stream is cut")
 
     view = view_after(first)
-    failing = View(previous_media=lambda: Failing(first.index[:3000]), known_packs=view.known_packs)
+    failing = View(previous=lambda _name: Failing(first.index[:3000]), known_packs=view.known_packs)
     second = Saved(packs=dict(first.packs))
     with override_settings(MEDIA_ROOT=str(media)):
         for artifact in MediaSource().artifacts(failing):

@@ -716,7 +716,7 @@ def test_many_files_take_little_memory(tmp_path: Path, count: int, megabytes: in
         write(tmp_path, "media/new", b"so that known contents are asked for")
         before = peak_memory()
         view = View(
-            previous_media=lambda: index.open("rb", buffering=0),
+            previous=lambda _name: index.open("rb", buffering=0),
             known_packs=frozenset([PACK]),
             expected_files=lines_of(expected),
         )

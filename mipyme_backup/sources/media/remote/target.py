@@ -102,6 +102,9 @@ class RemoteMediaTarget(Target):
         )
         return [Message(text, params) for text in texts]
 
+    def kept_at(self) -> str:
+        return str(self.state["replaced"])
+
     def has_live(self) -> bool:
         with (
             failures(self._objects, _("list"), RestoreError),
