@@ -184,7 +184,7 @@ def _entry(restore_id: str, manifest: Manifest, targets: Targets, *, elsewhere: 
         "backup": manifest.id,
         "phase": "loading",
         "elsewhere": elsewhere,
-        "merges": [t.alias for _s, t in targets if isinstance(t, FixturesTarget)],
+        "merges": sorted({t.alias for _s, t in targets if isinstance(t, FixturesTarget)}),
         "targets": [t.state for _s, t in targets if not isinstance(t, FixturesTarget)],
         "safety_backup": None,
         "finished_at": None,

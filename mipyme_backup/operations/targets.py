@@ -135,4 +135,5 @@ def _target(project: Project, request: Request, source: SavedSource, restore_id:
         if folder is not None:
             folder = require_apart(project, "--to-media", folder)
         return project.media.target(restore_id=restore_id, to_directory=folder)
-    return FixturesTarget.prepare(alias=source.facts[source.artifacts[0].name]["alias"])
+    facts = source.facts[source.artifacts[0].name]
+    return FixturesTarget.prepare(alias=facts["alias"], schema=facts.get("schema"))
