@@ -152,7 +152,7 @@ def _entry(restore_id: str, manifest: Manifest, targets: Targets, *, elsewhere: 
         "backup": manifest.id,
         "phase": "loading",
         "elsewhere": elsewhere,
-        "merges": [str(part.target.alias) for part in targets if part.target.merges],
+        "merges": sorted({str(part.target.alias) for part in targets if part.target.merges}),
         "targets": [part.target.state for part in targets if not part.target.merges],
         "safety_backup": None,
         "finished_at": None,

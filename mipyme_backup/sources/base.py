@@ -63,6 +63,9 @@ class Snapshot(Protocol):
     def reading(self) -> AbstractContextManager[str]:
         """Register, in this thread, a Django alias whose ORM reads this very snapshot."""
 
+    def row_counts(self) -> Mapping[str, int]:
+        """Return the rows by table that were counted so far; nothing is counted for that."""
+
     def check(self) -> None:
         """Raise `SourceBusyError` when somebody has waited too long behind our locks."""
 

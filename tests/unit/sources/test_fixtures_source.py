@@ -65,8 +65,9 @@ class LeavingOut:
         assert "more than 10 rows" in artifact.facts()["left_out"]["auth.User"]
         assert "auth.User" not in artifact.facts()["models"]
         assert [str(warning) for warning in artifact.warnings()] == [
-            "fixtures leave out auth.User: it has more than 10 rows"
+            "fixtures leave out auth.User: it has more than 10 rows; 11 rows are left out"
         ]
+        assert artifact.facts()["left_out_rows"] == {"auth.User": 11}
 
     def test_a_model_of_just_max_rows_is_written(self, origin: str) -> None:
         _users(origin, 10)
