@@ -20,7 +20,7 @@ from mipyme_backup.sources.media.extract import Extraction
 from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
 from mipyme_backup.sources.media.index import INDEX_NAME, read_records
-from mipyme_backup.sources.media.kernel import mount_points, sync_file_system
+from mipyme_backup.sources.media.kernel import sync_file_system
 from mipyme_backup.sources.media.left_out import listed
 from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
@@ -107,6 +107,7 @@ class MediaTarget(Target):
             text = _("Media is restored to %(folder)s; the live media folder stays as it is.")
             return [Message(text, {"folder": self.state["side"]})]
         self._require_writable()
+        self._swap.require_movable()
         params = {"folder": str(self._live), "replaced": self.state["replaced"]}
         text = _("Media is swapped into %(folder)s; what is there now is kept at %(replaced)s.")
         messages = [Message(text, params)]
@@ -116,12 +117,6 @@ class MediaTarget(Target):
                 " the swap goes entry by entry, and a request in between may miss a file."
             )
             messages.append(Message(text, params))
-        else:
-            top = os.fsencode(self._live) + b"/"
-            for path in sorted(mount_points()):
-                if path.startswith(top):
-                    text = _("%(path)s is a mount point: it goes along with what is replaced.")
-                    messages.append(Message(text, {"path": shown(path)}))
         return messages
 
     def has_live(self) -> bool:
