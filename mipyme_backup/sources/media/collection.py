@@ -12,7 +12,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import View
 from mipyme_backup.sources.media.index import FileRecord, FolderRecord, Record, Spool, read_records
-from mipyme_backup.sources.media.left_out import LeftOut, Reason
+from mipyme_backup.sources.media.left_out import NO_RIGHTS, LeftOut, Reason
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
 from mipyme_backup.sources.media.tree import Entry, OpenFile, Tree
@@ -56,9 +56,12 @@ class Collection:
             elif not entry.is_folder:
                 yield from self._file(entry, previous)
         self._last_known(None)
-        self._missing = self._expected.missing
         for path in self._expected.missing_names():
-            self._left_out.add(Reason.MISSING, path)
+            if self._tree.may_exist(path):
+                self._left_out.add(Reason.UNSAVED, path)
+            else:
+                self._left_out.add(Reason.MISSING, path)
+                self._missing += 1
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -70,6 +73,7 @@ class Collection:
             "packs": sorted(self._packs),
             "left_out": self._left_out_count,
             "missing": self._missing,
+            "unreadable": self._left_out.count(*NO_RIGHTS),
         }
 
     def warnings(self) -> list[Message]:
@@ -184,8 +188,9 @@ class Collection:
     def _cannot_save(self, entry: Entry, reason: Reason, previous: FileRecord | None) -> None:
         """Keep the file of the last index where that is better than nothing; warn either way."""
         self._left_out.add(reason, entry.path)
-        if reason is Reason.UNREADABLE:
+        if reason in NO_RIGHTS:
             self._closed_folder = entry.key + b"\0"
+            self._expected.found(entry.path)
         if previous is not None and (reason in KEPT_REASONS or entry.path in self._expected):
             self._write_file(previous)
         else:

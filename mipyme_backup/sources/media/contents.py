@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.media.walk import Entry, walk
 
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 SMALL_BYTES = 8 * 1024 * 1024
 
 RECENT_NS = 2_000_000_000
@@ -30,6 +32,15 @@ class FolderTree:
 
     def entries(self) -> Iterator[Entry]:
         return walk(self._root) if self._root is not None else iter(())
+
+    def may_exist(self, path: bytes) -> bool:
+        if self._root is None or path.startswith((b"../", b"/")):
+            return False
+        try:
+            os.stat(os.path.join(os.fsencode(self._root), path))
+        except OSError as error:
+            return error.errno not in NOT_THERE
+        return True
 
     @contextlib.contextmanager
     def opened(self, entry: Entry) -> Iterator[OpenFile | None]:

@@ -15,6 +15,7 @@ class Reason(Enum):
     LOOP = _("%(count)d links lead in a circle, and are left out: %(names)s")
     SPECIAL = _("%(count)d media entries are no files (pipes, sockets, devices): %(names)s")
     UNREADABLE = _("%(count)d media files could not be read: %(names)s")
+    UNREADABLE_FOLDER = _("%(count)d media folders could not be read: %(names)s")
     VANISHED = _("%(count)d media files vanished while they were read: %(names)s")
     CHANGED = _("%(count)d media files changed each time they were read: %(names)s")
     MOVING = _("%(count)d media files changed while they were read, and may be torn: %(names)s")
@@ -22,6 +23,11 @@ class Reason(Enum):
     UNFOLLOWED = _("%(count)d links in the storage are not followed, and left out: %(names)s")
     NAME = _("%(count)d objects have names that no file can have, and are left out: %(names)s")
     MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
+    UNSAVED = _("%(count)d media files that the database names could not be saved: %(names)s")
+
+
+NO_RIGHTS = (Reason.UNREADABLE, Reason.UNREADABLE_FOLDER)
+"""Why something that exists could not be read."""
 
 
 class LeftOut:
@@ -36,6 +42,10 @@ class LeftOut:
         names = self._names.setdefault(reason, [])
         if len(names) < SHOWN_NAMES:
             names.append(shown(path))
+
+    def count(self, *reasons: Reason) -> int:
+        """Return how many were left out for one of `reasons`."""
+        return sum(self._counts.get(reason, 0) for reason in reasons)
 
     def messages(self) -> list[Message]:
         """Return one message for each reason that occurred."""

@@ -77,6 +77,9 @@ class Tree(Protocol):
     def entries(self) -> Iterator[Any]:
         """Yield every `Entry` in the order of the index."""
 
+    def may_exist(self, path: bytes) -> bool:
+        """Return whether something that `entries` did not yield is there, as far as can be told."""
+
     def opened(self, entry: Any) -> AbstractContextManager[OpenFile | None]:
         """Open a file of `entries`, the last one yielded; None where it is no file any more.
 

@@ -160,7 +160,12 @@ class _Walk:
             return Entry(path, reason=Reason.SPECIAL)
         if len(self.levels) >= MAX_DEPTH:
             return Entry(path, reason=Reason.TOO_DEEP)
-        below = _level(os.open(name, FOLDER, dir_fd=folder), prefix=path + b"/", links=links)
+        try:
+            below = _level(os.open(name, FOLDER, dir_fd=folder), prefix=path + b"/", links=links)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return Entry(path, status, reason=Reason.UNREADABLE_FOLDER)
         if links and any(below.identity == level.identity for level in self.levels):
             os.close(below.descriptor)
             return Entry(path, reason=Reason.LOOP)
@@ -196,6 +201,7 @@ def _level(descriptor: int, *, prefix: bytes, links: int) -> _Level:
     try:
         # One block of bytes: a list of a million names would take three times the memory.
         names = b"/".join(sorted(map(os.fsencode, os.listdir(descriptor))))
+        os.stat(".", dir_fd=descriptor)  # a folder that may be listed, and not entered
         return _Level(prefix, descriptor, _split(names), os.fstat(descriptor), links)
     except BaseException:
         os.close(descriptor)
