@@ -71,7 +71,9 @@ def _targets(
             yield source, target
         elif source.name == project.media.name:
             place = folder / "media"
-            yield source, project.media.target(restore_id=drill_id, to_directory=place)
+            # The drill runs the project's code, which must find no way out of its folder.
+            target = project.media.target(restore_id=drill_id, to_directory=place, links=False)
+            yield source, target
 
 
 def databases(project: Project, made: Throwaway) -> dict[str, Database | None]:

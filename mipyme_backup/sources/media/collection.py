@@ -11,8 +11,16 @@ from mipyme_backup.errors import BackupError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.media.index import FileRecord, FolderRecord, Record, Spool, read_records
-from mipyme_backup.sources.media.left_out import NO_RIGHTS, LeftOut, Reason
+from mipyme_backup.sources.media.behind import Behind
+from mipyme_backup.sources.media.index import (
+    FileRecord,
+    FolderRecord,
+    LinkRecord,
+    Record,
+    Spool,
+    read_records,
+)
+from mipyme_backup.sources.media.left_out import NO_RIGHTS, OUTWARD, LeftOut, Reason
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
 from mipyme_backup.sources.media.tree import Entry, OpenFile, Tree
@@ -36,6 +44,8 @@ class Collection:
         self._left_out = LeftOut()
         self._left_out_count = self._missing = 0
         self._files = self._folders = self._bytes = self._new_files = self._new_bytes = 0
+        self._links = 0
+        self._behind = Behind()
         self._packs: set[str] = set()
         self._previous_error: BackupError | OSError | None = None
         self._previous = self._previous_records()
@@ -73,11 +83,26 @@ class Collection:
             "packs": sorted(self._packs),
             "left_out": self._left_out_count,
             "missing": self._missing,
+            "links": self._links,
+            "files_behind_links": self._behind.files,
+            "bytes_behind_links": self._behind.bytes,
             "unreadable": self._left_out.count(*NO_RIGHTS),
         }
 
     def warnings(self) -> list[Message]:
         messages = self._left_out.messages()
+        if self._behind.files or self._behind.more:
+            text = _(
+                "%(files)d files of %(bytes)d bytes lie behind links that lead out of the media"
+                " folder, and are not in the backup"
+            )
+            if self._behind.more:
+                text = _(
+                    "More than %(files)d files of %(bytes)d bytes lie behind links that lead out of"
+                    " the media folder, and are not in the backup"
+                )
+            counts = {"files": self._behind.files, "bytes": self._behind.bytes}
+            messages.append(Message(text, counts))
         if self._previous_error is not None:
             text = _("The last media index could not be read, so all files were: %(reason)s")
             messages.append(Message(text, {"reason": str(self._previous_error)}))
@@ -191,10 +216,24 @@ class Collection:
         if reason in NO_RIGHTS:
             self._closed_folder = entry.key + b"\0"
             self._expected.found(entry.path)
-        if previous is not None and (reason in KEPT_REASONS or entry.path in self._expected):
+        if entry.link is not None:
+            self._link(entry, entry.link, reason, previous)
+        elif previous is not None and (reason in KEPT_REASONS or entry.path in self._expected):
             self._write_file(previous)
         else:
             self._left_out_count += 1
+
+    def _link(self, entry: Entry, link: bytes, reason: Reason, previous: FileRecord | None) -> None:
+        """Keep a link as one, but for a broken one in the place of a file that a row names."""
+        if reason in OUTWARD:
+            self._behind.add(entry.leads_to)
+        elif previous is not None and entry.path in self._expected:
+            self._write_file(previous)
+            return
+        self._left_out_count += 1
+        self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0).line())
+        self._links += 1
+        self._last_file = entry.key + b"\0"
 
     # The new index
 

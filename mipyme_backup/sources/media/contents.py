@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mipyme_backup.process import CHUNK
-from mipyme_backup.sources.media.walk import Entry, walk
+from mipyme_backup.sources.media.walk import Entry, Follow, walk
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 SMALL_BYTES = 8 * 1024 * 1024
@@ -27,11 +27,12 @@ class FolderTree:
 
     small_bytes = SMALL_BYTES
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, follow_links: bool = False) -> None:
         self._root = root
+        self._follow = Follow.EVERYTHING if follow_links else Follow.INSIDE
 
     def entries(self) -> Iterator[Entry]:
-        return walk(self._root) if self._root is not None else iter(())
+        return walk(self._root, self._follow) if self._root is not None else iter(())
 
     def may_exist(self, path: bytes) -> bool:
         if self._root is None or path.startswith((b"../", b"/")):

@@ -2,7 +2,8 @@
 
 A file: ``{"path", "size" (bytes), "mtime_ns", "mode", "sha256" (hex), "pack"}``, and
 ``"recheck": true`` where it was written to so shortly before it was read that its time may
-not show a later change. A folder: ``{"path": "a/b/", "mode"}``.
+not show a later change. A folder: ``{"path": "a/b/", "mode"}``. A link that is not followed:
+``{"path": "a/b/", "mode", "link", "mtime_ns"}``; readers that know no links see an empty folder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mipyme_backup.sources.media.names import from_text, sort_key, to_text
 
 INDEX_NAME = "media.index.jsonl"
 MAX_LINE_BYTES = 1024 * 1024
+MAX_LINK_BYTES = 4096  # PATH_MAX
+LINK_MODE = 0o777
 HASH_BYTES = 32
 LARGEST = 2**63 - 1
 
@@ -67,7 +70,28 @@ class FolderRecord(NamedTuple):
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
-Record = FileRecord | FolderRecord
+class LinkRecord(NamedTuple):
+    """A link that is kept as one: `path` without a slash at its end, and the text of the link."""
+
+    path: bytes
+    link: bytes
+    mtime_ns: int
+
+    @property
+    def key(self) -> bytes:
+        return sort_key(self.path)
+
+    def line(self) -> bytes:
+        fields: dict[str, Any] = {
+            "path": to_text(self.path) + "/",
+            "mode": LINK_MODE,
+            "link": to_text(self.link),
+            "mtime_ns": self.mtime_ns,
+        }
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+Record = FileRecord | FolderRecord | LinkRecord
 
 
 def read_records(reader: Reader) -> Iterator[Record]:
@@ -91,6 +115,9 @@ def _parse(line: bytes) -> Record:
         fields = json.loads(line)
         text = fields["path"]
         mode = _whole(fields["mode"]) & 0o777
+        if text.endswith("/") and "link" in fields:
+            mtime_ns = _whole(fields["mtime_ns"], least=-LARGEST)
+            return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns)
         if text.endswith("/"):
             return FolderRecord(from_text(text[:-1]), mode)
         digest, pack = bytes.fromhex(fields["sha256"]), fields["pack"]
@@ -108,6 +135,13 @@ def _parse(line: bytes) -> Record:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged() from error
+
+
+def _link(text: str) -> bytes:
+    link = from_text(text)
+    if not link or b"\0" in link or len(link) > MAX_LINK_BYTES:
+        raise ValueError
+    return link
 
 
 def _whole(value: object, *, least: int = 0) -> int:

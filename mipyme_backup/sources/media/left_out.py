@@ -11,8 +11,13 @@ from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
 class Reason(Enum):
     """Why a file is not saved as it is now; the value is the warning."""
 
-    LINK = _("%(count)d links lead out of the media folder or nowhere, and are left out: %(names)s")
-    LOOP = _("%(count)d links lead in a circle, and are left out: %(names)s")
+    LINK = _("%(count)d links lead out of the media folder, and are saved as links: %(names)s")
+    NOWHERE = _("%(count)d links lead nowhere, and are saved as links: %(names)s")
+    UNTRUSTED = _(
+        "%(count)d links belong to another user than what they lead to, so that root does not"
+        " follow them, and are saved as links: %(names)s"
+    )
+    LOOP = _("%(count)d links lead in a circle, and are not followed: %(names)s")
     SPECIAL = _("%(count)d media entries are no files (pipes, sockets, devices): %(names)s")
     UNREADABLE = _("%(count)d media files could not be read: %(names)s")
     UNREADABLE_FOLDER = _("%(count)d media folders could not be read: %(names)s")
@@ -25,6 +30,9 @@ class Reason(Enum):
     MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
     UNSAVED = _("%(count)d media files that the database names could not be saved: %(names)s")
 
+
+OUTWARD = (Reason.LINK, Reason.UNTRUSTED)
+"""Why what a link leads to is not saved, although it is there."""
 
 NO_RIGHTS = (Reason.UNREADABLE, Reason.UNREADABLE_FOLDER)
 """Why something that exists could not be read."""

@@ -38,14 +38,24 @@ TARGETS: Mapping[str, type[MediaTarget] | type[RemoteMediaTarget]] = {
 class MediaSource(Source):
     """The files of the storage `storage`, in packs of about `pack_size` bytes.
 
+    `follow_links` saves what is behind links that lead out of the folder; else they are saved as
+    links.
+
     Yields the packs that are new in this run, then the index of all files.
     """
 
     name = "media"
 
-    def __init__(self, storage: str = "default", pack_size: int = PACK_SIZE) -> None:
+    def __init__(
+        self,
+        storage: str = "default",
+        pack_size: int = PACK_SIZE,
+        *,
+        follow_links: bool = False,
+    ) -> None:
         self.storage = storage
         self.pack_size = pack_size
+        self.follow_links = follow_links
 
     @property
     def location(self) -> Path | None:
@@ -66,9 +76,12 @@ class MediaSource(Source):
         """Whether the files lie elsewhere than in a local folder; raises ConfigurationError."""
         return not isinstance(storage_of(self.storage), FileSystemStorage)
 
-    def target(self, *, restore_id: str, to_directory: Path | None = None) -> Target:
+    def target(
+        self, *, restore_id: str, to_directory: Path | None = None, links: bool = True
+    ) -> Target:
         """Return where media is restored to: the storage, or a new folder `to_directory`.
 
+        Without `links` it gets none of the links that lead out of the media folder.
         Raises RestoreError where the settings name no place.
         """
         if to_directory is None and self.remote:
@@ -79,9 +92,11 @@ class MediaSource(Source):
                 _("The backup holds media, and the settings have no MEDIA_ROOT."),
                 hint=_("Set it, or name a folder with --to-media."),
             )
-        return MediaTarget.prepare(
+        target = MediaTarget.prepare(
             location=location, restore_id=restore_id, to_directory=to_directory
         )
+        target.links = links
+        return target
 
     def preflight(self) -> Iterator[Message]:
         if self.remote:
@@ -104,7 +119,7 @@ class MediaSource(Source):
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         location = self.location
-        tree: Tree = FolderTree(location)
+        tree: Tree = FolderTree(location, follow_links=self.follow_links)
         if self.remote:
             tree = RemoteTree(objects_in(self.storage))
         collection = Collection(tree, view, root=location)

@@ -12,7 +12,8 @@ from mipyme_backup.sources.media.left_out import Reason
 class Entry(Protocol):
     """A folder, a file, or (with a `reason`) what cannot be saved, as the listing knows it.
 
-    `mtime_ns` is None where nobody knows when the file was last changed.
+    `link` is the text of a link that is not followed, and `leads_to` where it leads, as far as
+    that is known. `mtime_ns` is None where nobody knows when the file was last changed.
     """
 
     @property
@@ -23,6 +24,12 @@ class Entry(Protocol):
 
     @property
     def reason(self) -> Reason | None: ...
+
+    @property
+    def link(self) -> bytes | None: ...
+
+    @property
+    def leads_to(self) -> bytes: ...
 
     @property
     def is_folder(self) -> bool: ...

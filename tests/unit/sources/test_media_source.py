@@ -492,8 +492,9 @@ def test_files_that_vanish_or_turn_into_links_during_the_walk(media: Path, tmp_p
 
     saved = save(media, read=meddle_then_read)
 
-    assert paths(saved) == ["a"]
-    assert len(saved.warnings) == 3
+    assert paths(saved) == ["a", "link/"]
+    assert len(saved.warnings) == 4
+    assert b"not media" not in b"".join(saved.packs.values())
     assert saved.facts["left_out"] == 3
 
 
