@@ -12,6 +12,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import View
 from mipyme_backup.sources.media.behind import Behind
+from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.index import (
     FileRecord,
     FolderRecord,
@@ -37,7 +38,15 @@ class Collection:
     into packs, in order; after it came to its end, `index`, `facts` and `warnings` are complete.
     """
 
-    def __init__(self, tree: Tree, view: View, *, root: Path | None = None) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        view: View,
+        *,
+        root: Path | None = None,
+        changes: Changes | None = None,
+    ) -> None:
+        self._changes = changes or Changes()
         self.index = Spool()
         self._tree = tree
         self._view = view
@@ -53,6 +62,7 @@ class Collection:
         self._known = KnownContents(self._previous_records, view.known_packs)
         self._expected = ExpectedFiles(view.expected_files, root)
         self._last_file = b""
+        self._last_record: FileRecord | None = None
         self._closed_folder: bytes | None = None
 
     def members(self) -> Generator[Member, None, None]:
@@ -146,12 +156,10 @@ class Collection:
     # One entry
 
     def _file(self, entry: Entry, previous: FileRecord | None) -> Iterator[Member]:
-        if (
-            previous is not None
-            and not previous.recheck
-            and (previous.size, previous.mtime_ns) == (entry.size, entry.mtime_ns)
-        ):
-            self._write_file(previous._replace(mode=entry.mode))
+        same = previous is not None and self._changes.is_same(previous, entry)
+        if same and previous is not None and not self._changes.is_due(previous):
+            now = previous._replace(mode=entry.mode, ctime_ns=entry.ctime_ns, inode=entry.inode)
+            self._write_file(now)
             return
         try:
             reason = yield from self._read(entry)
@@ -161,6 +169,19 @@ class Collection:
             reason = Reason.UNREADABLE
         if reason is not None:
             self._cannot_save(entry, reason, previous)
+        elif same and previous is not None and self._changed_by_itself(previous):
+            self._left_out.add(Reason.ROTTEN, entry.path)
+
+    def _changed_by_itself(self, previous: FileRecord) -> bool:
+        """Return whether the last file has another content, and nothing says that it changed."""
+        now = self._last_record
+        return (
+            now is not None
+            and None not in (now.ctime_ns, now.inode)
+            and (now.size, now.mtime_ns, now.ctime_ns, now.inode)
+            == (previous.size, previous.mtime_ns, previous.ctime_ns, previous.inode)
+            and now.sha256 != previous.sha256
+        )
 
     def _read(self, entry: Entry) -> Generator[Member, None, Reason | None]:
         """Save a file as it is now; return why not, where that cannot be."""
@@ -246,11 +267,23 @@ class Collection:
 
     def _write_new(self, entry: Entry, file: OpenFile, size: int, sha256: str, pack: str) -> None:
         self._write_file(
-            FileRecord(entry.path, size, file.mtime_ns, file.mode, sha256, pack, file.recheck)
+            FileRecord(
+                path=entry.path,
+                size=size,
+                mtime_ns=file.mtime_ns,
+                mode=file.mode,
+                sha256=sha256,
+                pack=pack,
+                recheck=file.recheck,
+                ctime_ns=file.ctime_ns,
+                inode=file.inode,
+                read_day=self._changes.read_day,
+            )
         )
 
     def _write_file(self, record: FileRecord) -> None:
         self.index.write(record.line())
+        self._last_record = record
         self._files += 1
         self._bytes += record.size
         self._packs.add(record.pack)

@@ -54,7 +54,15 @@ class FolderTree:
                 yield None
                 return
             recheck = abs(time.time_ns() - status.st_mtime_ns) < RECENT_NS
-            yield OpenFile(descriptor, status.st_size, status.st_mtime_ns, status.st_mode, recheck)
+            yield OpenFile(
+                descriptor,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_ino,
+                status.st_mode,
+                recheck,
+            )
         finally:
             os.close(descriptor)
 
@@ -65,6 +73,8 @@ class OpenFile(NamedTuple):
     descriptor: int
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
     mode: int
     recheck: bool
 
@@ -75,7 +85,8 @@ class OpenFile(NamedTuple):
             parts.append(data)
             left -= len(data)
         after = os.fstat(self.descriptor)
-        still = not left and (after.st_size, after.st_mtime_ns) == (self.size, self.mtime_ns)
+        times = (after.st_mtime_ns, after.st_ctime_ns)
+        still = not left and (after.st_size, *times) == (self.size, self.mtime_ns, self.ctime_ns)
         return b"".join(parts), still
 
     def chunks(self) -> Iterator[bytes]:

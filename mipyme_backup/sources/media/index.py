@@ -2,7 +2,10 @@
 
 A file: ``{"path", "size" (bytes), "mtime_ns", "mode", "sha256" (hex), "pack"}``, and
 ``"recheck": true`` where it was written to so shortly before it was read that its time may
-not show a later change. A folder: ``{"path": "a/b/", "mode"}``. A link that is not followed:
+not show a later change. ``ctime_ns`` and ``inode`` follow where there are such, and ``read_day``
+(days since 1970) where files are read again after some days.
+
+A folder: ``{"path": "a/b/", "mode"}``. A link that is not followed:
 ``{"path": "a/b/", "mode", "link", "mtime_ns"}``; readers that know no links see an empty folder.
 """
 
@@ -24,10 +27,13 @@ MAX_LINK_BYTES = 4096  # PATH_MAX
 LINK_MODE = 0o777
 HASH_BYTES = 32
 LARGEST = 2**63 - 1
+LARGEST_INODE = 2**64 - 1
+OPTIONAL = ("ctime_ns", "inode", "read_day")
+"""Members of a file's line that are numbers, and may be absent."""
 
 
 class FileRecord(NamedTuple):
-    """A file as the index holds it."""
+    """A file as the index holds it; what is None stood in no record of earlier versions."""
 
     path: bytes
     size: int
@@ -36,6 +42,9 @@ class FileRecord(NamedTuple):
     sha256: str
     pack: str
     recheck: bool = False
+    ctime_ns: int | None = None
+    inode: int | None = None
+    read_day: int | None = None
 
     @property
     def key(self) -> bytes:
@@ -52,6 +61,9 @@ class FileRecord(NamedTuple):
         }
         if self.recheck:
             fields["recheck"] = True
+        for name in OPTIONAL:
+            if (value := getattr(self, name)) is not None:
+                fields[name] = value
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
@@ -132,6 +144,9 @@ def _parse(line: bytes) -> Record:
             sha256=digest.hex(),
             pack=pack,
             recheck=bool(fields.get("recheck", False)),
+            ctime_ns=_optional(fields, "ctime_ns", least=-LARGEST),
+            inode=_optional(fields, "inode", most=LARGEST_INODE),
+            read_day=_optional(fields, "read_day"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged() from error
@@ -144,10 +159,16 @@ def _link(text: str) -> bytes:
     return link
 
 
-def _whole(value: object, *, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+def _whole(value: object, *, least: int = 0, most: int = LARGEST) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError
     return value
+
+
+def _optional(
+    fields: dict[str, Any], name: str, *, least: int = 0, most: int = LARGEST
+) -> int | None:
+    return _whole(fields[name], least=least, most=most) if name in fields else None
 
 
 def _damaged() -> DamagedError:

@@ -24,6 +24,10 @@ class Reason(Enum):
     VANISHED = _("%(count)d media files vanished while they were read: %(names)s")
     CHANGED = _("%(count)d media files changed each time they were read: %(names)s")
     MOVING = _("%(count)d media files changed while they were read, and may be torn: %(names)s")
+    ROTTEN = _(
+        "%(count)d media files have another content than in the last backup, though neither time"
+        " nor inode says that they were written to (check the disk): %(names)s"
+    )
     TOO_DEEP = _("%(count)d media folders are nested too deeply, and are left out: %(names)s")
     UNFOLLOWED = _("%(count)d links in the storage are not followed, and left out: %(names)s")
     NAME = _("%(count)d objects have names that no file can have, and are left out: %(names)s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Source, Target, View
 from mipyme_backup.sources.content import check_lines
+from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
@@ -39,7 +41,9 @@ class MediaSource(Source):
     """The files of the storage `storage`, in packs of about `pack_size` bytes.
 
     `follow_links` saves what is behind links that lead out of the folder; else they are saved as
-    links.
+    links. A file is read again when its size, time, change time or inode changed: `ignore_ctime`
+    and `ignore_inode` leave the last two out. With `full_read_days` it is read again after so many
+    days however it looks.
 
     Yields the packs that are new in this run, then the index of all files.
     """
@@ -52,10 +56,25 @@ class MediaSource(Source):
         pack_size: int = PACK_SIZE,
         *,
         follow_links: bool = False,
+        ignore_ctime: bool = False,
+        ignore_inode: bool = False,
+        full_read_days: int | None = None,
     ) -> None:
+        if full_read_days is not None and not (type(full_read_days) is int and full_read_days > 0):
+            raise ConfigurationError(
+                _("full_read_days of MediaSource is %(value)s, and must be a number of days"),
+                hint=_("Give it a whole number from 1 on, or leave it out."),
+                value=repr(full_read_days),
+            )
         self.storage = storage
         self.pack_size = pack_size
         self.follow_links = follow_links
+        self._changes = partial(
+            Changes,
+            ignore_ctime=ignore_ctime,
+            ignore_inode=ignore_inode,
+            full_read_days=full_read_days,
+        )
 
     @property
     def location(self) -> Path | None:
@@ -122,7 +141,7 @@ class MediaSource(Source):
         tree: Tree = FolderTree(location, follow_links=self.follow_links)
         if self.remote:
             tree = RemoteTree(objects_in(self.storage))
-        collection = Collection(tree, view, root=location)
+        collection = Collection(tree, view, root=location, changes=self._changes())
         members = collection.members()
         try:
             packer = Packer(members, self.pack_size)

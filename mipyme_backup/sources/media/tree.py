@@ -13,7 +13,8 @@ class Entry(Protocol):
     """A folder, a file, or (with a `reason`) what cannot be saved, as the listing knows it.
 
     `link` is the text of a link that is not followed, and `leads_to` where it leads, as far as
-    that is known. `mtime_ns` is None where nobody knows when the file was last changed.
+    that is known. `mtime_ns` is None where nobody knows when the file was last changed,
+    `ctime_ns` and `inode` where there are no such.
     """
 
     @property
@@ -41,6 +42,12 @@ class Entry(Protocol):
     def mtime_ns(self) -> int | None: ...
 
     @property
+    def ctime_ns(self) -> int | None: ...
+
+    @property
+    def inode(self) -> int | None: ...
+
+    @property
     def mode(self) -> int: ...
 
 
@@ -56,6 +63,12 @@ class OpenFile(Protocol):
 
     @property
     def mtime_ns(self) -> int: ...
+
+    @property
+    def ctime_ns(self) -> int | None: ...
+
+    @property
+    def inode(self) -> int | None: ...
 
     @property
     def mode(self) -> int: ...

@@ -63,6 +63,14 @@ class Entry(NamedTuple):
         return self._status.st_mtime_ns
 
     @property
+    def ctime_ns(self) -> int:
+        return self._status.st_ctime_ns
+
+    @property
+    def inode(self) -> int:
+        return self._status.st_ino
+
+    @property
     def mode(self) -> int:
         return self._status.st_mode
 

@@ -49,6 +49,14 @@ class RemoteEntry(NamedTuple):
         return FILE_MODE
 
     @property
+    def ctime_ns(self) -> None:
+        return None
+
+    @property
+    def inode(self) -> None:
+        return None
+
+    @property
     def link(self) -> None:
         return None
 

@@ -86,6 +86,8 @@ class RemoteFile:
     """A file that is being read."""
 
     mode = FILE_MODE
+    ctime_ns = None
+    inode = None
 
     def __init__(self, tree: RemoteTree, opened: Opened) -> None:
         self.size = opened.size
