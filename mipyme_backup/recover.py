@@ -62,6 +62,7 @@ INDEX = "media.index.jsonl"
 POOL = "pool/"
 LINE_BYTES = 2**20
 PATH_BYTES = 65_536
+LINK_BYTES = 4096
 DIGITS = 20
 SHOWN = 200
 LARGEST = 2**63 - 1
@@ -712,6 +713,7 @@ class Media:
             "PRAGMA journal_mode = OFF;"
             "CREATE TABLE file (path BLOB UNIQUE, size INT, mtime_ns INT, mode INT, sha256 TEXT);"
             "CREATE INDEX content ON file (sha256);"
+            "CREATE TABLE link (path BLOB PRIMARY KEY, link BLOB, mtime_ns INT);"
             "CREATE TABLE folder (path BLOB PRIMARY KEY, mode INT); BEGIN"
         )
 
@@ -729,9 +731,12 @@ class Media:
                     self._add(line)
                 if len(rest) > LINE_BYTES:
                     bad_media()
-        twice = self._table.execute("SELECT path FROM file JOIN folder USING (path)").fetchone()
+        query = "SELECT path FROM %s JOIN %s USING (path)"
+        tables = (("file", "folder"), ("link", "folder"), ("link", "file"))
+        # What lies below a link makes a folder of it, so nothing is written through one.
+        twice = next(filter(None, (self._table.execute(query % t).fetchone() for t in tables)), ())
         if rest or twice:
-            bad_media(*twice or ())
+            bad_media(*twice)
 
     def _add(self, line: bytes) -> None:
         try:
@@ -752,6 +757,13 @@ class Media:
             for end in range(1, len(parts)):
                 parent = b"/".join(parts[:end])
                 self._table.execute("INSERT OR IGNORE INTO folder VALUES (?, ?)", [parent, 0o755])
+            if path.endswith(b"/") and "link" in fields:
+                link = fields["link"].encode("utf-8", "surrogateescape")
+                if not link or b"\0" in link or len(link) > LINK_BYTES:
+                    bad_media(path)
+                row = [name, link, whole(fields["mtime_ns"], -LARGEST)]
+                self._table.execute("INSERT INTO link VALUES (?, ?, ?)", row)
+                return
             if path.endswith(b"/"):
                 self._table.execute("INSERT OR REPLACE INTO folder VALUES (?, ?)", [name, mode])
                 return
@@ -833,6 +845,15 @@ class Media:
         folders = "SELECT path, mode FROM folder ORDER BY path"
         for path, _mode in self._table.execute(folders):
             self._inside(path)
+        # The links come last: nothing is written once they are there.
+        for path, link, mtime_ns in self._table.execute("SELECT * FROM link ORDER BY path"):
+            folder, _slash, name = path.rpartition(b"/")
+            try:
+                os.symlink(link, name, dir_fd=self._inside(folder))
+            except FileExistsError:
+                bad_media(path)
+            times = (mtime_ns, mtime_ns)
+            os.utime(name, ns=times, dir_fd=self._inside(folder), follow_symlinks=False)
         for path, mode in self._table.execute(f"{folders} DESC"):
             os.fchmod(self._inside(path), mode)
 

@@ -130,6 +130,7 @@ def _saved(project: Project) -> Project:
     project.manage("migrate", "--verbosity=0")
     project.manage("populate_zoo")
     write_odd_media(project.media)
+    (project.media / "outward link").symlink_to("/nowhere/at all")
     project.backup()
     return project
 

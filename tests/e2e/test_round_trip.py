@@ -15,7 +15,8 @@ from tests.services import PostgreSQLServer
 
 Content = tuple[dict[str, str], dict[bytes, MediaEntry]]
 
-NO_FILES = (b"outward link", b"pipe")
+NO_FILES = (b"pipe",)
+TOLD = (b"outward link", *NO_FILES)
 
 FRESH_KEYS = """
 from tests.zoo.models import *
@@ -90,7 +91,7 @@ class RoundTrips:
         files = {name: entry for name, entry in before[1].items() if name not in NO_FILES}
         files[b"link"] = files[b"plain.txt"]
         assert _differences((before[0], files), _content(empty)) == []
-        for name in NO_FILES:
+        for name in TOLD:
             assert any(name.decode() in warning for warning in report["warnings"]), name
 
     def test_next_rows_get_the_next_keys(self, project: Project) -> None:

@@ -185,6 +185,50 @@ def test_media_comes_back(folder: tuple[Path, int]) -> None:
     assert sorted(os.listdir(path)) == sorted(["a", "b", "\udcff"])
 
 
+def test_media__links_come_back_last_and_nothing_is_written_through_them(
+    folder: tuple[Path, int],
+) -> None:
+    path, descriptor = folder
+    index = [
+        {"path": "a/", "mode": 0o500},
+        record("a/file"),
+        link("a/out", "/nowhere"),
+        link("up\udcff", "../.."),
+    ]
+
+    read(descriptor, index, pack((HASH, CONTENT)))
+
+    assert os.readlink(path / "a" / "out") == "/nowhere"
+    assert os.readlink(path / "up\udcff") == "../.."
+    assert (path / "a" / "out").lstat().st_mtime_ns == 12
+    assert (path / "a").stat().st_mode & 0o777 == 0o500
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "only checked"])
+def test_media__something_at_or_below_a_link_is_refused(
+    folder: tuple[Path, int], written: bool
+) -> None:
+    path, descriptor = folder
+    out = link("a", str(path.parent))
+    for index in (
+        [out, record("a/b")],
+        [record("a/b"), out],
+        [out, record("a")],
+        [out, {"path": "a/", "mode": 0o755}],
+        [out, out],
+        [out, link("a/b", "x")],
+        [link("../a", "x")],
+        [link("a", "")],
+        [link("a", "x\0y")],
+        [{**out, "link": 1}],
+        [{**out, "link": "x" * 5000}],
+    ):
+        refused(descriptor if written else None, index, pack((HASH, CONTENT)))
+
+    assert os.listdir(path.parent) == [path.name]
+    assert not any(found.is_symlink() for found in path.rglob("*"))
+
+
 def test_media__zeros_and_their_ends(folder: tuple[Path, int]) -> None:
     path, descriptor = folder
     contents = [bytes(recover.CHUNK * 2 + 5), bytes(recover.CHUNK) + b"x", b"x" + bytes(9), b""]
@@ -376,6 +420,10 @@ def pack(*members: tuple[str, bytes]) -> bytes:
 def chunks(data: bytes) -> Generator[bytes, None, None]:
     for start in range(0, len(data), 1000):
         yield data[start : start + 1000]
+
+
+def link(name: str, text: str) -> dict[str, Any]:
+    return {"path": f"{name}/", "mode": 0o777, "link": text, "mtime_ns": 12}
 
 
 def read(root: int | None, index: list[Any], packed: bytes) -> None:

@@ -6,34 +6,15 @@ import errno
 import os
 import resource
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mipyme_backup.removal import place_of, remove_tree
+from tests.unit.conftest import Mount
 from tests.unit.sources.forks import in_child
 
 DEEP = 1200
-
-Mount = Callable[..., None]
-
-
-@pytest.fixture
-def mount() -> Iterator[Mount]:
-    """Mounts, with the arguments of ``mount``, on the place that comes last."""
-    places: list[str] = []
-
-    def mount_on(*arguments: str | Path) -> None:
-        if os.geteuid() != 0:
-            pytest.skip("only root can mount")
-        if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode != 0:
-            pytest.skip("this machine does not let us mount")
-        places.append(str(arguments[-1]))
-
-    yield mount_on
-    for place in reversed(places):
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def tree(folder: Path) -> Path:

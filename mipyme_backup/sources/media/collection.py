@@ -11,15 +11,18 @@ from mipyme_backup.errors import BackupError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.base import View
+from mipyme_backup.sources.media.behind import Behind
+from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.index import (
     INDEX_NAME,
     FileRecord,
     FolderRecord,
+    LinkRecord,
     Record,
     Spool,
     read_records,
 )
-from mipyme_backup.sources.media.left_out import LeftOut, Reason
+from mipyme_backup.sources.media.left_out import NO_RIGHTS, OUTWARD, LeftOut, Reason
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
 from mipyme_backup.sources.media.tree import Entry, OpenFile, Tree
@@ -36,13 +39,23 @@ class Collection:
     into packs, in order; after it came to its end, `index`, `facts` and `warnings` are complete.
     """
 
-    def __init__(self, tree: Tree, view: View, *, root: Path | None = None) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        view: View,
+        *,
+        root: Path | None = None,
+        changes: Changes | None = None,
+    ) -> None:
+        self._changes = changes or Changes()
         self.index = Spool()
         self._tree = tree
         self._view = view
         self._left_out = LeftOut()
         self._left_out_count = self._missing = 0
         self._files = self._folders = self._bytes = self._new_files = self._new_bytes = 0
+        self._links = 0
+        self._behind = Behind()
         self._packs: set[str] = set()
         self._previous_error: BackupError | OSError | None = None
         self._previous = self._previous_records()
@@ -50,6 +63,7 @@ class Collection:
         self._known = KnownContents(self._previous_records, view.known_packs)
         self._expected = ExpectedFiles(view.expected_files, root)
         self._last_file = b""
+        self._last_record: FileRecord | None = None
         self._closed_folder: bytes | None = None
 
     def members(self) -> Generator[Member, None, None]:
@@ -63,9 +77,12 @@ class Collection:
             elif not entry.is_folder:
                 yield from self._file(entry, previous)
         self._last_known(None)
-        self._missing = self._expected.missing
         for path in self._expected.missing_names():
-            self._left_out.add(Reason.MISSING, path)
+            if self._tree.may_exist(path):
+                self._left_out.add(Reason.UNSAVED, path)
+            else:
+                self._left_out.add(Reason.MISSING, path)
+                self._missing += 1
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -77,10 +94,26 @@ class Collection:
             "packs": sorted(self._packs),
             "left_out": self._left_out_count,
             "missing": self._missing,
+            "links": self._links,
+            "files_behind_links": self._behind.files,
+            "bytes_behind_links": self._behind.bytes,
+            "unreadable": self._left_out.count(*NO_RIGHTS),
         }
 
     def warnings(self) -> list[Message]:
         messages = self._left_out.messages()
+        if self._behind.files or self._behind.more:
+            text = _(
+                "%(files)d files of %(bytes)d bytes lie behind links that lead out of the media"
+                " folder, and are not in the backup"
+            )
+            if self._behind.more:
+                text = _(
+                    "More than %(files)d files of %(bytes)d bytes lie behind links that lead out of"
+                    " the media folder, and are not in the backup"
+                )
+            counts = {"files": self._behind.files, "bytes": self._behind.bytes}
+            messages.append(Message(text, counts))
         if self._previous_error is not None:
             text = _("The last media index could not be read, so all files were: %(reason)s")
             messages.append(Message(text, {"reason": str(self._previous_error)}))
@@ -124,12 +157,10 @@ class Collection:
     # One entry
 
     def _file(self, entry: Entry, previous: FileRecord | None) -> Iterator[Member]:
-        if (
-            previous is not None
-            and not previous.recheck
-            and (previous.size, previous.mtime_ns) == (entry.size, entry.mtime_ns)
-        ):
-            self._write_file(previous._replace(mode=entry.mode))
+        same = previous is not None and self._changes.is_same(previous, entry)
+        if same and previous is not None and not self._changes.is_due(previous):
+            now = previous._replace(mode=entry.mode, ctime_ns=entry.ctime_ns, inode=entry.inode)
+            self._write_file(now)
             return
         try:
             reason = yield from self._read(entry)
@@ -139,6 +170,19 @@ class Collection:
             reason = Reason.UNREADABLE
         if reason is not None:
             self._cannot_save(entry, reason, previous)
+        elif same and previous is not None and self._changed_by_itself(previous):
+            self._left_out.add(Reason.ROTTEN, entry.path)
+
+    def _changed_by_itself(self, previous: FileRecord) -> bool:
+        """Return whether the last file has another content, and nothing says that it changed."""
+        now = self._last_record
+        return (
+            now is not None
+            and None not in (now.ctime_ns, now.inode)
+            and (now.size, now.mtime_ns, now.ctime_ns, now.inode)
+            == (previous.size, previous.mtime_ns, previous.ctime_ns, previous.inode)
+            and now.sha256 != previous.sha256
+        )
 
     def _read(self, entry: Entry) -> Generator[Member, None, Reason | None]:
         """Save a file as it is now; return why not, where that cannot be."""
@@ -191,12 +235,27 @@ class Collection:
     def _cannot_save(self, entry: Entry, reason: Reason, previous: FileRecord | None) -> None:
         """Keep the file of the last index where that is better than nothing; warn either way."""
         self._left_out.add(reason, entry.path)
-        if reason is Reason.UNREADABLE:
+        if reason in NO_RIGHTS:
             self._closed_folder = entry.key + b"\0"
-        if previous is not None and (reason in KEPT_REASONS or entry.path in self._expected):
+            self._expected.found(entry.path)
+        if entry.link is not None:
+            self._link(entry, entry.link, reason, previous)
+        elif previous is not None and (reason in KEPT_REASONS or entry.path in self._expected):
             self._write_file(previous)
         else:
             self._left_out_count += 1
+
+    def _link(self, entry: Entry, link: bytes, reason: Reason, previous: FileRecord | None) -> None:
+        """Keep a link as one, but for a broken one in the place of a file that a row names."""
+        if reason in OUTWARD:
+            self._behind.add(entry.leads_to)
+        elif previous is not None and entry.path in self._expected:
+            self._write_file(previous)
+            return
+        self._left_out_count += 1
+        self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0).line())
+        self._links += 1
+        self._last_file = entry.key + b"\0"
 
     # The new index
 
@@ -209,11 +268,23 @@ class Collection:
 
     def _write_new(self, entry: Entry, file: OpenFile, size: int, sha256: str, pack: str) -> None:
         self._write_file(
-            FileRecord(entry.path, size, file.mtime_ns, file.mode, sha256, pack, file.recheck)
+            FileRecord(
+                path=entry.path,
+                size=size,
+                mtime_ns=file.mtime_ns,
+                mode=file.mode,
+                sha256=sha256,
+                pack=pack,
+                recheck=file.recheck,
+                ctime_ns=file.ctime_ns,
+                inode=file.inode,
+                read_day=self._changes.read_day,
+            )
         )
 
     def _write_file(self, record: FileRecord) -> None:
         self.index.write(record.line())
+        self._last_record = record
         self._files += 1
         self._bytes += record.size
         self._packs.add(record.pack)

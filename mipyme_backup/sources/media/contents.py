@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mipyme_backup.process import CHUNK
-from mipyme_backup.sources.media.walk import Entry, walk
+from mipyme_backup.sources.media.walk import Entry, Follow, walk
 
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 SMALL_BYTES = 8 * 1024 * 1024
 
 RECENT_NS = 2_000_000_000
@@ -25,11 +27,21 @@ class FolderTree:
 
     small_bytes = SMALL_BYTES
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, follow_links: bool = False) -> None:
         self._root = root
+        self._follow = Follow.EVERYTHING if follow_links else Follow.INSIDE
 
     def entries(self) -> Iterator[Entry]:
-        return walk(self._root) if self._root is not None else iter(())
+        return walk(self._root, self._follow) if self._root is not None else iter(())
+
+    def may_exist(self, path: bytes) -> bool:
+        if self._root is None or path.startswith((b"../", b"/")):
+            return False
+        try:
+            os.stat(os.path.join(os.fsencode(self._root), path))
+        except OSError as error:
+            return error.errno not in NOT_THERE
+        return True
 
     @contextlib.contextmanager
     def opened(self, entry: Entry) -> Iterator[OpenFile | None]:
@@ -42,7 +54,15 @@ class FolderTree:
                 yield None
                 return
             recheck = abs(time.time_ns() - status.st_mtime_ns) < RECENT_NS
-            yield OpenFile(descriptor, status.st_size, status.st_mtime_ns, status.st_mode, recheck)
+            yield OpenFile(
+                descriptor,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_ino,
+                status.st_mode,
+                recheck,
+            )
         finally:
             os.close(descriptor)
 
@@ -53,6 +73,8 @@ class OpenFile(NamedTuple):
     descriptor: int
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
     mode: int
     recheck: bool
 
@@ -63,7 +85,8 @@ class OpenFile(NamedTuple):
             parts.append(data)
             left -= len(data)
         after = os.fstat(self.descriptor)
-        still = not left and (after.st_size, after.st_mtime_ns) == (self.size, self.mtime_ns)
+        times = (after.st_mtime_ns, after.st_ctime_ns)
+        still = not left and (after.st_size, *times) == (self.size, self.mtime_ns, self.ctime_ns)
         return b"".join(parts), still
 
     def chunks(self) -> Iterator[bytes]:

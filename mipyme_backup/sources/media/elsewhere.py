@@ -85,7 +85,7 @@ class Elsewhere(Swap):
     def _discard(self, beside: Folder) -> None:
         if self._begun(beside):
             self._take_back(beside)
-        beside.remove(self.side.name)
+        self._remove(beside, self.side.name)
         beside.unlink(unfinished(self._list))
 
     def _remove_replaced(self, beside: Folder) -> None:
@@ -94,6 +94,7 @@ class Elsewhere(Swap):
 
     def _take_back(self, beside: Folder) -> None:
         """Move what was moved up back to the side; what others put there stays."""
+        self.require_movable()
         with beside.folder_or_made(self.side.name) as side:
             for name in read_list(beside, self._list):
                 if beside.has(name) and not side.has(name):

@@ -10,7 +10,6 @@ from pathlib import Path
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.folders import Folder
-from mipyme_backup.sources.media.kernel import mount_points
 from mipyme_backup.sources.media.lists import (
     has_list,
     is_own,
@@ -19,7 +18,6 @@ from mipyme_backup.sources.media.lists import (
     unfinished,
     write_list,
 )
-from mipyme_backup.sources.media.names import shown
 from mipyme_backup.sources.media.swap import OWN, Swap
 from mipyme_backup.sources.media.walk import is_lost_and_found
 
@@ -75,7 +73,7 @@ class EntrySwap(Swap):
         self._require_lists(beside)
         if self._under_way(beside, "swap") or self._under_way(beside, "undo"):
             self._undo(beside)
-        beside.remove(self.side.name)
+        self._remove(beside, self.side.name)
         self._remove_unfinished_lists(beside)
 
     def _remove_replaced(self, beside: Folder) -> None:
@@ -143,7 +141,7 @@ class EntrySwap(Swap):
 
     def _let_out(self, live: Folder, leaving: str, out: str) -> None:
         if not has_list(live, leaving):
-            self._check_movable(live)
+            self.require_movable()
             write_list(live, leaving, self._old_entries(live))
         with live.folder_or_made(out) as outgoing:
             self._move_out(live, leaving, outgoing)
@@ -178,16 +176,6 @@ class EntrySwap(Swap):
             if (status := live.status(name)) is not None
             and not is_lost_and_found(os.fsencode(name), status)
         ]
-
-    def _check_movable(self, live: Folder) -> None:
-        mounted = mount_points()
-        for name in self._old_entries(live):
-            if os.fsencode(self.live / name) in mounted:
-                raise RestoreError(
-                    _("%(path)s inside the media folder is a mount point: it cannot be moved"),
-                    hint=_("Unmount it for the restore, or restore to another folder."),
-                    path=shown(os.fsencode(self.live / name)),
-                )
 
     def _cannot_move(self, error: OSError, *, begun: bool) -> RestoreError:
         return RestoreError(

@@ -102,6 +102,21 @@ class Extraction:
                     self._settle(target, other)
                     self.wanted.written(other)
 
+    def make_links(self) -> None:
+        """Make the links, once nothing is to be written below their folders any more."""
+        for link in self.wanted.links():
+            folder, _slash, name = link.path.rpartition(b"/")
+            below = self._folder(folder)
+            try:
+                os.symlink(link.link, name, dir_fd=below)
+            except OSError as error:
+                if error.errno in CONTRADICTIONS:
+                    raise contradiction(link.path) from error
+                raise
+            if self._owner is not None:
+                os.chown(name, *self._owner, dir_fd=below, follow_symlinks=False)
+            os.utime(name, ns=(link.mtime_ns, link.mtime_ns), dir_fd=below, follow_symlinks=False)
+
     def finish(self) -> None:
         """Give the folders their modes, once nothing is to be written into them any more."""
         for path, mode in self.wanted.folders(deepest_first=True):

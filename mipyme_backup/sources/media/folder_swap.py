@@ -37,6 +37,7 @@ class FolderSwap(Swap):
 
     def _put_in_place(self, beside: Folder, side: Folder) -> float:
         live, before = self.live.name, self.before.name
+        self.require_movable()
         if not beside.has(live) and not beside.has(before):
             # So that there is what to go back to.
             os.mkdir(live, NEW_FOLDER_MODE, dir_fd=beside.descriptor)
@@ -78,6 +79,7 @@ class FolderSwap(Swap):
             raise self._nothing_to_undo()
 
     def _put_back(self, beside: Folder, before: Folder) -> None:
+        self.require_movable()
         try:
             if beside.has(self.live.name):
                 live = beside.folder(self.live.name)
@@ -96,7 +98,7 @@ class FolderSwap(Swap):
         if cut_short and beside.has_folder(self.before.name):
             self._swap(beside)
             self._undo(beside)
-        beside.remove(self.side.name)
+        self._remove(beside, self.side.name)
 
     def _settle(self, beside: Folder) -> None:
         """Give the folders their names where a kill came right after an exchange."""

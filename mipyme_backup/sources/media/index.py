@@ -2,7 +2,11 @@
 
 A file: ``{"path", "size" (bytes), "mtime_ns", "mode", "sha256" (hex), "pack"}``, and
 ``"recheck": true`` where it was written to so shortly before it was read that its time may
-not show a later change. A folder: ``{"path": "a/b/", "mode"}``.
+not show a later change. ``ctime_ns`` and ``inode`` follow where there are such, and ``read_day``
+(days since 1970) where files are read again after some days.
+
+A folder: ``{"path": "a/b/", "mode"}``. A link that is not followed:
+``{"path": "a/b/", "mode", "link", "mtime_ns"}``; readers that know no links see an empty folder.
 """
 
 from __future__ import annotations
@@ -19,12 +23,17 @@ from mipyme_backup.sources.media.names import from_text, sort_key, to_text
 
 INDEX_NAME = "media.index.jsonl"
 MAX_LINE_BYTES = 1024 * 1024
+MAX_LINK_BYTES = 4096  # PATH_MAX
+LINK_MODE = 0o777
 HASH_BYTES = 32
 LARGEST = 2**63 - 1
+LARGEST_INODE = 2**64 - 1
+OPTIONAL = ("ctime_ns", "inode", "read_day")
+"""Members of a file's line that are numbers, and may be absent."""
 
 
 class FileRecord(NamedTuple):
-    """A file as the index holds it."""
+    """A file as the index holds it; what is None stood in no record of earlier versions."""
 
     path: bytes
     size: int
@@ -33,6 +42,9 @@ class FileRecord(NamedTuple):
     sha256: str
     pack: str
     recheck: bool = False
+    ctime_ns: int | None = None
+    inode: int | None = None
+    read_day: int | None = None
 
     @property
     def key(self) -> bytes:
@@ -49,6 +61,9 @@ class FileRecord(NamedTuple):
         }
         if self.recheck:
             fields["recheck"] = True
+        for name in OPTIONAL:
+            if (value := getattr(self, name)) is not None:
+                fields[name] = value
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
@@ -67,7 +82,28 @@ class FolderRecord(NamedTuple):
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
-Record = FileRecord | FolderRecord
+class LinkRecord(NamedTuple):
+    """A link that is kept as one: `path` without a slash at its end, and the text of the link."""
+
+    path: bytes
+    link: bytes
+    mtime_ns: int
+
+    @property
+    def key(self) -> bytes:
+        return sort_key(self.path)
+
+    def line(self) -> bytes:
+        fields: dict[str, Any] = {
+            "path": to_text(self.path) + "/",
+            "mode": LINK_MODE,
+            "link": to_text(self.link),
+            "mtime_ns": self.mtime_ns,
+        }
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+Record = FileRecord | FolderRecord | LinkRecord
 
 
 def read_records(reader: Reader) -> Iterator[Record]:
@@ -91,6 +127,9 @@ def _parse(line: bytes) -> Record:
         fields = json.loads(line)
         text = fields["path"]
         mode = _whole(fields["mode"]) & 0o777
+        if text.endswith("/") and "link" in fields:
+            mtime_ns = _whole(fields["mtime_ns"], least=-LARGEST)
+            return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns)
         if text.endswith("/"):
             return FolderRecord(from_text(text[:-1]), mode)
         digest, pack = bytes.fromhex(fields["sha256"]), fields["pack"]
@@ -105,15 +144,31 @@ def _parse(line: bytes) -> Record:
             sha256=digest.hex(),
             pack=pack,
             recheck=bool(fields.get("recheck", False)),
+            ctime_ns=_optional(fields, "ctime_ns", least=-LARGEST),
+            inode=_optional(fields, "inode", most=LARGEST_INODE),
+            read_day=_optional(fields, "read_day"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged() from error
 
 
-def _whole(value: object, *, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+def _link(text: str) -> bytes:
+    link = from_text(text)
+    if not link or b"\0" in link or len(link) > MAX_LINK_BYTES:
+        raise ValueError
+    return link
+
+
+def _whole(value: object, *, least: int = 0, most: int = LARGEST) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError
     return value
+
+
+def _optional(
+    fields: dict[str, Any], name: str, *, least: int = 0, most: int = LARGEST
+) -> int | None:
+    return _whole(fields[name], least=least, most=most) if name in fields else None
 
 
 def _damaged() -> DamagedError:

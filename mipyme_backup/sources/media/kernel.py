@@ -69,6 +69,12 @@ def mount_points() -> frozenset[bytes]:
     return frozenset(_unescaped(line.split(b" ")[4]) for line in lines)
 
 
+def mounts_below(folder: Path) -> list[bytes]:
+    """Return the paths, at any depth below `folder` (no links), on which something is mounted."""
+    top = os.fsencode(folder).rstrip(b"/") + b"/"
+    return sorted(path for path in mount_points() if path.startswith(top))
+
+
 def _unescaped(field: bytes) -> bytes:
     """Undo the octal escapes (blank, tab, newline, backslash) of a mountinfo field."""
     first, *others = field.split(b"\\")

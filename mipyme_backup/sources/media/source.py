@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mipyme_backup.sources.base import (
 )
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.file_fields import file_names
+from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.check import check_files, check_pack
 from mipyme_backup.sources.media.collection import Collection
 from mipyme_backup.sources.media.contents import FolderTree
@@ -55,16 +57,43 @@ POOL = "pool/"
 class MediaSource(Source):
     """The files of the storage `storage`, in packs of about `pack_size` bytes.
 
+    `follow_links` saves what is behind links that lead out of the folder; else they are saved as
+    links. A file is read again when its size, time, change time or inode changed: `ignore_ctime`
+    and `ignore_inode` leave the last two out. With `full_read_days` it is read again after so many
+    days however it looks.
+
     Yields the packs that are new in this run, then the index of all files.
     """
 
     name = "media"
     place_option = "--to-media"
 
-    def __init__(self, storage: str = "default", pack_size: int = PACK_SIZE) -> None:
+    def __init__(
+        self,
+        storage: str = "default",
+        pack_size: int = PACK_SIZE,
+        *,
+        follow_links: bool = False,
+        ignore_ctime: bool = False,
+        ignore_inode: bool = False,
+        full_read_days: int | None = None,
+    ) -> None:
+        if full_read_days is not None and not (type(full_read_days) is int and full_read_days > 0):
+            raise ConfigurationError(
+                _("full_read_days of MediaSource is %(value)s, and must be a number of days"),
+                hint=_("Give it a whole number from 1 on, or leave it out."),
+                value=repr(full_read_days),
+            )
         self.storage = storage
         self.storages = (storage,)
         self.pack_size = pack_size
+        self.follow_links = follow_links
+        self._changes = partial(
+            Changes,
+            ignore_ctime=ignore_ctime,
+            ignore_inode=ignore_inode,
+            full_read_days=full_read_days,
+        )
 
     @property
     def location(self) -> Path | None:
@@ -112,6 +141,8 @@ class MediaSource(Source):
 
     def drill_target(self, drill_id: str, contents: Contents, folder: Path) -> Restorable:
         target = MediaTarget.prepare(location=folder, restore_id=drill_id, to_directory=folder)
+        # A drill runs the project's code, which must find no way out of its folder.
+        target.links = False
         return _restorable(target, contents)
 
     def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
@@ -180,10 +211,10 @@ class MediaSource(Source):
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         location = self.location
-        tree: Tree = FolderTree(location)
+        tree: Tree = FolderTree(location, follow_links=self.follow_links)
         if self.remote:
             tree = RemoteTree(objects_in(self.storage))
-        collection = Collection(tree, view, root=location)
+        collection = Collection(tree, view, root=location, changes=self._changes())
         members = collection.members()
         try:
             packer = Packer(members, self.pack_size)

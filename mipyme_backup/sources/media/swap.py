@@ -21,7 +21,8 @@ from pathlib import Path
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.folders import BY_NAME, NEW_FILE, Folder, held, held_if_there
-from mipyme_backup.sources.media.names import OWN_PREFIX
+from mipyme_backup.sources.media.kernel import mounts_below
+from mipyme_backup.sources.media.names import OWN_PREFIX, shown
 
 OWN = OWN_PREFIX.decode()
 
@@ -99,7 +100,19 @@ class Swap(ABC):
 
     def _remove_replaced(self, beside: Folder) -> None:
         for folder in (self.before, self.late, self.side):
-            beside.remove(folder.name)
+            self._remove(beside, folder.name)
+
+    def _remove(self, beside: Folder, name: str) -> None:
+        """Remove a folder of ours; RestoreError, and all stays, where something is mounted in it.
+
+        The removal itself crosses no mount either, but would leave a tree of which a part is gone.
+        """
+        require_nothing_mounted(beside.path / name)
+        beside.remove(name)
+
+    def require_movable(self) -> None:
+        """Raise RestoreError where something is mounted in what the swap would move."""
+        require_nothing_mounted(self.live)
 
     def mark_in(self, folder: Folder) -> None:
         """Mark a folder; a link by the name of the mark is not followed."""
@@ -177,6 +190,26 @@ def replaced(folder: Path) -> RestoreError:
         hint=_("Check which users may write to its parent folder, then restore again."),
         folder=str(folder),
     )
+
+
+def require_nothing_mounted(folder: Path) -> None:
+    """Raise RestoreError where there are mount points below `folder`, but for what is ours there.
+
+    A folder that is renamed takes along what is mounted below it: the site would lose it, and it
+    would lie in what is removed after KEEP_REPLACED_HOURS.
+    """
+    ours = os.fsencode(folder) + b"/" + OWN_PREFIX
+    mounted = [path for path in mounts_below(folder) if not path.startswith(ours)]
+    if mounted:
+        raise RestoreError(
+            _("%(folder)s cannot be moved while there is a mount point in it: %(paths)s"),
+            hint=_(
+                "Unmount them (umount PATH), run the same command again, and mount them again; or"
+                " restore the media to another folder: --only media --to-media DIR"
+            ),
+            folder=shown(os.fsencode(folder)),
+            paths=", ".join(map(shown, mounted)),
+        )
 
 
 def reason_of(error: OSError) -> str:

@@ -20,12 +20,12 @@ from mipyme_backup.sources.media.extract import Extraction
 from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
 from mipyme_backup.sources.media.index import INDEX_NAME, read_records
-from mipyme_backup.sources.media.kernel import mount_points, sync_file_system
+from mipyme_backup.sources.media.kernel import sync_file_system
 from mipyme_backup.sources.media.left_out import listed
 from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
 from mipyme_backup.sources.media.swap import Swap, replaced
-from mipyme_backup.sources.media.walk import walk_in
+from mipyme_backup.sources.media.walk import Follow, walk_in
 from mipyme_backup.sources.media.wanted import Wanted
 
 RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -38,7 +38,11 @@ class MediaTarget(Target):
     ``inside`` (whether it cannot be renamed, so that all happens inside it), ``side`` and
     ``replaced`` (where the restored and the replaced files lie meanwhile), ``to_directory``
     (None, or the folder that is restored to instead).
+
+    `links` says whether links that lead out of the folder are made.
     """
+
+    links = True
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
@@ -107,6 +111,7 @@ class MediaTarget(Target):
             text = _("Media is restored to %(folder)s; the live media folder stays as it is.")
             return [Message(text, {"folder": self.state["side"]})]
         self._require_writable()
+        self._swap.require_movable()
         params = {"folder": str(self._live), "replaced": self.state["replaced"]}
         text = _("Media is swapped into %(folder)s; what is there now is kept at %(replaced)s.")
         messages = [Message(text, params)]
@@ -116,12 +121,6 @@ class MediaTarget(Target):
                 " the swap goes entry by entry, and a request in between may miss a file."
             )
             messages.append(Message(text, params))
-        else:
-            top = os.fsencode(self._live) + b"/"
-            for path in sorted(mount_points()):
-                if path.startswith(top):
-                    text = _("%(path)s is a mount point: it goes along with what is replaced.")
-                    messages.append(Message(text, {"path": shown(path)}))
         return messages
 
     def kept_at(self) -> str:
@@ -191,6 +190,8 @@ class MediaTarget(Target):
                     if (opener := artifacts.get(f"pool/{pack}")) is not None:
                         extraction.unpack(opener())
                 require_all(wanted, extraction.mismatched)
+                if self.links:
+                    extraction.make_links()
                 extraction.finish()
         finally:
             wanted.close()
@@ -198,20 +199,25 @@ class MediaTarget(Target):
     def check(self, facts: Facts) -> list[Message]:
         if self._elsewhere is None and self._swap.begun:
             return []
-        found = {"files": 0, "bytes": 0}
+        found = {"files": 0, "bytes": 0, "links": 0}
         with self._reading(), contextlib.suppress(FileNotFoundError):
-            for entry in walk_in(held(Path(self.state["side"]))):
-                if entry.reason is None and not entry.is_folder:
+            for entry in walk_in(held(Path(self.state["side"])), Follow.NOTHING):
+                if entry.link is not None:
+                    found["links"] += 1
+                elif entry.reason is None and not entry.is_folder:
                     found["files"] += 1
                     found["bytes"] += entry.size
         texts = {
             "files": _("%(found)d media files were restored, the backup has %(expected)d"),
             "bytes": _("%(found)d bytes of media were restored, the backup has %(expected)d"),
         }
+        if self.links:
+            texts["links"] = _("%(found)d links were restored, the backup has %(expected)d")
+        expected = {"links": 0, **facts}  # a backup of an earlier version holds none
         return [
-            Message(texts[what], {"found": found[what], "expected": facts[what]})
+            Message(texts[what], {"found": found[what], "expected": expected[what]})
             for what in texts
-            if found[what] != facts[what]
+            if found[what] != expected[what]
         ]
 
     def swap_has_begun(self) -> bool:

@@ -12,7 +12,9 @@ from mipyme_backup.sources.media.left_out import Reason
 class Entry(Protocol):
     """A folder, a file, or (with a `reason`) what cannot be saved, as the listing knows it.
 
-    `mtime_ns` is None where nobody knows when the file was last changed.
+    `link` is the text of a link that is not followed, and `leads_to` where it leads, as far as
+    that is known. `mtime_ns` is None where nobody knows when the file was last changed,
+    `ctime_ns` and `inode` where there are no such.
     """
 
     @property
@@ -25,6 +27,12 @@ class Entry(Protocol):
     def reason(self) -> Reason | None: ...
 
     @property
+    def link(self) -> bytes | None: ...
+
+    @property
+    def leads_to(self) -> bytes: ...
+
+    @property
     def is_folder(self) -> bool: ...
 
     @property
@@ -32,6 +40,12 @@ class Entry(Protocol):
 
     @property
     def mtime_ns(self) -> int | None: ...
+
+    @property
+    def ctime_ns(self) -> int | None: ...
+
+    @property
+    def inode(self) -> int | None: ...
 
     @property
     def mode(self) -> int: ...
@@ -49,6 +63,12 @@ class OpenFile(Protocol):
 
     @property
     def mtime_ns(self) -> int: ...
+
+    @property
+    def ctime_ns(self) -> int | None: ...
+
+    @property
+    def inode(self) -> int | None: ...
 
     @property
     def mode(self) -> int: ...
@@ -76,6 +96,9 @@ class Tree(Protocol):
 
     def entries(self) -> Iterator[Any]:
         """Yield every `Entry` in the order of the index."""
+
+    def may_exist(self, path: bytes) -> bool:
+        """Return whether something that `entries` did not yield is there, as far as can be told."""
 
     def opened(self, entry: Any) -> AbstractContextManager[OpenFile | None]:
         """Open a file of `entries`, the last one yielded; None where it is no file any more.

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from mipyme_backup.errors import DamagedError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.index import FileRecord, Record
+from mipyme_backup.sources.media.index import FileRecord, LinkRecord, Record
 from mipyme_backup.sources.media.names import checked, shown
 
 IMPLIED_MODE = 0o755
@@ -24,6 +24,7 @@ SCHEMA = """
         path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, mode INTEGER, sha256 BLOB, pack TEXT
     );
     CREATE TABLE folder (path BLOB PRIMARY KEY, mode INTEGER, implied INTEGER) WITHOUT ROWID;
+    CREATE TABLE link (path BLOB PRIMARY KEY, link BLOB, mtime_ns INTEGER) WITHOUT ROWID;
     CREATE UNIQUE INDEX by_path ON file (path);
     CREATE INDEX by_content ON file (sha256);
     CREATE INDEX by_pack ON file (pack);
@@ -45,8 +46,16 @@ class WantedFile(NamedTuple):
     pack: str
 
 
+class WantedLink(NamedTuple):
+    """A link that is to be made."""
+
+    path: bytes
+    link: bytes
+    mtime_ns: int
+
+
 class Wanted:
-    """The files that are still to be written, and the folders with their modes.
+    """The files that are still to be written, the folders with their modes, and the links.
 
     The table lies in a file that has no name any more: it goes with the process. It is made in
     a private folder, in `folder` or else where temporary files go.
@@ -84,6 +93,11 @@ class Wanted:
                 added = self._table.execute(
                     "INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?, ?)", row
                 )
+            elif isinstance(record, LinkRecord):
+                added = self._table.execute(
+                    "INSERT OR IGNORE INTO link VALUES (?, ?, ?)",
+                    [path, record.link, record.mtime_ns],
+                )
             else:
                 added = self._table.execute(
                     "INSERT INTO folder VALUES (?, ?, 0) ON CONFLICT (path)"
@@ -92,9 +106,11 @@ class Wanted:
                 )
             if not added.rowcount:
                 raise contradiction(path)
-        query = "SELECT path FROM folder CROSS JOIN file USING (path) LIMIT 1"
-        if (row := self._table.execute(query).fetchone()) is not None:
-            raise contradiction(row[0])
+        # What lies below a link makes a folder of it, so nothing can be written through one.
+        for one, other in (("folder", "file"), ("link", "folder"), ("link", "file")):
+            query = f"SELECT path FROM {one} CROSS JOIN {other} USING (path) LIMIT 1"  # noqa: S608
+            if (row := self._table.execute(query).fetchone()) is not None:
+                raise contradiction(row[0])
 
     def _imply(self, folder: bytes) -> None:
         while folder:
@@ -110,6 +126,11 @@ class Wanted:
         upwards = "SELECT path, mode FROM folder ORDER BY path DESC"
         downwards = "SELECT path, mode FROM folder ORDER BY path"
         yield from self._table.execute(upwards if deepest_first else downwards)
+
+    def links(self) -> Iterator[WantedLink]:
+        """Yield the links."""
+        rows = self._table.execute("SELECT path, link, mtime_ns FROM link ORDER BY path")
+        yield from map(WantedLink._make, rows)
 
     def files(self) -> Iterator[WantedFile]:
         """Yield the files that are still to be written, in order of the index."""

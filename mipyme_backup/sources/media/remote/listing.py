@@ -49,6 +49,22 @@ class RemoteEntry(NamedTuple):
         return FILE_MODE
 
     @property
+    def ctime_ns(self) -> None:
+        return None
+
+    @property
+    def inode(self) -> None:
+        return None
+
+    @property
+    def link(self) -> None:
+        return None
+
+    @property
+    def leads_to(self) -> bytes:
+        return b""
+
+    @property
     def key(self) -> bytes:
         return sort_key(self.path)
 

@@ -41,6 +41,9 @@ class RemoteTree:
         with contextlib.closing(listing), contextlib.closing(self._ahead.over(listing)) as entries:
             yield from entries
 
+    def may_exist(self, path: bytes) -> bool:
+        return False  # it would have been listed
+
     @contextlib.contextmanager
     def opened(self, entry: RemoteEntry) -> Iterator[RemoteFile | None]:
         found: Found | None = entry.found
@@ -83,6 +86,8 @@ class RemoteFile:
     """A file that is being read."""
 
     mode = FILE_MODE
+    ctime_ns = None
+    inode = None
 
     def __init__(self, tree: RemoteTree, opened: Opened) -> None:
         self.size = opened.size
