@@ -132,9 +132,12 @@ def _named(found: Iterable[Found], identifier: str) -> list[Found]:
     ]
     if not hits:
         unreadable = [item for item in listed if item.error is not None]
-        raise DamagedError(
+        raise NoBackupError(
             _("There is no backup %(identifier)s."),
-            hint=_("%(count)d cannot be read, of which only the folder's name is known: %(names)s")
+            hint=_(
+                "list_backups shows those that there are. It may be one of %(count)d that cannot be"
+                " read, whose ids are not known: name the folder of one to learn why (%(names)s)."
+            )
             if unreadable
             else _("list_backups shows those that there are."),
             identifier=identifier,
