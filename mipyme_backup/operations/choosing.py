@@ -201,7 +201,12 @@ def _age(manifest: Manifest | None) -> tuple[int, datetime]:
 
 
 def holds(manifest: Manifest, only: Sequence[str]) -> bool:
-    """Say whether the backup has all the sources asked for; without any: whether it is whole."""
+    """Say whether the backup has all the sources asked for; without any: whether it is whole.
+
+    One of a database without the project's tables has nothing to restore.
+    """
+    if manifest.empty:
+        return False
     if not only:
         return manifest.whole
     return all(selected(manifest, name) for name in only)

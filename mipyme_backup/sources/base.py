@@ -13,6 +13,9 @@ from mipyme_backup.errors import StateError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 
+OWN_APP = "mipyme_backup"
+"""The catalog is a cache of the manifests: never part of what is saved."""
+
 Facts = Mapping[str, Any]
 """What an artifact says about its content, as plain JSON values, for the manifest."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mipyme_backup.sources.postgresql.condition import condition_of
 from mipyme_backup.sources.postgresql.connection import identity
 from mipyme_backup.sources.postgresql.in_place import InPlaceTarget
 from mipyme_backup.sources.postgresql.parse import check_dump
@@ -13,6 +14,7 @@ __all__ = [
     "PostgreSQLSnapshot",
     "PostgreSQLTarget",
     "check_dump",
+    "condition_of",
     "identity",
     "preflight",
 ]

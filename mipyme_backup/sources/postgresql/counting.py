@@ -66,6 +66,13 @@ def row_counts(cursor: Any, counted: Iterable[content.Table]) -> dict[str, int]:
     return counts
 
 
+def has_rows(cursor: Any, table: content.Table) -> bool:
+    """Say whether the table has any row; of one that a stranger owns, all are counted."""
+    if table.trusted:
+        return bool(content.single(cursor, f"SELECT EXISTS (SELECT FROM {table.quoted})"))
+    return any(row_counts(cursor, [table]).values())
+
+
 def sequences_behind(cursor: Any) -> list[str]:
     """Return the sequences whose next value their own column already passed."""
     cursor.execute(OWNED_SEQUENCES)

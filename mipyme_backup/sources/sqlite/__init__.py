@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mipyme_backup.sources.sqlite.condition import condition_of
 from mipyme_backup.sources.sqlite.files import identity, preflight
 from mipyme_backup.sources.sqlite.snapshot import SQLiteSnapshot
 from mipyme_backup.sources.sqlite.target import SQLiteTarget
 
-__all__ = ["SQLiteSnapshot", "SQLiteTarget", "identity", "preflight"]
+__all__ = ["SQLiteSnapshot", "SQLiteTarget", "condition_of", "identity", "preflight"]
