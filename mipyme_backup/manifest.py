@@ -93,7 +93,10 @@ class SavedSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that is known of one backup. Times are UTC; `slot` is the moment it stands for."""
+    """All that is known of one backup. Times are UTC; `slot` is the moment it stands for.
+
+    It is `empty` where the project's tables were not there, and `whole` only where they were.
+    """
 
     id: str
     name: str
@@ -106,6 +109,7 @@ class Manifest:
     sources: tuple[SavedSource, ...]
     packs: tuple[StoredArtifact, ...] = ()
     whole: bool = True
+    empty: bool = False
     label: str = ""
     slot: datetime | None = None
     host: str = ""
@@ -238,6 +242,8 @@ def _parse(document: Any) -> Manifest:
     for name, shape in SHAPES.items():
         if not isinstance(values[name], shape):
             raise TypeError(f"{name} is of type {type(values[name]).__name__}")
+    if not isinstance(values.get("empty", False), bool):
+        raise TypeError(f"empty is of type {type(values['empty']).__name__}")
     for name, form in (("id", IDENTIFIER), ("kind", KIND)):
         if not form.fullmatch(values[name]):
             raise ValueError(f"{name} is {values[name]!a}")

@@ -51,10 +51,15 @@ def backup(
     destinations: Sequence[str] = (),
     label: str = "",
     slot: datetime | None = None,
+    allow_empty: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> BackupResult:
-    """Take a backup. `slot` is the moment it stands for; `wait` waits for the lock."""
+    """Take a backup. `slot` is the moment it stands for; `wait` waits for the lock.
+
+    Raises RestoreFirstError where the project's tables are gone and backups hold them, unless with
+    `allow_empty`; what is saved then is nothing that a restore takes by itself.
+    """
     if kind not in KINDS:
         raise UsageError(
             _("There is no kind %(kind)s."),
@@ -67,7 +72,12 @@ def backup(
             _("The label must be one line of at most %(limit)d characters."), limit=LABEL_LENGTH
         )
     request = backup_operation.Request(
-        kind=kind, only=only, destinations=destinations, label=label, slot=slot
+        kind=kind,
+        only=only,
+        destinations=destinations,
+        label=label,
+        slot=slot,
+        allow_empty=allow_empty,
     )
     return backup_operation.run(build_project(), request, progress or Silent(), wait=wait)
 

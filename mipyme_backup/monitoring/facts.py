@@ -16,6 +16,7 @@ from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import _
+from mipyme_backup.monitoring.databases import database_facts
 from mipyme_backup.operations.ignored import tell_ignored, waiting_restores
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
@@ -78,7 +79,8 @@ def gather(project: Project, *, seconds: float) -> Facts:
         ignored=_ignored(project),
         misplaced=_misplaced(project),
     )
-    return replace(facts, predicted_restore=_predicted(facts))
+    databases = database_facts(project, facts.newest_good())
+    return replace(facts, predicted_restore=_predicted(facts), databases=databases)
 
 
 def _ignored(project: Project) -> list[IgnoredRecord]:

@@ -21,10 +21,11 @@ from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, DestinationError, SlotDoneError, reason_of
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
+from mipyme_backup.operations import emptiness
 from mipyme_backup.operations.choosing import check_destination, check_sources
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
-from mipyme_backup.operations.looking import look_around
+from mipyme_backup.operations.looking import PATIENCE_SECONDS, look_around
 from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
@@ -47,13 +48,17 @@ from mipyme_backup.sources.base import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for. `destinations` and `only` are names, empty for all."""
+    """What is asked for. `destinations` and `only` are names, empty for all.
+
+    With `allow_empty` a database without the project's tables is saved beside backups of it.
+    """
 
     kind: str = "manual"
     only: Sequence[str] = ()
     destinations: Sequence[str] = ()
     label: str = ""
     slot: datetime | None = None
+    allow_empty: bool = False
 
 
 def run(
@@ -133,8 +138,14 @@ def _store(
     progress: Progress,
 ) -> BackupResult:
     """Save the sources, and commit."""
+    empty = emptiness.without_tables(project, sources) if request.kind != "safety" else []
     warnings = preflight(project, sources)
-    held = look_around(project, lanes, at_all=request.kind == "monthly")
+    seconds = emptiness.SECONDS if empty else PATIENCE_SECONDS
+    held = look_around(
+        project, lanes, at_all=bool(empty) or request.kind == "monthly", seconds=seconds
+    )
+    empty = emptiness.lost(project, empty, held, asked=[*lanes], allow=request.allow_empty)
+    warnings += emptiness.warnings(empty)
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     last = _last(held)
     check_room(last, {source.name for source in sources}, project.volume_size)
@@ -161,7 +172,8 @@ def _store(
                 sequence=next_sequence(project, held),
                 sources=saved.sources,
                 packs=saved.packs,
-                whole=not request.only,
+                whole=not request.only and not empty,
+                empty=bool(empty),
                 host=socket.gethostname(),
                 versions=_versions(),
                 migrations=saved.migrations,

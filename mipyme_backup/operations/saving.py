@@ -19,6 +19,7 @@ from mipyme_backup.errors import BackupError, SourceBusyError, SourceError
 from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.damage import known_damage
+from mipyme_backup.operations.databases import databases_of
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings, open_artifact
 from mipyme_backup.operations.writing import Writer
@@ -116,13 +117,9 @@ class Saving:
         )
 
     def _open_snapshots(self, stack: contextlib.ExitStack) -> dict[str, Snapshot]:
-        """Open those that the sources need; one that saves no database itself needs all."""
-        readers = [source for source in self._sources if source.needs_snapshot]
-        if any(source.alias is None for source in readers):
-            readers = [*readers, *self._project.sources.values()]
-        databases = {source.alias: source for source in readers if source.alias is not None}
+        """Open one of each database that the sources read."""
         snapshots = {}
-        for alias, source in databases.items():
+        for alias, source in databases_of(self._project, self._sources).items():
             self._progress.step(
                 Message(_("Opening a consistent view of %(alias)s"), {"alias": alias})
             )

@@ -8,6 +8,7 @@ from datetime import datetime
 from mipyme_backup.policy import (
     status_backups,
     status_content,
+    status_databases,
     status_destinations,
     status_host,
     status_proof,
@@ -19,6 +20,8 @@ from mipyme_backup.policy.status_facts import Facts, Policy
 __all__ = ["LEVELS", "RULES", "Finding", "Level", "age_text", "findings", "level_of"]
 
 RULES: tuple[Rule, ...] = (
+    status_databases.lost,
+    status_databases.rows_gone,
     status_backups.no_backup,
     status_backups.damaged,
     status_backups.hidden,

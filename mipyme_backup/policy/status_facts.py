@@ -202,6 +202,19 @@ class MisplacedState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatabaseFacts:
+    """How a live database is, and whether the newest good backup has tables of it (`held`).
+
+    Its `condition` is ``missing``, ``bare`` (none of the project's tables is there), ``emptied``
+    (none of those that have rows in that backup has any), ``used``, or ``unknown``.
+    """
+
+    alias: str
+    condition: str
+    held: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that the rules look at.
 
@@ -231,6 +244,7 @@ class Facts:
     predicted_restore: timedelta | None = None
     ignored: Sequence[IgnoredRecord] = ()
     misplaced: MisplacedState | None = None
+    databases: Sequence[DatabaseFacts] = ()
 
     @property
     def newest(self) -> BackupFacts | None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from mipyme_backup.messages import Message, _
 from mipyme_backup.places import GOOD_PLACE
 from mipyme_backup.policy.finding import Finding
+from mipyme_backup.policy.status_databases import lost_databases
 from mipyme_backup.policy.status_facts import Facts, Policy
 
 KEY_WARNING = timedelta(days=30)
@@ -25,7 +26,8 @@ def unencrypted(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding
 
 
 def no_catalog(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
-    if not facts.catalog:
+    """Where its database was lost, that is what has to be told."""
+    if not facts.catalog and not lost_databases(facts):
         yield Finding(
             id="no_catalog",
             level="warning",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,16 @@ from mipyme_backup.errors import StateError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Reader
 
+OWN_APP = "mipyme_backup"
+"""The catalog is a cache of the manifests: never part of what is saved."""
+
 Facts = Mapping[str, Any]
 """What an artifact says about its content, as plain JSON values, for the manifest."""
+
+Condition = Literal["used", "emptied", "bare", "missing", "unknown"]
+"""``missing``: the server, or the folder, has no such database. ``bare``: it has none of the
+project's tables, and no migration was applied. ``emptied``: none of those that held rows has any.
+``unknown``: it cannot be asked, or is of no engine that can be."""
 
 ServerLock = Callable[[int, str], AbstractContextManager[str | None]]
 """Tries an advisory lock: see `lock.ServerLock`."""
@@ -169,6 +177,10 @@ class Source(ABC):
     def open_snapshot(self, *, work_dir: Path, without_rows: frozenset[str]) -> Snapshot:
         """Open one consistent view of the database `alias`, without the rows of these tables."""
         raise NotImplementedError(f"{self.name} saves no database")
+
+    def condition(self, *, held: Collection[str] = ()) -> Condition:
+        """Return how the database `alias` is; `held` are tables that had rows."""
+        return "unknown"
 
     def stands_for(self, alias: str) -> bool:
         """Say whether the database `alias` of ``DATABASES`` is the one that is saved here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from django.db import connections
 
 from mipyme_backup.errors import ConfigurationError, RestoreError
 from mipyme_backup.messages import Message, _
+from mipyme_backup.policy.own_rows import is_own
 from mipyme_backup.sources.base import (
     Artifact,
+    Condition,
     Contents,
     Facts,
     Openers,
@@ -26,6 +28,7 @@ from mipyme_backup.sources.base import (
     artifact_name,
     require_own,
 )
+from mipyme_backup.sources.condition import expected_tables
 from mipyme_backup.sources.engines import Database, Dump, Engine, engine_of
 
 
@@ -163,6 +166,14 @@ class _OneDatabase(Source):
         return self._engine.open_snapshot(
             self._database, work_dir=work_dir, without_rows=without_rows
         )
+
+    def condition(self, *, held: Collection[str] = ()) -> Condition:
+        wanted = expected_tables(self.alias)
+        engine = engine_of(connections[self.alias].vendor)
+        if engine is None or not wanted:
+            return "unknown"
+        kept = frozenset(filter(is_own, held))
+        return engine.condition(self._database, wanted=wanted, held=kept)
 
     def stands_for(self, alias: str) -> bool:
         """Say whether both are one database; a mirror in ``TEST`` stands for what it mirrors."""

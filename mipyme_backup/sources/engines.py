@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from mipyme_backup.messages import Message
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, ServerLock, Snapshot, Target, Where
+from mipyme_backup.sources.base import Condition, Facts, ServerLock, Snapshot, Target, Where
 
 ENGINES = {
     "postgresql": "mipyme_backup.sources.postgresql.engine.PostgreSQL",
@@ -68,6 +68,15 @@ class Engine(Protocol):
 
     def preflight(self, database: Database) -> Iterable[Message]:
         """Return what is doubtful; raises PreflightError for what makes saving impossible."""
+
+    def condition(
+        self, database: Database, *, wanted: frozenset[str], held: frozenset[str]
+    ) -> Condition:
+        """Return how the database is, which should have the tables `wanted`; never raises for one
+        that is away.
+
+        `held` are tables that had rows, as the facts of the main artifact name them.
+        """
 
     def open_snapshot(
         self, database: Database, *, work_dir: Path, without_rows: frozenset[str]

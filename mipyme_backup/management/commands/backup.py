@@ -42,6 +42,11 @@ class Command(BackupCommand):
         )
         parser.add_argument("--label", default="", help=_("a note that is kept with the backup"))
         parser.add_argument(
+            "--allow-empty",
+            action="store_true",
+            help=_("go on where the project's tables are gone and there are backups of them"),
+        )
+        parser.add_argument(
             "--complete",
             metavar="ID",
             help=_("take none: complete the copies of this one on the destinations that lack it"),
@@ -62,6 +67,7 @@ class Command(BackupCommand):
             only=options["only"],
             destinations=options["destination"],
             label=options["label"],
+            allow_empty=options["allow_empty"],
             progress=self.progress,
         )
 

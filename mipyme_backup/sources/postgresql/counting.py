@@ -72,6 +72,13 @@ def copied_count(cursor: Any, oid: int, quoted: str) -> int:
     return _copy(cursor, f"{quoted}{columns}").count
 
 
+def has_rows(cursor: Any, table: content.Table) -> bool:
+    """Say whether the table has any row; of one that a stranger owns, all are counted."""
+    if table.trusted:
+        return bool(content.single(cursor, f"SELECT EXISTS (SELECT FROM {table.quoted})"))
+    return any(row_counts(cursor, [table]).values())
+
+
 def sequences_behind(cursor: Any) -> list[str]:
     """Return the sequences whose next value their own column already passed."""
     cursor.execute(OWNED_SEQUENCES)

@@ -11,10 +11,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, ServerLock, Target, Where, require_own
+from mipyme_backup.sources.base import Condition, Facts, ServerLock, Target, Where, require_own
 from mipyme_backup.sources.engines import Database, Dump
 from mipyme_backup.sources.postgresql import content, counting
 from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
+from mipyme_backup.sources.postgresql.condition import condition_of
 from mipyme_backup.sources.postgresql.connection import identity, unshadowed
 from mipyme_backup.sources.postgresql.in_place import InPlaceTarget
 from mipyme_backup.sources.postgresql.parse import check_dump
@@ -38,6 +39,11 @@ class PostgreSQL:
 
     def preflight(self, database: Database) -> Iterable[Message]:
         return preflight(database.alias, database.settings, bin_dir=database.bin_dir)
+
+    def condition(
+        self, database: Database, *, wanted: frozenset[str], held: frozenset[str]
+    ) -> Condition:
+        return condition_of(database.alias, database.settings, wanted=wanted, held=held)
 
     def open_snapshot(
         self, database: Database, *, work_dir: Path, without_rows: frozenset[str]

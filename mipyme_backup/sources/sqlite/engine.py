@@ -10,8 +10,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from mipyme_backup.messages import Message
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Facts, ServerLock, Target, Where, require_own
+from mipyme_backup.sources.base import Condition, Facts, ServerLock, Target, Where, require_own
 from mipyme_backup.sources.engines import Database, Dump
+from mipyme_backup.sources.sqlite.condition import condition_of
 from mipyme_backup.sources.sqlite.files import identity, preflight
 from mipyme_backup.sources.sqlite.parse import check_file
 from mipyme_backup.sources.sqlite.snapshot import SQLiteSnapshot
@@ -35,6 +36,11 @@ class SQLite:
     def preflight(self, database: Database) -> Iterable[Message]:
         preflight(database.alias, database.settings)
         return ()
+
+    def condition(
+        self, database: Database, *, wanted: frozenset[str], held: frozenset[str]
+    ) -> Condition:
+        return condition_of(database.alias, database.settings, wanted=wanted, held=held)
 
     def open_snapshot(
         self, database: Database, *, work_dir: Path, without_rows: frozenset[str]
