@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
+from mipyme_backup.private_files import unfinished
 from mipyme_backup.sources.media.folders import Folder
 from mipyme_backup.sources.media.kernel import mount_points
 from mipyme_backup.sources.media.lists import (
@@ -16,7 +17,6 @@ from mipyme_backup.sources.media.lists import (
     is_own,
     not_ours,
     read_list,
-    unfinished,
     write_list,
 )
 from mipyme_backup.sources.media.names import shown
