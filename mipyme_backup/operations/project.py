@@ -22,9 +22,10 @@ from mipyme_backup.lock import ProjectLock, ServerLock, project_lock
 from mipyme_backup.messages import Message, _
 from mipyme_backup.places import is_forgotten, why_misplaced
 from mipyme_backup.policy.retention import Policy
+from mipyme_backup.private_files import UNFINISHED
 from mipyme_backup.removal import remove_tree
 from mipyme_backup.sources.base import Source
-from mipyme_backup.state import UNFINISHED, State
+from mipyme_backup.state import State
 from mipyme_backup.translation import translated, warn
 
 T = TypeVar("T")

@@ -698,7 +698,7 @@ def test_drill_is_on_record_even_where_its_report_cannot_be_kept(
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(drill_report, "write_file", full)
+    monkeypatch.setattr(drill_report, "replace_file", full)
 
     with pytest.raises(OSError):
         api.drill()
