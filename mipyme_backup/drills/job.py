@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,14 +47,21 @@ class Database:
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """What was restored of `storages` (aliases of ``STORAGES``) lies in `folder`.
+    """What was restored of a source of files lies in `folder`.
 
-    `hashes` is an SQLite file that says what each file must be.
+    `aliases`, `fields` and `in_context` are those of `sources.base.StoredIn`. `hashes` is an
+    SQLite file that says what each file must be.
     """
 
-    storages: Sequence[str]
     folder: str
     hashes: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    in_context: Sequence[str] = ()
+
+    def folder_of(self, inner: str) -> str:
+        """Return the folder of a storage that lies in the folder `inner` of this one."""
+        return os.path.normpath(os.path.join(self.folder, inner))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from mipyme_backup.operations.targets import Part
 from mipyme_backup.operations.throwaway import Throwaway, databases
 from mipyme_backup.private_files import make_folder, write_file
 from mipyme_backup.process import CHUNK, Child
+from mipyme_backup.sources.base import StoredIn
 
 LONGEST_STEP = 3600.0
 
@@ -52,7 +53,7 @@ def make_job(
         files=[
             _files(project, part, place, manifest, destinations[part.source.name], progress)
             for part, place in zip(made.targets, made.places, strict=True)
-            if part.source.storages
+            if part.source.stored_in is not None
         ],
         assertions=assertions,
     )
@@ -70,7 +71,14 @@ def _files(
     hashes = place.with_name(f"{place.name}.hashes")
     opened = openers(project, destination, manifest, part.saved, progress)
     _keep_hashes(hashes, part.source.stored_files(opened))
-    return Files(storages=part.source.storages, folder=str(place), hashes=str(hashes))
+    kept = part.source.stored_in or StoredIn()
+    return Files(
+        folder=str(place),
+        hashes=str(hashes),
+        aliases=kept.aliases,
+        fields=kept.fields,
+        in_context=kept.in_context,
+    )
 
 
 def rehearse(job: Job, *, limit: timedelta, progress: Progress) -> list[Step]:

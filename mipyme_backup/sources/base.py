@@ -92,7 +92,7 @@ class View:
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     previous: Callable[[str], Reader | None] = lambda _name: None
     known_packs: frozenset[str] = frozenset()
-    expected_files: Iterable[str] = ()
+    expected_files: Iterable[Any] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,20 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredIn:
+    """Which storages of the project keep the files of a source, as plain values.
+
+    `aliases` of ``STORAGES`` with the folder in which each lies ("" for all of it), `fields` by
+    ``app.Model.field`` with what stands before the names of their rows. Of those `in_context` only
+    the end of a path is known.
+    """
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    in_context: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Restorable:
     """A target, the artifacts that it is loaded from, and the facts that it is checked against."""
 
@@ -140,19 +154,22 @@ class Source(ABC):
     a project writes is saved, verified, restored, undone and rehearsed like ours.
 
     With `needs_snapshot` it reads while the snapshots are open. `alias` is the database of
-    ``DATABASES`` that it saves, `storages` the aliases of ``STORAGES`` whose files it saves. Only
-    what is `restored_by_default` is restored without being named. Targets of a lower
-    `restore_order` are swapped first. `place_option` is the option of ``restore`` that gives it a
-    place beside the live data.
+    ``DATABASES`` that it saves. Only what is `restored_by_default` is restored without being
+    named. Targets of a lower `restore_order` are swapped first. `place_option` is the option of
+    ``restore`` that gives it a place beside the live data.
     """
 
     name: str
     needs_snapshot = False
     alias: str | None = None
-    storages: Sequence[str] = ()
     restored_by_default = True
     restore_order = 0
     place_option: Literal["--to-database", "--to-media"] | None = None
+
+    @property
+    def stored_in(self) -> StoredIn | None:
+        """Which storages keep the files that are saved here; None where that are none."""
+        return None
 
     def split(self) -> list[Source]:
         """Return the sources that this entry of the settings stands for."""
@@ -166,8 +183,11 @@ class Source(ABC):
         """Yield what is doubtful; raise `PreflightError` for what makes saving impossible."""
         return iter(())
 
-    def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterable[str]:
-        """Return the files that rows expect here; asked while the snapshots are open."""
+    def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterable[Any]:
+        """Return the files that rows expect here, in any form that can be kept in memory.
+
+        Asked while the snapshots are open, of a source that reads later.
+        """
         return ()
 
     @abstractmethod

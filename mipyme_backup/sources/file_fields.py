@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.core.files.storage import Storage
 from django.db import connections, models
 from django.db.models import QuerySet
 from django.utils.functional import LazyObject, empty
@@ -50,23 +49,6 @@ def named_files(using: str, *, fields: Collection[FileField] | None = None) -> I
         yield from _in_all_schemas(using, wanted)
     else:
         yield from _by_name(using, wanted)
-
-
-def file_names(using: str, *, storage: str = "default") -> Iterator[str]:
-    """Yield the name of every file that a row names in the storage `storage` of ``STORAGES``.
-
-    A field with a `FileSystemStorage` of its own counts where its folder is the storage's or lies
-    in it. Names are relative to `storage`, whatever the schema of the row; see `named_files`.
-    """
-    wanted = _unwrapped(storages[storage])
-    prefixes = {
-        field: prefix
-        for model in apps.get_models(include_auto_created=True)
-        for field in file_fields(model)
-        if (prefix := _prefix(_unwrapped(field.storage), wanted)) is not None
-    }
-    for named in named_files(using, fields=prefixes.keys()):
-        yield prefixes[named.field] + named.name
 
 
 def file_fields(model: ModelClass) -> list[FileField]:
@@ -130,22 +112,7 @@ def _copied_names(
                 yield NamedFile(schema, field, str(name))
 
 
-def _prefix(storage: Storage, wanted: Storage) -> str | None:
-    """Return what stands before names of `storage` in `wanted`, None where they are elsewhere."""
-    if storage == wanted:
-        return ""
-    if isinstance(storage, FileSystemStorage) and isinstance(wanted, FileSystemStorage):
-        relative = os.path.relpath(
-            os.path.realpath(storage.location), os.path.realpath(wanted.location)
-        )
-        if relative == os.curdir:
-            return ""
-        if relative.split(os.sep)[0] != os.pardir:
-            return relative.replace(os.sep, "/") + "/"
-    return None
-
-
-def _unwrapped(storage: Any) -> Storage:
+def storage_behind(storage: Any) -> Storage:
     """Return the storage behind ``default_storage``, which stands for whatever is configured."""
     if isinstance(storage, LazyObject) and storage._wrapped is empty:
         storage._setup()

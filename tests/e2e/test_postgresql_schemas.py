@@ -16,12 +16,13 @@ from pytest_django import DjangoDbBlocker
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.file_fields import NamedFile, file_names, named_files
+from mipyme_backup.sources.file_fields import NamedFile, named_files
 from mipyme_backup.sources.fixtures import FixturesSource, FixturesTarget
 from mipyme_backup.sources.postgresql import PostgreSQLSnapshot
 from mipyme_backup.testing import BytesReader
 from tests.services import PostgreSQLServer
 from tests.unit.sources.fixture_app.databases import known, migrated, read_all
+from tests.unit.sources.test_file_fields import file_names
 
 APP = "tests.unit.sources.fixture_app"
 TENANT = 'ten"ant ñ.1'

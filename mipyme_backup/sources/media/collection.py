@@ -46,7 +46,9 @@ class Collection:
         *,
         root: Path | None = None,
         changes: Changes | None = None,
+        index_name: str = INDEX_NAME,
     ) -> None:
+        self._index_name = index_name
         self._changes = changes or Changes()
         self.index = Spool()
         self._tree = tree
@@ -94,6 +96,7 @@ class Collection:
             "packs": sorted(self._packs),
             "left_out": self._left_out_count,
             "missing": self._missing,
+            "gone": self._left_out.count(Reason.GONE),
             "links": self._links,
             "files_behind_links": self._behind.files,
             "bytes_behind_links": self._behind.bytes,
@@ -127,7 +130,7 @@ class Collection:
 
     def _previous_records(self) -> Iterator[Record]:
         try:
-            reader = self._view.previous(INDEX_NAME)
+            reader = self._view.previous(self._index_name)
             if reader is not None:
                 yield from read_records(reader)
         except (BackupError, OSError) as error:
@@ -152,6 +155,8 @@ class Collection:
         hidden = self._closed_folder is not None and record.key.startswith(self._closed_folder)
         below_a_file = self._last_file and record.key.startswith(self._last_file)
         if (hidden or record.path in self._expected) and not below_a_file:
+            if not hidden:
+                self._left_out.add(Reason.GONE, record.path)
             self._write_file(record)
 
     # One entry

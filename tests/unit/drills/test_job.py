@@ -23,7 +23,15 @@ def test_job_is_read_as_it_was_written() -> None:
             "other": None,
         },
         folder="/state/work/1",
-        files=[Files(storages=["default"], folder="/state/work/1/0", hashes="/state/hashes")],
+        files=[
+            Files(
+                folder="/state/work/1/0",
+                hashes="/state/hashes",
+                aliases={"default": "", "private": "private"},
+                fields={"shop.Invoice.pdf": "private/"},
+                in_context=["shop.Invoice.pdf"],
+            )
+        ],
         assertions=["shop.drills.has_orders"],
     )
 

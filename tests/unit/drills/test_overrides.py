@@ -43,7 +43,7 @@ DRILLED = Database(
 
 
 def restored(alias: str) -> Files:
-    return Files(storages=[alias], folder="/state/media", hashes="/state/hashes")
+    return Files(aliases={alias: ""}, folder="/state/media", hashes="/state/hashes")
 
 
 def job(**values: Any) -> Job:
