@@ -33,11 +33,13 @@ T = TypeVar("T")
 
 
 def due(*, now: datetime | None = None) -> list[Due]:
-    """Return what the schedule has to be done now; `now` is aware, the present without it."""
-    settings = conf.load()
-    return scheduled.what_is_due(
-        settings.state_dir, settings.schedule, now or datetime.now(UTC), zone()
-    )
+    """Return what the schedule has to be done now; `now` is aware, the present without it.
+
+    Asking is what a schedule is called for: that it was is noted, for the status to judge.
+    """
+    settings, moment = conf.load(), now or datetime.now(UTC)
+    scheduled.note_call(settings.state_dir, moment)
+    return scheduled.what_is_due(settings.state_dir, settings.schedule, moment, zone())
 
 
 def coming(*, now: datetime | None = None) -> list[Coming]:
@@ -61,9 +63,12 @@ def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Ou
             slot=slot,
             known=", ".join(JOBS),
         )
-    work = _works(progress or Silent())[job]
+    work, state_dir = _works(progress or Silent())[job], conf.load().state_dir
+    scheduled.note_call(state_dir, datetime.now(UTC), job)
     with in_project_language():
-        return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
+        outcome = scheduled.run_once(state_dir, Due(job=job, slot=slot), work)
+    scheduled.note_call(state_dir, datetime.now(UTC))
+    return outcome
 
 
 def may_run_job(*, job: str, slot: datetime, attempts: int) -> bool:

@@ -43,6 +43,7 @@ from mipyme_backup.operations.sequence import (
 )
 from mipyme_backup.operations.spool import spool_folder
 from mipyme_backup.operations.writing import Writer, new_id
+from mipyme_backup.policy.left_out import unreadable_count
 from mipyme_backup.sources.base import Source
 from mipyme_backup.translation import said, translated
 
@@ -77,7 +78,12 @@ class BackupResult:
 
     @property
     def status(self) -> str:
-        return "partial" if self.failed else "complete"
+        return "partial" if self.failed or unreadable_count(self.manifest.facts) else "complete"
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a person should know, in English."""
+        return self.manifest.warnings
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ from typing import Any
 
 from mipyme_backup.operations.backup import described
 from mipyme_backup.operations.reading import Found
+from mipyme_backup.policy.left_out import unreadable_count
 
 
 def rows_of(found: Sequence[Found]) -> list[dict[str, Any]]:
@@ -16,7 +17,8 @@ def rows_of(found: Sequence[Found]) -> list[dict[str, Any]]:
         if item.manifest is None:
             row = rows.setdefault(item.name, _unreadable(item))
         else:
-            described_row = {**described(item.manifest, item.sha256), "status": "complete"}
+            status = "partial" if unreadable_count(item.manifest.facts) else "complete"
+            described_row = {**described(item.manifest, item.sha256), "status": status}
             row = rows.setdefault(
                 item.manifest.id, {**described_row, "pinned": False, "copies": []}
             )
