@@ -11,7 +11,7 @@ from mipyme_backup import conf
 from mipyme_backup.api.given import Silent, zone
 from mipyme_backup.api.keeping import backup, prune
 from mipyme_backup.api.restoring import drill
-from mipyme_backup.api.watching import heartbeat, watch
+from mipyme_backup.api.watching import ends_with_check, heartbeat, watch
 from mipyme_backup.errors import (
     AlertError,
     DestinationError,
@@ -103,7 +103,7 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
     return {
         "daily": lambda slot: _scheduled_backup("daily", slot, progress),
         "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
-        "verify": lambda slot: rolling.run(build_project(), slot, progress),
+        "verify": lambda slot: _scheduled_verification(slot, progress),
         "prune": lambda slot: _scheduled_prune(progress),
         "status": lambda slot: _scheduled_look(),
         "drill": lambda slot: _scheduled_drill(progress),
@@ -123,6 +123,12 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result
+
+
+def _scheduled_verification(slot: datetime, progress: Progress) -> None:
+    project = build_project()
+    with ends_with_check(project):
+        rolling.run(project, slot, progress)
 
 
 def _scheduled_look() -> None:
