@@ -45,9 +45,7 @@ def left_out(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
                     " makes the backup needs the right to read all of it."
                 )
                 if level == "warning"
-                else _(
-                    "The dump holds these rows: only a restore of fixtures alone lacks them."
-                )
+                else _("The dump holds these rows: only a restore of fixtures alone lacks them.")
             ),
         )
 
