@@ -7,7 +7,6 @@ import hmac
 import logging
 import socket
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from mipyme_backup import conf
@@ -129,9 +128,8 @@ def ends_with_check(project: Project) -> Iterator[set[str]]:
 def _check(project: Project, proven: Collection[str]) -> None:
     try:
         settings = conf.load()
-        quick = build_project(retry_for=run_end.SECONDS / 4)
         run_end.check(
-            replace(quick, catalog=project.catalog, ignored=project.ignored),
+            project,
             _policy(settings),
             schedule=settings.schedule,
             host=socket.gethostname(),
