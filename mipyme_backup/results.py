@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from mipyme_backup.drills.job import Step
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message
+from mipyme_backup.policy.left_out import unreadable_count
 from mipyme_backup.policy.retention import Decision
 from mipyme_backup.translation import said, translated
 
@@ -53,7 +54,12 @@ class BackupResult:
 
     @property
     def status(self) -> str:
-        return "partial" if self.failed else "complete"
+        return "partial" if self.failed or unreadable_count(self.manifest.facts) else "complete"
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a person should know, in English."""
+        return self.manifest.warnings
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -15,7 +15,6 @@ from mipyme_backup.sources.base import (
     Artifact,
     Contents,
     Facts,
-    LeftOut,
     Openers,
     Restorable,
     Source,
@@ -67,9 +66,6 @@ class LedgerSource(Source):
         return Message(
             "%(lines)d lines", {"lines": sum(saved["lines"] for saved in facts.values())}
         )
-
-    def left_out(self, facts: Mapping[str, Facts]) -> list[LeftOut]:
-        return []
 
     def _restorable(self, restore_id: str, contents: Contents, path: Path) -> Restorable:
         return Restorable(

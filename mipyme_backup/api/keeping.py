@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 from mipyme_backup import conf
 from mipyme_backup.api.given import Silent
+from mipyme_backup.api.watching import ends_with_check
 from mipyme_backup.errors import UsageError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import backup as backup_operation
@@ -79,7 +81,11 @@ def backup(
         slot=slot,
         allow_empty=allow_empty,
     )
-    return backup_operation.run(build_project(), request, progress or Silent(), wait=wait)
+    project = build_project()
+    with ends_with_check(project) as proven:
+        result = backup_operation.run(project, request, progress or Silent(), wait=wait)
+        proven.update(result.copies.keys() - result.failed)
+    return result
 
 
 def complete(
@@ -92,9 +98,11 @@ def complete(
 
     Only what a destination lacks, or holds damaged, is sent, from a copy that is good.
     """
-    return backup_operation.complete(
-        build_project(), identifier, destinations, progress or Silent()
-    )
+    project = build_project()
+    with ends_with_check(project) as proven:
+        result = backup_operation.complete(project, identifier, destinations, progress or Silent())
+        proven.update(result.copies.keys() - result.failed)
+    return result
 
 
 def verify(
@@ -106,14 +114,16 @@ def verify(
     progress: Progress | None = None,
 ) -> list[Verified]:
     """Verify the named backups, the latest, or (without either) all."""
-    return verify_operation.run(
-        build_project(),
-        identifiers=identifiers,
-        latest=latest,
-        destination=destination,
-        level=level,
-        progress=progress or Silent(),
-    )
+    project = build_project()
+    with ends_with_check(project):
+        return verify_operation.run(
+            project,
+            identifiers=identifiers,
+            latest=latest,
+            destination=destination,
+            level=level,
+            progress=progress or Silent(),
+        )
 
 
 def prune(
@@ -127,13 +137,15 @@ def prune(
 
     `wait` waits for the lock.
     """
-    return prune_operation.run(
-        build_project(),
-        destinations=destinations,
-        dry_run=dry_run,
-        wait=wait,
-        progress=progress or Silent(),
-    )
+    project = build_project()
+    with contextlib.nullcontext() if dry_run else ends_with_check(project):
+        return prune_operation.run(
+            project,
+            destinations=destinations,
+            dry_run=dry_run,
+            wait=wait,
+            progress=progress or Silent(),
+        )
 
 
 def pin(*, identifier: str, pinned: bool = True) -> PinResult:

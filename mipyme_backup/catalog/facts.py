@@ -9,6 +9,7 @@ from mipyme_backup.catalog.guards import Guarded, otherwise
 from mipyme_backup.catalog.selection import MADE, is_current, ours
 from mipyme_backup.manifest import media_bytes, row_counts
 from mipyme_backup.models import Backup, Drill, Restore
+from mipyme_backup.policy.left_out import lacks, missing_files
 from mipyme_backup.policy.status_facts import (
     BackupFacts,
     CopyFacts,
@@ -103,4 +104,6 @@ def _facts(backup: Backup) -> BackupFacts:
         data_size=sum(a["raw_size"] for source in sources for a in source["artifacts"]),
         media_size=media_bytes(saved),
         rows=row_counts(saved),
+        lacks=lacks(saved),
+        missing=missing_files(saved),
     )

@@ -12,6 +12,7 @@ from mipyme_backup.catalog.guards import Guarded, optional
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.models import Backup, Copy
+from mipyme_backup.policy.left_out import unreadable_count
 from mipyme_backup.results import Found
 
 
@@ -51,6 +52,7 @@ class Manifests(Guarded):
 
 
 def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None) -> None:
+    whole = all(copies.values()) and not unreadable_count(manifest.facts)
     values = {
         "project": manifest.project,
         "name": manifest.name,
@@ -59,7 +61,7 @@ def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: 
         "slot": manifest.slot,
         "sequence": manifest.sequence,
         "whole": manifest.whole,
-        "status": Backup.Status.COMPLETE if all(copies.values()) else Backup.Status.PARTIAL,
+        "status": Backup.Status.COMPLETE if whole else Backup.Status.PARTIAL,
         "started_at": manifest.started_at,
         "finished_at": manifest.finished_at,
         "raw_size": manifest.raw_size,

@@ -12,6 +12,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
+from mipyme_backup.policy.left_out import joined, left_out, missing_files
 
 
 def plan_lines(
@@ -33,6 +34,7 @@ def plan_lines(
     if manifest.key_fingerprint is not None:
         text = _("It is encrypted, with the key %(key)s.")
         lines.append(Message(text, {"key": manifest.key_fingerprint}))
+    lines += _lacking(targets)
     for part in targets:
         lines += part.target.plan()
     lines += _migrations(manifest, targets, migrate=request.migrate)
@@ -47,6 +49,22 @@ def plan_lines(
                 {"hours": project.keep_replaced / timedelta(hours=1)},
             )
         )
+    return lines
+
+
+def _lacking(targets: Targets) -> list[Message]:
+    """Say what the backup could not save of each source that is restored."""
+    text = _("This backup is missing parts of %(source)s: %(what)s")
+    lines = []
+    for part in targets:
+        source = part.saved
+        found = [message for _severity, message in left_out(source.name, source.facts)]
+        missing = missing_files([(source.name, source.facts)])
+        if missing:
+            gone = _("files that rows name and that did not exist (%(count)d)")
+            found.append(Message(gone, {"count": missing}))
+        if found:
+            lines.append(Message(text, {"source": source.name, "what": joined(found)}))
     return lines
 
 

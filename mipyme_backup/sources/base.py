@@ -19,7 +19,12 @@ OWN_APP = "mipyme_backup"
 """The catalog is a cache of the manifests: never part of what is saved."""
 
 Facts = Mapping[str, Any]
-"""What an artifact says about its content, as plain JSON values, for the manifest."""
+"""What an artifact says about its content, as plain JSON values, for the manifest.
+
+What could not be saved is told of any source by the same keys, see `policy.left_out`: ``unreadable``
+counts what was there and could not be read (then the backup is partial), ``left_out`` what cannot
+be stored, ``missing`` what rows name and was not there. Packs that it needs are ``packs``.
+"""
 
 Condition = Literal["used", "emptied", "bare", "missing", "unknown"]
 """``missing``: the server, or the folder, has no such database. ``bare``: it has none of the
@@ -258,21 +263,9 @@ class Source(ABC):
         """Say in a few words how much a backup holds of it; `facts` are by artifact."""
         return None
 
-    def left_out(self, facts: Mapping[str, Facts]) -> list[LeftOut]:
-        """Say what a backup lacks of it; `facts` are by artifact."""
-        return []
-
     def place(self) -> Mapping[str, Any]:
         """Return where its data lies, as plain values for the recovery sheet."""
         return {"kind": self.name}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """What a backup lacks: with `unread` it was there, and could not be read."""
-
-    message: Message
-    unread: bool = False
 
 
 def require_own(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:

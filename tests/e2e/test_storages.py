@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,4 +155,36 @@ def test_elsewhere_each_gets_a_folder(project: Project, tmp_path: Path) -> None:
 
     assert (out / "media" / "plain.txt").read_bytes() == b"plain"
     assert (out / "media:private" / "hidden.txt").read_bytes() == b"hidden"
+    assert files(project) == FILES
+
+
+def test_storage_that_is_left_out_is_told_by_field(project: Project) -> None:
+    media = {"BACKEND": "mipyme_backup.sources.MediaSource", "OPTIONS": {"exclude": ["private"]}}
+    project.more_settings += f"MIPYME_BACKUP['SOURCES']['media'] = {media}\n"
+    project.write()
+    assert not any("vault.Paper.hidden" in text for text in project.backup()["warnings"])
+
+    media["OPTIONS"] = {"storages": ["default"]}
+    project.more_settings += f"MIPYME_BACKUP['SOURCES']['media'] = {media}\n"
+    project.write()
+    warnings = project.backup()["warnings"]
+
+    for name in ("hidden", "scan", "contract"):
+        assert any(text.startswith(f"1 files that vault.Paper.{name} names") for text in warnings)
+    status = project.manage("backup_status", check=False)
+    assert "vault.Paper.hidden" in status.stdout
+
+
+def test_storage_that_cannot_be_listed_keeps_nothing_from_being_saved(project: Project) -> None:
+    """What the last backup has of it is kept, and the run is not whole."""
+    (project.root / "scans").rename(project.root / "away")
+    (project.root / "scans").write_bytes(b"no folder")
+
+    run = project.manage("backup", "--json", check=False)
+
+    assert run.returncode == 3, run.stdout
+    saved = json.loads(run.stdout)
+    assert any("media:vault.Paper.scan are not saved" in text for text in saved["warnings"])
+    (project.root / "scans").unlink()
+    project.restore(saved["id"], "--only", "media:vault.Paper.scan")
     assert files(project) == FILES

@@ -348,7 +348,15 @@ class TestFindings:
             },
         }
 
-        assert look() == {"no_backup": "critical", "unreadable:local": "warning"}
+        seen = api.status(timeout=GENEROUS)
+        told = {one.id: f"{one.message} {one.hint}" for one in seen.findings}
+        assert look() == {
+            "no_backup": "critical",
+            "old_key_needed:local": "warning",
+        }
+        assert "1 backups on local were made with another key" in told["old_key_needed:local"]
+        assert "old_passphrase_files" in told["old_key_needed:local"]
+        assert not any("removed" in text for text in told.values())
 
 
 def ago(**length: float) -> time_machine.travel:

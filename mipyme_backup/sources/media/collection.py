@@ -37,6 +37,7 @@ class Collection:
 
     `tree` holds the media, below the folder `root` where it is one. `members` yields what goes
     into packs, in order; after it came to its end, `index`, `facts` and `warnings` are complete.
+    Of a place that cannot be seen (`unseen`), all that the last index has is kept.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Collection:
         root: Path | None = None,
         changes: Changes | None = None,
         index_name: str = INDEX_NAME,
+        unseen: bool = False,
     ) -> None:
         self._index_name = index_name
         self._changes = changes or Changes()
@@ -66,7 +68,7 @@ class Collection:
         self._expected = ExpectedFiles(view.expected_files, root)
         self._last_file = b""
         self._last_record: FileRecord | None = None
-        self._closed_folder: bytes | None = None
+        self._closed_folder = b"" if unseen else None
 
     def members(self) -> Generator[Member, None, None]:
         """Yield each content that no pack holds yet; it is packed when the next is asked for."""

@@ -136,13 +136,29 @@ class FileSource(Source):
                 )
         return iter(())
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the preflight found that the files cannot be listed, and went on without them."""
+        return False
+
+    def completed(self, facts: Facts) -> Facts:
+        """Return the facts of the index with what this source knows beside them."""
+        return facts
+
+    def unsaved_warnings(self) -> list[Message]:
+        """Say which files this source knows of, and does not save."""
+        return []
+
     def artifacts(self, view: View) -> Iterator[Artifact]:
         location, name = self.location, f"{self.index_stem}{SUFFIX}"
-        tree: Tree = FolderTree(location, follow_links=self._options.follow_links)
-        if self.remote_key is not None:
-            tree = RemoteTree(objects_in(self.remote_key))
-        changes = self._options.changes()
-        collection = Collection(tree, view, root=location, changes=changes, index_name=name)
+        collection = Collection(
+            self._tree(),
+            view,
+            root=location,
+            changes=self._options.changes(),
+            index_name=name,
+            unseen=self.is_left_out,
+        )
         members = collection.members()
         try:
             packer = Packer(members, self._options.pack_size)
@@ -153,8 +169,8 @@ class FileSource(Source):
                 open=collection.index.open,
                 check=check_lines,
                 read_again=True,
-                facts=collection.facts,
-                warnings=collection.warnings,
+                facts=lambda: self.completed(collection.facts()),
+                warnings=lambda: [*self.unsaved_warnings(), *collection.warnings()],
             )
         except OSError as error:
             raise SourceError(
@@ -165,6 +181,13 @@ class FileSource(Source):
         finally:
             members.close()
             collection.close()
+
+    def _tree(self) -> Tree:
+        if self.is_left_out:
+            return FolderTree(None)
+        if self.remote_key is not None:
+            return RemoteTree(objects_in(self.remote_key))
+        return FolderTree(self.location, follow_links=self._options.follow_links)
 
     def targets(self, restore_id: str, contents: Contents, where: Where) -> Sequence[Restorable]:
         """Return the place, or the new folder that the operator named, as the target.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup.errors import ConfigurationError
-from mipyme_backup.messages import _
-from mipyme_backup.sources.base import Artifact, Snapshot, Source, StoredIn, View
+from mipyme_backup.errors import ConfigurationError, PreflightError
+from mipyme_backup.messages import Message, _
+from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, StoredIn, View
+from mipyme_backup.sources.file_fields import named_files
 from mipyme_backup.sources.media.files import FileOptions, FileSource, escaped
 from mipyme_backup.sources.media.storages import (
     DEFAULT,
@@ -26,8 +27,10 @@ from mipyme_backup.sources.media.tables import Anywhere
 class MediaSource(Source):
     """The files of the storages that the project's file fields use, and of the default one.
 
-    `storages` names others: aliases of ``STORAGES``, or fields as ``app.Model.field``. `storage`
-    is one alias that alone is saved. For the other options see `FileOptions`.
+    `storages` names others: aliases of ``STORAGES``, or fields as ``app.Model.field``; `storage`
+    is one alias that alone is saved. `exclude` names those that are left out on purpose; what file
+    fields keep in any other that is not saved is counted and told. For the other options see
+    `FileOptions`.
     """
 
     name = "media"
@@ -37,51 +40,73 @@ class MediaSource(Source):
         storage: str | None = None,
         *,
         storages: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        if isinstance(storages, str) or (storage is not None and storages is not None):
-            raise ConfigurationError(
-                _("storages of MediaSource must be a list of aliases, without storage beside it."),
-            )
+        for option, names in (("storages", storages), ("exclude", exclude)):
+            if isinstance(names, str):
+                raise ConfigurationError(
+                    _("%(option)s of MediaSource must be a list of aliases or fields."),
+                    option=option,
+                )
+        if storage is not None and storages is not None:
+            raise ConfigurationError(_("MediaSource takes either storage or storages."))
         self._only = storage
         self._names = [storage] if storage is not None else storages
+        self._exclude = frozenset(exclude)
         self._options = FileOptions(**options)
 
     def split(self) -> list[Source]:
-        return [self._part(place.key) for place in kept_files(self._names)]
+        return [self._part(place) for place in self._places()]
 
     def part(self, name: str) -> Source | None:
         """Return what saves one storage, also where no field uses it any more."""
         entry, _colon, key = name.partition(":")
-        return self._part(key or self._only or DEFAULT) if entry == self.name else None
+        if entry != self.name:
+            return None
+        key = key or self._only or DEFAULT
+        found = next((place for place in self._places() if place.key == key), None)
+        return self._part(found or _unused(key))
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         for source in self.split():
             yield from source.artifacts(view)
 
-    def kept(self, key: str) -> Kept:
-        """Return what is known of a storage; raises ConfigurationError for an unknown one."""
-        places = kept_files(self._names)
-        found = next((place for place in places if place.key == key), None)
-        if found is not None:
-            return found
-        storage = storage_called(key)
-        return Kept(key=key, storage=storage, folder=folder_of(storage))
+    def unsaved(self) -> list[Kept]:
+        """Return where file fields keep what is neither saved nor left out on purpose."""
+        saved = {field for place in self._places() for field in place.fields}
+        others = [place for place in kept_files() if place.key not in self._exclude]
+        for place in others:
+            place.fields = {f: prefix for f, prefix in place.fields.items() if f not in saved}
+        return [place for place in others if place.fields]
 
-    def _part(self, key: str) -> Source:
-        own = key in (DEFAULT, self._only)
-        name = self.name if own else f"{self.name}:{key}"
-        return StorageSource(self, name, key, self._options)
+    def _places(self) -> list[Kept]:
+        return [place for place in kept_files(self._names) if place.key not in self._exclude]
+
+    def _part(self, place: Kept) -> Source:
+        own = place.key in (DEFAULT, self._only)
+        name = self.name if own else f"{self.name}:{place.key}"
+        asked_for = own or self._names is not None
+        return StorageSource(self, name, place, self._options, asked_for=asked_for)
 
 
 class StorageSource(FileSource):
-    """The files of one storage, by its alias or the field that alone uses it."""
+    """The files of one storage.
 
-    def __init__(self, media: MediaSource, name: str, key: str, options: FileOptions) -> None:
+    One that was not `asked_for`, and cannot be listed, is left out and told, for it must not keep
+    the rest from being saved. The default one tells of what no source saves.
+    """
+
+    def __init__(
+        self, media: MediaSource, name: str, place: Kept, options: FileOptions, *, asked_for: bool
+    ) -> None:
         super().__init__(options)
         self.name = name
-        self.key = key
         self._media = media
+        self._place = place
+        self._asked_for = asked_for
+        self._unlisted = False
+        self._unsaved: Counter[tuple[str, str, str]] = Counter()
 
     @property
     def index_stem(self) -> str:
@@ -94,26 +119,78 @@ class StorageSource(FileSource):
 
     @property
     def location(self) -> Path | None:
-        return self._kept.folder
+        return self._place.folder
 
     @property
     def remote_key(self) -> str | None:
-        return self.key if self._kept.remote else None
+        return self._place.key if self._place.remote else None
+
+    @property
+    def is_left_out(self) -> bool:
+        return self._unlisted
 
     @property
     def stored_in(self) -> StoredIn:
-        fields = self._kept.fields
+        fields = self._place.fields
         return StoredIn(
-            aliases=self._kept.aliases,
+            aliases=self._place.aliases,
             fields={label_of(field): prefix for field, prefix in fields.items()},
-            in_context=[label_of(field) for field in self._kept.in_context],
+            in_context=[label_of(field) for field in self._place.in_context],
         )
 
+    def preflight(self) -> Iterator[Message]:
+        self._unlisted = False
+        try:
+            yield from super().preflight()
+        except PreflightError as error:
+            if self._asked_for:
+                raise
+            self._unlisted = True
+            text = _("The files of %(name)s are not saved: %(reason)s")
+            yield Message(text, {"name": self.name, "reason": error.message})
+
     def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterator[str | Anywhere]:
+        self._unsaved.clear()
+        unsaved = self._media.unsaved() if ":" not in self.name else []
+        if self._unlisted:
+            unsaved.append(self._place)
         for snapshot in snapshots.values():
             with snapshot.reading() as using:
-                yield from names_in(self._kept, using)
+                for place in unsaved:
+                    for named in named_files(using, fields=place.fields.keys()):
+                        key = (place.key, label_of(named.field), named.schema or "")
+                        self._unsaved[key] += 1
+                if not self._unlisted:
+                    yield from names_in(self._place, using)
 
-    @cached_property
-    def _kept(self) -> Kept:
-        return self._media.kept(self.key)
+    def completed(self, facts: Facts) -> Facts:
+        """Return the facts, with how many files rows name that are not saved, by field."""
+        if not self._unsaved and not self._unlisted:
+            return facts
+        counts = [
+            {"storage": storage, "field": field, "schema": schema, "rows": rows}
+            for (storage, field, schema), rows in sorted(self._unsaved.items())
+        ]
+        unlisted = {"unreadable": facts.get("unreadable", 0) + 1} if self._unlisted else {}
+        return {**facts, **unlisted, "unsaved": counts}
+
+    def unsaved_warnings(self) -> list[Message]:
+        return [
+            Message(
+                _(
+                    "%(rows)d files that %(field)s names are not saved: they are in the storage"
+                    " %(storage)s, which MediaSource leaves out"
+                ),
+                {
+                    "rows": rows,
+                    "field": f"{schema}.{field}" if schema else field,
+                    "storage": storage,
+                },
+            )
+            for (storage, field, schema), rows in sorted(self._unsaved.items())
+        ]
+
+
+def _unused(key: str) -> Kept:
+    storage = storage_called(key)
+    return Kept(key=key, storage=storage, folder=folder_of(storage))
