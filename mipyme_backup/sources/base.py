@@ -148,6 +148,10 @@ class Target(ABC):
     def check(self, facts: Facts) -> list[Message]:
         """Compare what was loaded with the manifest's facts; return every difference."""
 
+    def remarks(self) -> list[Message]:
+        """Return what `load` could not bring back as it was, though all content is there."""
+        return []
+
     def side_settings(self) -> dict[str, Any] | None:
         """Return the ``DATABASES`` entry of what was loaded beside, None for no database."""
         return None

@@ -22,6 +22,7 @@ from mipyme_backup.sources.media.index import (
     read_records,
 )
 from mipyme_backup.sources.media.left_out import NO_RIGHTS, OUTWARD, LeftOut, Reason
+from mipyme_backup.sources.media.owners import Names
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
 from mipyme_backup.sources.media.tree import Entry, OpenFile, Tree
@@ -54,6 +55,7 @@ class Collection:
         self._left_out_count = self._missing = 0
         self._files = self._folders = self._bytes = self._new_files = self._new_bytes = 0
         self._links = 0
+        self._names = Names()
         self._behind = Behind()
         self._packs: set[str] = set()
         self._previous_error: BackupError | OSError | None = None
@@ -158,7 +160,12 @@ class Collection:
     def _file(self, entry: Entry, previous: FileRecord | None) -> Iterator[Member]:
         same = previous is not None and self._changes.is_same(previous, entry)
         if same and previous is not None and not self._changes.is_due(previous):
-            now = previous._replace(mode=entry.mode, ctime_ns=entry.ctime_ns, inode=entry.inode)
+            now = previous._replace(
+                mode=entry.mode,
+                ctime_ns=entry.ctime_ns,
+                inode=entry.inode,
+                owner=self._names.owner(entry.ids),
+            )
             self._write_file(now)
             return
         try:
@@ -252,7 +259,8 @@ class Collection:
             self._write_file(previous)
             return
         self._left_out_count += 1
-        self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0).line())
+        owner = self._names.owner(entry.ids)
+        self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0, owner).line())
         self._links += 1
         self._last_file = entry.key + b"\0"
 
@@ -278,6 +286,7 @@ class Collection:
                 ctime_ns=file.ctime_ns,
                 inode=file.inode,
                 read_day=self._changes.read_day,
+                owner=self._names.owner(entry.ids),
             )
         )
 
@@ -291,5 +300,6 @@ class Collection:
         self._last_file = record.key + b"\0"
 
     def _write_folder(self, entry: Entry) -> None:
-        self.index.write(FolderRecord(entry.path, entry.mode).line())
+        owner = self._names.owner(entry.ids)
+        self.index.write(FolderRecord(entry.path, entry.mode, owner).line())
         self._folders += 1

@@ -7,6 +7,8 @@ not show a later change. ``ctime_ns`` and ``inode`` follow where there are such,
 
 A folder: ``{"path": "a/b/", "mode"}``. A link that is not followed:
 ``{"path": "a/b/", "mode", "link", "mtime_ns"}``; readers that know no links see an empty folder.
+
+Each may name its owner: ``"uid", "gid"`` and, where they have such, ``"user", "group"``.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from mipyme_backup.errors import DamagedError
 from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.sources.media.names import from_text, sort_key, to_text
+from mipyme_backup.sources.media.owners import Owner
 
 INDEX_NAME = "media.index.jsonl"
 MAX_LINE_BYTES = 1024 * 1024
 MAX_LINK_BYTES = 4096  # PATH_MAX
+MAX_NAME = 256
+MODE_BITS = 0o7777
 LINK_MODE = 0o777
 HASH_BYTES = 32
 LARGEST = 2**63 - 1
+LARGEST_ID = 2**32 - 2  # the next one means "as it is" to chown
 LARGEST_INODE = 2**64 - 1
 OPTIONAL = ("ctime_ns", "inode", "read_day")
 """Members of a file's line that are numbers, and may be absent."""
@@ -45,6 +51,7 @@ class FileRecord(NamedTuple):
     ctime_ns: int | None = None
     inode: int | None = None
     read_day: int | None = None
+    owner: Owner | None = None
 
     @property
     def key(self) -> bytes:
@@ -55,7 +62,7 @@ class FileRecord(NamedTuple):
             "path": to_text(self.path),
             "size": self.size,
             "mtime_ns": self.mtime_ns,
-            "mode": self.mode & 0o777,
+            "mode": self.mode & MODE_BITS,
             "sha256": self.sha256,
             "pack": self.pack,
         }
@@ -64,7 +71,7 @@ class FileRecord(NamedTuple):
         for name in OPTIONAL:
             if (value := getattr(self, name)) is not None:
                 fields[name] = value
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        return _line(fields, self.owner)
 
 
 class FolderRecord(NamedTuple):
@@ -72,14 +79,15 @@ class FolderRecord(NamedTuple):
 
     path: bytes
     mode: int
+    owner: Owner | None = None
 
     @property
     def key(self) -> bytes:
         return sort_key(self.path)
 
     def line(self) -> bytes:
-        fields = {"path": to_text(self.path) + "/", "mode": self.mode & 0o777}
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        fields = {"path": to_text(self.path) + "/", "mode": self.mode & MODE_BITS}
+        return _line(fields, self.owner)
 
 
 class LinkRecord(NamedTuple):
@@ -88,6 +96,7 @@ class LinkRecord(NamedTuple):
     path: bytes
     link: bytes
     mtime_ns: int
+    owner: Owner | None = None
 
     @property
     def key(self) -> bytes:
@@ -100,7 +109,15 @@ class LinkRecord(NamedTuple):
             "link": to_text(self.link),
             "mtime_ns": self.mtime_ns,
         }
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        return _line(fields, self.owner)
+
+
+def _line(fields: dict[str, Any], owner: Owner | None) -> bytes:
+    if owner is not None:
+        fields |= {"uid": owner.uid, "gid": owner.gid}
+        names = {"user": owner.user, "group": owner.group}
+        fields |= {kind: name for kind, name in names.items() if name}
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 Record = FileRecord | FolderRecord | LinkRecord
@@ -126,12 +143,13 @@ def _parse(line: bytes) -> Record:
     try:
         fields = json.loads(line)
         text = fields["path"]
-        mode = _whole(fields["mode"]) & 0o777
+        mode = _whole(fields["mode"]) & MODE_BITS
+        owner = _owner(fields)
         if text.endswith("/") and "link" in fields:
             mtime_ns = _whole(fields["mtime_ns"], least=-LARGEST)
-            return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns)
+            return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns, owner)
         if text.endswith("/"):
-            return FolderRecord(from_text(text[:-1]), mode)
+            return FolderRecord(from_text(text[:-1]), mode, owner)
         digest, pack = bytes.fromhex(fields["sha256"]), fields["pack"]
         if not isinstance(pack, str) or len(digest) != HASH_BYTES:
             raise ValueError
@@ -147,9 +165,21 @@ def _parse(line: bytes) -> Record:
             ctime_ns=_optional(fields, "ctime_ns", least=-LARGEST),
             inode=_optional(fields, "inode", most=LARGEST_INODE),
             read_day=_optional(fields, "read_day"),
+            owner=owner,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged() from error
+
+
+def _owner(fields: dict[str, Any]) -> Owner | None:
+    if "uid" not in fields:
+        return None
+    uid, gid = (_whole(fields[kind], most=LARGEST_ID) for kind in ("uid", "gid"))
+    user, group = fields.get("user", ""), fields.get("group", "")
+    for name in (user, group):
+        if b"\0" in from_text(name) or len(name) > MAX_NAME:
+            raise ValueError
+    return Owner(uid, gid, user, group)
 
 
 def _link(text: str) -> bytes:

@@ -24,6 +24,7 @@ from mipyme_backup.sources.media.kernel import sync_file_system
 from mipyme_backup.sources.media.left_out import listed
 from mipyme_backup.sources.media.location import resolved
 from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
+from mipyme_backup.sources.media.owners import Ownership
 from mipyme_backup.sources.media.swap import Swap, replaced
 from mipyme_backup.sources.media.walk import Follow, walk_in
 from mipyme_backup.sources.media.wanted import Wanted
@@ -48,6 +49,7 @@ class MediaTarget(Target):
         self.state = state
         self._live = Path(state["location"])
         directory = state["to_directory"]
+        self._ownership: Ownership | None = None
         self._elsewhere: Elsewhere | None = None
         if directory is not None:
             self._elsewhere = Elsewhere(Path(directory), state["restore_id"])
@@ -178,8 +180,9 @@ class MediaTarget(Target):
             wanted.add(read_records(artifacts[INDEX_NAME]()))
             with (
                 held_if_there(self._live) as live,
-                Extraction(wanted, root, _owner(live)) as extraction,
+                Extraction(wanted, root, Ownership(_owner(live))) as extraction,
             ):
+                self._ownership = extraction.ownership
                 extraction.make_folders()
                 if live is not None:
                     extraction.reuse(live.descriptor)
@@ -217,6 +220,9 @@ class MediaTarget(Target):
             if found[what] != expected[what]
         ]
 
+    def remarks(self) -> list[Message]:
+        return self._ownership.remarks() if self._ownership is not None else []
+
     def swap_has_begun(self) -> bool:
         return self._elsewhere is not None or self._swap.begun
 
@@ -253,7 +259,7 @@ def _swap_of(live: Path, restore_id: str, *, inside: bool) -> Swap:
 
 
 def _owner(live: Folder | None) -> tuple[int, int] | None:
-    """Return whom the files are to belong to, None where that is us or not ours to choose."""
+    """Return whom files that name no owner are to belong to, None where that is not ours to say."""
     if os.geteuid() != 0 or live is None:
         return None
     status = os.fstat(live.descriptor)

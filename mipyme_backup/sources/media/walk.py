@@ -71,6 +71,11 @@ class Entry(NamedTuple):
         return self._status.st_ino
 
     @property
+    def ids(self) -> tuple[int, int]:
+        """The numbers of user and group."""
+        return self._status.st_uid, self._status.st_gid
+
+    @property
     def mode(self) -> int:
         return self._status.st_mode
 
