@@ -145,6 +145,7 @@ def test_readers_that_know_no_links_see_an_empty_folder(media: Path, disk: Path)
 def test_what_lies_behind_is_counted_and_told(media: Path, disk: Path) -> None:
     (media / "photos").symlink_to(disk)
     (media / "again").symlink_to(disk)
+    (media / "a part").symlink_to(disk / "album")
     (media / "dangling").symlink_to("/nowhere")
 
     saved = save(media)
@@ -154,7 +155,7 @@ def test_what_lies_behind_is_counted_and_told(media: Path, disk: Path) -> None:
     behind = "3 files of 6 bytes lie behind links that lead out of the media folder"
     behind += ", and are not in the backup"
     assert saved.warnings == [
-        "2 links lead out of the media folder, and are saved as links: again, photos",
+        "3 links lead out of the media folder, and are saved as links: a part, again, photos",
         "1 links lead nowhere, and are saved as links: dangling",
         behind,
     ]
