@@ -1,4 +1,4 @@
-"""Mounts, links, owners and what cannot be read in the media, through whole backups and restores."""
+"""Mounts, links, owners and unreadable media, through whole backups and restores."""
 
 from __future__ import annotations
 
