@@ -11,6 +11,8 @@ import stat
 import time
 from collections.abc import Iterator
 
+from mipyme_backup.messages import Message, _
+
 LIMIT = 100_000
 """Files and folders that are looked at in one run."""
 SECONDS = 10.0
@@ -40,6 +42,21 @@ class Behind:
                 self.files += 1
                 self.bytes += size
         self._seconds -= time.monotonic() - started
+
+    def messages(self) -> list[Message]:
+        """Return what to say of it, if there is anything."""
+        if not self.files and not self.more:
+            return []
+        text = _(
+            "%(files)d files of %(bytes)d bytes lie behind links that lead out of the media"
+            " folder, and are not in the backup"
+        )
+        if self.more:
+            text = _(
+                "More than %(files)d files of %(bytes)d bytes lie behind links that lead out of"
+                " the media folder, and are not in the backup"
+            )
+        return [Message(text, {"files": self.files, "bytes": self.bytes})]
 
     def _sizes(self, path: bytes) -> Iterator[int | None]:
         """Yield the size of each file, and None for each folder and whatever else there is."""

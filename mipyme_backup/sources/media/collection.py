@@ -14,11 +14,13 @@ from mipyme_backup.sources.base import View
 from mipyme_backup.sources.media.behind import Behind
 from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.index import (
+    MODE_BITS,
     FileRecord,
     FolderRecord,
     LinkRecord,
     Record,
     Spool,
+    fields_of_owner,
     read_records,
 )
 from mipyme_backup.sources.media.left_out import NO_RIGHTS, OUTWARD, LeftOut, Reason
@@ -86,7 +88,11 @@ class Collection:
                 self._missing += 1
 
     def facts(self) -> dict[str, Any]:
-        return {
+        facts: dict[str, Any] = {}
+        if (top := self._tree.top()) is not None:
+            owner = fields_of_owner(self._names.owner(top[1]))
+            facts["folder"] = {"mode": top[0] & MODE_BITS, **owner}
+        return facts | {
             "files": self._files,
             "directories": self._folders,
             "bytes": self._bytes,
@@ -103,18 +109,7 @@ class Collection:
 
     def warnings(self) -> list[Message]:
         messages = self._left_out.messages()
-        if self._behind.files or self._behind.more:
-            text = _(
-                "%(files)d files of %(bytes)d bytes lie behind links that lead out of the media"
-                " folder, and are not in the backup"
-            )
-            if self._behind.more:
-                text = _(
-                    "More than %(files)d files of %(bytes)d bytes lie behind links that lead out of"
-                    " the media folder, and are not in the backup"
-                )
-            counts = {"files": self._behind.files, "bytes": self._behind.bytes}
-            messages.append(Message(text, counts))
+        messages += self._behind.messages()
         if self._previous_error is not None:
             text = _("The last media index could not be read, so all files were: %(reason)s")
             messages.append(Message(text, {"reason": str(self._previous_error)}))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mipyme_backup.errors import DamagedError
@@ -27,6 +27,7 @@ from mipyme_backup.sources.media.owners import Owner
 INDEX_NAME = "media.index.jsonl"
 MAX_LINE_BYTES = 1024 * 1024
 MAX_LINK_BYTES = 4096  # PATH_MAX
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 MAX_NAME = 256
 MODE_BITS = 0o7777
 LINK_MODE = 0o777
@@ -113,10 +114,7 @@ class LinkRecord(NamedTuple):
 
 
 def _line(fields: dict[str, Any], owner: Owner | None) -> bytes:
-    if owner is not None:
-        fields |= {"uid": owner.uid, "gid": owner.gid}
-        names = {"user": owner.user, "group": owner.group}
-        fields |= {kind: name for kind, name in names.items() if name}
+    fields |= fields_of_owner(owner)
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
@@ -143,8 +141,7 @@ def _parse(line: bytes) -> Record:
     try:
         fields = json.loads(line)
         text = fields["path"]
-        mode = _whole(fields["mode"]) & MODE_BITS
-        owner = _owner(fields)
+        mode, owner = mode_and_owner(fields)
         if text.endswith("/") and "link" in fields:
             mtime_ns = _whole(fields["mtime_ns"], least=-LARGEST)
             return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns, owner)
@@ -167,11 +164,25 @@ def _parse(line: bytes) -> Record:
             read_day=_optional(fields, "read_day"),
             owner=owner,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise _damaged() from error
 
 
-def _owner(fields: dict[str, Any]) -> Owner | None:
+def mode_and_owner(fields: Mapping[str, Any]) -> tuple[int, Owner | None]:
+    """Return what the members of a record say; ValueError and others where they are none."""
+    return _whole(fields["mode"]) & MODE_BITS, _owner(fields)
+
+
+def fields_of_owner(owner: Owner | None) -> dict[str, Any]:
+    """Return the members of a record that name its owner."""
+    if owner is None:
+        return {}
+    names = {"user": owner.user, "group": owner.group}
+    named = {kind: name for kind, name in names.items() if name}
+    return {"uid": owner.uid, "gid": owner.gid, **named}
+
+
+def _owner(fields: Mapping[str, Any]) -> Owner | None:
     if "uid" not in fields:
         return None
     uid, gid = (_whole(fields[kind], most=LARGEST_ID) for kind in ("uid", "gid"))

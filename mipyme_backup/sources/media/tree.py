@@ -100,6 +100,9 @@ class Tree(Protocol):
     def entries(self) -> Iterator[Any]:
         """Yield every `Entry` in the order of the index."""
 
+    def top(self) -> tuple[int, tuple[int, int]] | None:
+        """Return the mode of the folder that holds all, and its user and group; None for none."""
+
     def may_exist(self, path: bytes) -> bool:
         """Return whether something that `entries` did not yield is there, as far as can be told."""
 

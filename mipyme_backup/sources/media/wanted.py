@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from mipyme_backup.errors import DamagedError
+from mipyme_backup.errors import DamagedError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.index import FileRecord, LinkRecord, Record
-from mipyme_backup.sources.media.names import checked, shown
+from mipyme_backup.sources.media.left_out import listed
+from mipyme_backup.sources.media.names import SHOWN_NAMES, checked, shown
 from mipyme_backup.sources.media.owners import Owner
 
 IMPLIED_MODE = 0o755
@@ -213,4 +214,33 @@ def contradiction(path: bytes) -> DamagedError:
         _("The media index contradicts itself at %(path)s"),
         hint=_("Restore another backup."),
         path=shown(path),
+    )
+
+
+def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
+    """Raise where files of the index are in none of the packs.
+
+    Raises DamagedError where a pack has one of the contents `mismatched`, else RestoreError.
+    """
+    count = wanted.count()
+    if not count:
+        return
+    names: list[str] = []
+    damaged = False
+    for file in wanted.files():
+        damaged = damaged or file.sha256 in mismatched
+        if len(names) < SHOWN_NAMES:
+            names.append(shown(file.path))
+    if damaged:
+        raise DamagedError(
+            _("The content of media files is not what was backed up; %(count)d lack: %(names)s"),
+            hint=_("Restore from another destination, or another backup."),
+            count=count,
+            names=listed(names, count),
+        )
+    raise RestoreError(
+        _("%(count)d media files of the backup are in none of its packs: %(names)s"),
+        hint=_("Restore from another destination, or another backup."),
+        count=count,
+        names=listed(names, count),
     )

@@ -323,3 +323,73 @@ def test_a_changed_owner_is_saved_without_reading_twice(tmp_path: Path) -> None:
     target = loaded(tmp_path, second, inside=False)
     assert owned(Path(target.state["side"]))["a/b/file"] == (0, 0, "0o600")
     assert texts(Path(target.state["side"]))["a/b/file"] == b"1"
+
+
+# The media folder itself
+
+
+def test_a_media_folder_that_is_gone_comes_back_as_it_was(tmp_path: Path) -> None:
+    media = site(tmp_path)
+    saved, before = save(media), owned(tmp_path)
+    media.rename(tmp_path / "gone")
+
+    target = loaded(tmp_path, saved, inside=False)
+    assert target.check(saved.facts) == []
+    side = Path(target.state["side"])
+    assert stat.S_IMODE(side.stat().st_mode) == 0o700  # until the swap nobody else may enter
+    MediaTarget.from_state(target.state).swap()
+
+    assert before["media"] == (SITE.pw_uid, WEB.gr_gid, "0o2750")
+    assert {name: what for name, what in owned(tmp_path).items() if "gone" not in name} == before
+    MediaTarget.from_state(target.state).undo()
+    assert texts(media) == {}
+
+
+def test_a_media_folder_that_is_there_keeps_what_it_has(tmp_path: Path) -> None:
+    media = site(tmp_path)
+    saved = save(media)
+    given(media, 0, 0, 0o711)
+
+    target = loaded(tmp_path, saved, inside=False)
+    assert target.check(saved.facts) == []
+    target.swap()
+
+    assert owned(tmp_path)["media"] == (0, 0, "0o711")
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [None, "x", 5, {}, {"mode": "x"}, {"mode": -1}, {"mode": 0o700, "uid": "x", "gid": 0}, []],
+    ids=repr,
+)
+def test_a_backup_that_does_not_say_how_its_folder_was_gets_one_for_all_to_read(
+    tmp_path: Path, fact: Any
+) -> None:
+    saved = save(site(tmp_path / "old"))
+    facts = {**saved.facts, "folder": fact}
+    if fact is None:
+        del facts["folder"]
+
+    target = loaded(tmp_path, saved)
+    assert target.check(facts) == []
+    target.swap()
+
+    assert owned(tmp_path)["media"] == (0, 0, "0o755")
+
+
+def test_a_new_media_folder_gets_no_set_group_bit_without_its_group(workdir: Path) -> None:
+    saved = save(site(workdir / "old"))
+    workdir.chmod(0o777)
+
+    def work() -> list[Any]:
+        target = loaded(workdir, saved)
+        differences = target.check(saved.facts)
+        target.swap()
+        mode = stat.S_IMODE((workdir / "media").stat().st_mode)
+        return [len(differences), mode, [str(remark) for remark in target.remarks()]]
+
+    differences, mode, remarks = as_user(work, uid=NOBODY, gid=NOBODY, groups=[])
+
+    assert differences == 0
+    assert mode == 0o750
+    assert len(remarks) == 1

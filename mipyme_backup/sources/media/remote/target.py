@@ -30,8 +30,8 @@ from mipyme_backup.sources.media.remote.listing import Listing
 from mipyme_backup.sources.media.remote.objects import Objects
 from mipyme_backup.sources.media.remote.side import Side
 from mipyme_backup.sources.media.remote.upload import Upload
-from mipyme_backup.sources.media.target import RESTORE_ID, require_all
-from mipyme_backup.sources.media.wanted import Wanted
+from mipyme_backup.sources.media.target import RESTORE_ID
+from mipyme_backup.sources.media.wanted import Wanted, require_all
 
 NEVER = -LARGEST
 """In place of a time that may hide a later change: no live file has it."""
