@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from mipyme_backup import api
 from mipyme_backup.errors import RestoreError
 from tests.conftest import Mount
-from tests.unit.sources.forks import NOBODY
+from tests.unit.sources.forks import NOBODY, in_child
 
 
 @pytest.fixture
@@ -162,3 +163,35 @@ def test_the_facts_of_a_backup_count_what_could_not_be_read(backups: Path, media
     api.backup()
 
     assert media_facts(backups)["unreadable"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two owners")
+def test_a_run_that_may_not_read_a_folder_says_so_in_its_manifest(
+    backups: Path, media: Path, settings: Any
+) -> None:
+    """As another user, which the user of the site often is not."""
+    api.backup()  # so that all modules are there, wherever Python lies
+    (media / "private").mkdir(mode=0o700)
+    (media / "private" / "file").write_text("of root")
+    root = media.parent
+    for name in ("state", "backups"):
+        subprocess.run(["rm", "-r", root / name], check=True)
+    database = Path(settings.DATABASES["default"]["NAME"])
+    for path in (root, root / "passphrase", database.parent, *database.parent.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+
+    def work() -> list[str]:
+        made = api.backup()
+        return [str(warning) for warning in made.manifest.warnings]
+
+    connections.close_all()
+    try:
+        warnings = in_child(work, nobody=True)
+    finally:
+        for path in (database.parent, *database.parent.iterdir()):
+            os.chown(path, 0, 0)
+
+    assert "1 media folders could not be read: private" in warnings
+    facts = media_facts(backups)
+    assert (facts["unreadable"], facts["missing"], facts["files"]) == (1, 0, 1)
+    assert media_facts(backups)["folder"]["uid"] == 0

@@ -58,6 +58,10 @@ class NotSet(Enum):
         "%(count)d media files had the set-user-ID or set-group-ID bit, which a restore does not"
         " bring back: %(names)s"
     )
+    LIVE_LINK = _(
+        "%(count)d links lead out of the live media folder, and the backup was made by a version"
+        " that saved none: make them again after the restore: %(names)s"
+    )
     LINK = _("%(count)d links of the backup are not restored, for a storage has none: %(names)s")
 
 

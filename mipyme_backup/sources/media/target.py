@@ -21,10 +21,11 @@ from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
 from mipyme_backup.sources.media.index import INDEX_NAME, MALFORMED, mode_and_owner, read_records
 from mipyme_backup.sources.media.kernel import sync_file_system
+from mipyme_backup.sources.media.left_out import LeftOut, Reason
 from mipyme_backup.sources.media.location import resolved
-from mipyme_backup.sources.media.owners import Ownership
+from mipyme_backup.sources.media.owners import NotSet, Ownership
 from mipyme_backup.sources.media.swap import Swap, replaced
-from mipyme_backup.sources.media.walk import Follow, walk_in
+from mipyme_backup.sources.media.walk import Follow, walk, walk_in
 from mipyme_backup.sources.media.wanted import Wanted, require_all
 
 RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -48,6 +49,7 @@ class MediaTarget(Target):
         self._live = Path(state["location"])
         directory = state["to_directory"]
         self._ownership: Ownership | None = None
+        self._not_kept = LeftOut()
         self._elsewhere: Elsewhere | None = None
         if directory is not None:
             self._elsewhere = Elsewhere(Path(directory), state["restore_id"])
@@ -212,12 +214,22 @@ class MediaTarget(Target):
         if self.links:
             texts["links"] = _("%(found)d links were restored, the backup has %(expected)d")
         self._note_folder(facts)
+        if "links" not in facts:
+            self._note_live_links()
         expected = {"links": 0, **facts}  # a backup of an earlier version holds none
         return [
             Message(texts[what], {"found": found[what], "expected": expected[what]})
             for what in texts
             if found[what] != expected[what]
         ]
+
+    def _note_live_links(self) -> None:
+        """Note what a backup of a version that saved no links takes from the live folder."""
+        if self._elsewhere is None:
+            with self._reading():
+                for entry in walk(self._live):
+                    if entry.reason is Reason.LINK:
+                        self._not_kept.add(NotSet.LIVE_LINK, entry.path)
 
     def _note_folder(self, facts: Facts) -> None:
         """Let a media folder that is not there be made as the backup's was."""
@@ -229,7 +241,8 @@ class MediaTarget(Target):
             self._swap.note_dress(folder)
 
     def remarks(self) -> list[Message]:
-        return self._ownership.remarks() if self._ownership is not None else []
+        remarks = self._ownership.remarks() if self._ownership is not None else []
+        return remarks + self._not_kept.messages()
 
     def swap_has_begun(self) -> bool:
         return self._elsewhere is not None or self._swap.begun

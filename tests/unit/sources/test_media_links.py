@@ -380,6 +380,24 @@ def test_a_restore_that_lacks_a_link_is_not_called_whole(
     assert str(difference) == "0 links were restored, the backup has 1"
 
 
+def test_a_backup_of_a_version_that_saved_no_links_tells_which_of_the_live_ones_go(
+    tmp_path: Path, media: Path, disk: Path
+) -> None:
+    saved = save(media)
+    facts = {name: saved.facts[name] for name in ("files", "bytes")}
+    (media / "photos").symlink_to(disk)
+    (media / "inside").symlink_to("plain")
+    target = target_for(tmp_path)
+    target.load(saved.artifacts())
+
+    assert target.check(facts) == []
+
+    (remark,) = map(str, target.remarks())
+    assert remark.startswith("1 links lead out of the live media folder")
+    assert remark.endswith(": photos")
+    assert target_for(tmp_path).remarks() == []
+
+
 def test_records_of_links_survive_the_index() -> None:
     record = LinkRecord(b"a/\xff", b"\xfe /..", -5)
     assert list(read_records(Bytes(record.line()))) == [record]
