@@ -27,11 +27,13 @@ import contextlib
 import errno
 import functools
 import getpass
+import grp
 import hashlib
 import hmac
 import importlib
 import json
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -63,6 +65,8 @@ POOL = "pool/"
 LINE_BYTES = 2**20
 PATH_BYTES = 65_536
 LINK_BYTES = 4096
+AS_IT_IS = -1
+FOLDER_ROW = "INTO folder VALUES (?, ?, ?, ?)"
 DIGITS = 20
 SHOWN = 200
 LARGEST = 2**63 - 1
@@ -711,10 +715,11 @@ class Media:
         self._table = sqlite3.connect("", isolation_level=None)
         self._table.executescript(
             "PRAGMA journal_mode = OFF;"
-            "CREATE TABLE file (path BLOB UNIQUE, size INT, mtime_ns INT, mode INT, sha256 TEXT);"
+            "CREATE TABLE file (path BLOB UNIQUE, size INT, mtime_ns INT, mode INT, sha256 TEXT,"
+            " uid INT, gid INT);"
             "CREATE INDEX content ON file (sha256);"
-            "CREATE TABLE link (path BLOB PRIMARY KEY, link BLOB, mtime_ns INT);"
-            "CREATE TABLE folder (path BLOB PRIMARY KEY, mode INT); BEGIN"
+            "CREATE TABLE link (path BLOB PRIMARY KEY, link BLOB, mtime_ns INT, uid INT, gid INT);"
+            "CREATE TABLE folder (path BLOB PRIMARY KEY, mode INT, uid INT, gid INT); BEGIN"
         )
 
     def close(self) -> None:
@@ -744,7 +749,7 @@ class Media:
                 bad_media()
             fields = from_json(line)
             path = fields["path"].encode("utf-8", "surrogateescape")
-            mode = whole(fields["mode"]) & 0o777
+            mode, ids = whole(fields["mode"]), owner(fields)
             name = path[:-1] if path.endswith(b"/") else path
             parts = name.split(b"/")
             if (
@@ -756,20 +761,23 @@ class Media:
                 bad_media(path)
             for end in range(1, len(parts)):
                 parent = b"/".join(parts[:end])
-                self._table.execute("INSERT OR IGNORE INTO folder VALUES (?, ?)", [parent, 0o755])
+                row = [parent, 0o755, AS_IT_IS, AS_IT_IS]
+                self._table.execute(f"INSERT OR IGNORE {FOLDER_ROW}", row)
             if path.endswith(b"/") and "link" in fields:
                 link = fields["link"].encode("utf-8", "surrogateescape")
                 if not link or b"\0" in link or len(link) > LINK_BYTES:
                     bad_media(path)
-                row = [name, link, whole(fields["mtime_ns"], -LARGEST)]
-                self._table.execute("INSERT INTO link VALUES (?, ?, ?)", row)
+                row = [name, link, whole(fields["mtime_ns"], -LARGEST), *ids]
+                self._table.execute("INSERT INTO link VALUES (?, ?, ?, ?, ?)", row)
                 return
             if path.endswith(b"/"):
-                self._table.execute("INSERT OR REPLACE INTO folder VALUES (?, ?)", [name, mode])
+                mode &= 0o1777 if ids[1] == AS_IT_IS else 0o3777  # its bit hands the group on
+                self._table.execute(f"INSERT OR REPLACE {FOLDER_ROW}", [name, mode, *ids])
                 return
             size, mtime_ns = whole(fields["size"]), whole(fields["mtime_ns"], -LARGEST)
-            row = [path, size, mtime_ns, mode, matched(SHA256, fields["sha256"])]
-            self._table.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?)", row)
+            sha256 = matched(SHA256, fields["sha256"])
+            row = [path, size, mtime_ns, mode & 0o777, sha256, *ids]
+            self._table.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         except (*MALFORMED, sqlite3.IntegrityError):
             bad_media(line)
         self.files, self.bytes = self.files + 1, self.bytes + size
@@ -820,8 +828,8 @@ class Media:
 
     def _settle(self, first: int, first_path: bytes, sha256: str) -> None:
         """Give the first file to all who want the same content, each with its time and mode."""
-        query = "SELECT path, size, mtime_ns, mode FROM file WHERE sha256 = ?"
-        for path, size, mtime_ns, mode in self._table.execute(query, [sha256]):
+        query = "SELECT path, size, mtime_ns, mode, uid, gid FROM file WHERE sha256 = ?"
+        for path, size, mtime_ns, mode, *ids in self._table.execute(query, [sha256]):
             other = first if path == first_path else self._create(path)
             try:
                 if other != first:
@@ -829,7 +837,7 @@ class Media:
                     while data := os.read(first, CHUNK):
                         write(other, data)
                 os.ftruncate(other, size)
-                os.fchmod(other, mode)
+                give(other, ids, mode)
                 os.utime(other, ns=(mtime_ns, mtime_ns))
             finally:
                 if other != first:
@@ -842,20 +850,22 @@ class Media:
             bad_media(missing[0][0])
         if self.root is None:
             return
-        folders = "SELECT path, mode FROM folder ORDER BY path"
-        for path, _mode in self._table.execute(folders):
+        folders = "SELECT path, mode, uid, gid FROM folder ORDER BY path"
+        for path, *_owned in self._table.execute(folders):
             self._inside(path)
         # The links come last: nothing is written once they are there.
-        for path, link, mtime_ns in self._table.execute("SELECT * FROM link ORDER BY path"):
+        for path, link, mtime_ns, *ids in self._table.execute("SELECT * FROM link ORDER BY path"):
             folder, _slash, name = path.rpartition(b"/")
             try:
                 os.symlink(link, name, dir_fd=self._inside(folder))
             except FileExistsError:
                 bad_media(path)
-            times = (mtime_ns, mtime_ns)
-            os.utime(name, ns=times, dir_fd=self._inside(folder), follow_symlinks=False)
-        for path, mode in self._table.execute(f"{folders} DESC"):
-            os.fchmod(self._inside(path), mode)
+            at: Any = {"dir_fd": self._inside(folder), "follow_symlinks": False}
+            with contextlib.suppress(OSError):
+                os.chown(name, *ids, **at)
+            os.utime(name, ns=(mtime_ns, mtime_ns), **at)
+        for path, mode, *ids in self._table.execute(f"{folders} DESC"):
+            give(self._inside(path), ids, mode)
 
     def _create(self, path: bytes) -> int:
         folder, _slash, name = path.rpartition(b"/")
@@ -891,6 +901,41 @@ class Media:
                 os.close(self._folder[1])
             self._folder = path, current
         return self._folder[1]
+
+
+def owner(fields: Any) -> "tuple[int, int]":
+    """Return the user and group that root gives a file to; AS_IT_IS for what is not to change."""
+    if os.geteuid() != 0 or "uid" not in fields:
+        return AS_IT_IS, AS_IT_IS
+    return (
+        number_of(pwd.getpwnam, pwd.getpwuid, fields.get("user", ""), fields["uid"]),
+        number_of(grp.getgrnam, grp.getgrgid, fields.get("group", ""), fields["gid"]),
+    )
+
+
+@functools.cache
+def number_of(by_name: Any, by_number: Any, name: str, number: int) -> int:
+    """Return the number of a name here; else the one it had, unless another name has that here."""
+    if whole(number) >= 2**32 - 1 or not isinstance(name, str):
+        raise ValueError
+    if not name:
+        return number
+    with contextlib.suppress(KeyError):
+        return int(by_name(name)[2])
+    with contextlib.suppress(KeyError):
+        by_number(number)
+        return AS_IT_IS
+    return number
+
+
+def give(descriptor: int, ids: "Sequence[int]", mode: int) -> None:
+    """Give a file its owner, where its disk can hold one, and its mode."""
+    if ids != [AS_IT_IS, AS_IT_IS]:
+        try:
+            os.fchown(descriptor, *ids)
+        except OSError:
+            mode &= 0o777
+    os.fchmod(descriptor, mode)
 
 
 class Exactly:

@@ -10,6 +10,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ import botocore.session
 import pytest
 
 from tests import cheap_keys, services, settings
+
+Mount = Callable[..., None]
 
 # The files that take longest, from half a minute up: one that began last would be waited for.
 LONGEST = (
@@ -243,3 +246,22 @@ def torture_scale() -> float:
 def scaled() -> Callable[[int, int], int]:
     """Call it with a trial's full size or count, and the least that tells anything."""
     return lambda full, least: max(round(full * torture_scale()), min(least, full))
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mounts, with the arguments of ``mount``, on the place that comes last."""
+
+    def mount_on(*arguments: str | Path) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can mount")
+        if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode != 0:
+            pytest.skip("this machine does not let us mount")
+
+    from mipyme_backup.sources.media.kernel import mount_points
+
+    before = mount_points()
+    yield mount_on
+    # Some of them went along with a folder that was renamed.
+    for place in sorted(mount_points() - before, reverse=True):
+        subprocess.run(["umount", "--lazy", place], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -25,6 +26,9 @@ from mipyme_backup.operations.reading import open_artifact
 from mipyme_backup.operations.targets import Targets
 from mipyme_backup.process import Reader
 from mipyme_backup.streams.digest import Measured
+from mipyme_backup.translation import warn
+
+logger = logging.getLogger("mipyme_backup")
 
 
 def load(project: Project, choice: Choice, targets: Targets, progress: Progress) -> str:
@@ -98,6 +102,14 @@ def check(manifest: Manifest, targets: Targets, progress: Progress) -> None:
             name=manifest.name,
             problems="; ".join(problems[:10]),
         )
+
+
+def told_remarks(targets: Targets) -> list[Message]:
+    """Log and return what the targets could not bring back as it was."""
+    remarks = [remark for part in targets for remark in part.target.remarks()]
+    for remark in remarks:
+        warn(logger, remark.text, **remark.params)
+    return remarks
 
 
 def differences(targets: Targets) -> list[str]:

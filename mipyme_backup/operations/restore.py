@@ -25,6 +25,7 @@ from mipyme_backup.operations.loading import (
     history_at_stake,
     load,
     rebuild_catalog,
+    told_remarks,
 )
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
@@ -70,6 +71,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             project.catalog.start_restore(restore_id, manifest, _names(targets))
             load(project, choice, targets, progress)
             check(manifest, targets, progress)
+            lines += told_remarks(targets)
             if not request.elsewhere:
                 entry["safety_backup"] = _safety_backup(project, request, targets, progress)
                 rebuild_catalog(project, targets)

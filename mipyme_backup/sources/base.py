@@ -21,9 +21,10 @@ OWN_APP = "mipyme_backup"
 Facts = Mapping[str, Any]
 """What an artifact says about its content, as plain JSON values, for the manifest.
 
-What could not be saved is told of any source by the same keys, see `policy.left_out`: ``unreadable``
-counts what was there and could not be read (then the backup is partial), ``left_out`` what cannot
-be stored, ``missing`` what rows name and was not there. Packs that it needs are ``packs``.
+What could not be saved is told of any source by the same keys, see `policy.left_out`:
+``unreadable`` counts what was there and could not be read (then the backup is partial),
+``left_out`` what cannot be stored, ``missing`` what rows name and was not there. The packs that it
+needs are ``packs``.
 """
 
 Condition = Literal["used", "emptied", "bare", "missing", "unknown"]
@@ -325,6 +326,10 @@ class Target(ABC):
     @abstractmethod
     def check(self, facts: Facts) -> list[Message]:
         """Compare what was loaded with the manifest's facts; return every difference."""
+
+    def remarks(self) -> list[Message]:
+        """Return what `load` could not bring back as it was, though all content is there."""
+        return []
 
     def side_settings(self) -> dict[str, Any] | None:
         """Return the ``DATABASES`` entry of what was loaded beside, None for no database."""

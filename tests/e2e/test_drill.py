@@ -87,6 +87,12 @@ def logs_an_error():
     logger.error("order %d is lost", 7)
 
 
+def writes_through_every_link():
+    for path in Path(settings.MEDIA_ROOT).rglob("*"):
+        if path.is_symlink():
+            (path / "of the drill").write_text("of the drill")
+
+
 def destroys_everything():
     Document.objects.all().delete()
     Tag.objects.all().delete()
@@ -471,6 +477,25 @@ def test_history_outlives_a_restore_of_a_backup_that_is_older_than_drills(
 
     assert on_sqlite.execute("SELECT count(*) FROM mipyme_backup_restore") == [(2,)]
     assert not on_sqlite.execute("SELECT 1 FROM sqlite_master WHERE name = 'mipyme_backup_drill'")
+
+
+@pytest.mark.rare
+def test_links_that_lead_out_of_the_media_are_not_made_in_a_drill(
+    on_sqlite: Project, workdir: Path
+) -> None:
+    disk = workdir / "another disk"
+    (disk / "album").mkdir(parents=True)
+    (on_sqlite.media / "photos").symlink_to(disk)
+    (on_sqlite.media / "album").symlink_to("../another disk/album")
+    ask(on_sqlite, "writes_through_every_link")
+    on_sqlite.backup()
+
+    found = drill(on_sqlite)
+
+    assert found["passed"]
+    assert [path.name for path in disk.rglob("*")] == ["album"]
+    assert left_behind(on_sqlite) == []
+    assert (on_sqlite.media / "photos").is_symlink()
 
 
 def test_chosen_backup_and_destination(on_sqlite: Project) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from mipyme_backup.sources.media.kernel import mount_points
-
-Mount = Callable[..., None]
 
 
 @pytest.fixture
@@ -26,20 +22,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this machine does not let us mount a file system")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture
-def mount() -> Iterator[Mount]:
-    """Mounts, with the arguments of ``mount``, on the place that comes last."""
-
-    def mount_on(*arguments: str | Path) -> None:
-        if os.geteuid() != 0:
-            pytest.skip("only root can mount")
-        if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode != 0:
-            pytest.skip("this machine does not let us mount")
-
-    before = mount_points()
-    yield mount_on
-    # Some of them went along with a folder that was renamed.
-    for place in sorted(mount_points() - before, reverse=True):
-        subprocess.run(["umount", "--lazy", place], check=True)

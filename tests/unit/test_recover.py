@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import grp
 import hashlib
 import io
 import json
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -202,6 +204,54 @@ def test_media__links_come_back_last_and_nothing_is_written_through_them(
     assert os.readlink(path / "up\udcff") == "../.."
     assert (path / "a" / "out").lstat().st_mtime_ns == 12
     assert (path / "a").stat().st_mode & 0o777 == 0o500
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_media__owners_and_groups_come_back_as_root(folder: tuple[Path, int]) -> None:
+    path, descriptor = folder
+    known = {"uid": 7777, "user": "daemon", "gid": 7777, "group": "daemon"}
+    taken = {"uid": 1, "user": "no-such-user", "gid": 1, "group": "no-such-group"}
+    index = [
+        {"path": "a/", "mode": 0o3770, **known},
+        record("a/file", mode=0o6755, **known),
+        record("number", uid=1_234_567, gid=1_234_567, mode=0o600),
+        {"path": "taken/", "mode": 0o2755, **taken},
+        {**link("out", "/nowhere"), **known},
+    ]
+
+    read(descriptor, index, pack((HASH, CONTENT)))
+
+    found = {}
+    for name in ("a", "a/file", "number", "taken", "out"):
+        status = (path / name).lstat()
+        found[name] = (status.st_uid, status.st_gid, status.st_mode & 0o7777)
+    daemon = pwd.getpwnam("daemon")
+    owner = (daemon.pw_uid, grp.getgrnam("daemon").gr_gid)
+    assert found["a"] == (*owner, 0o3770)
+    assert found["a/file"] == (*owner, 0o755)
+    assert found["number"] == (1_234_567, 1_234_567, 0o600)
+    assert found["taken"] == (0, 0, 0o755)
+    assert found["out"][:2] == owner
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="owners are read as root alone")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"uid": -1, "gid": 0},
+        {"uid": 0},
+        {"uid": 2**32 - 1, "gid": 0},
+        {"uid": 0, "gid": "x"},
+        {"uid": 0, "gid": 0, "user": 5},
+        {"uid": 0, "gid": 0, "group": "a\0b"},
+        {"uid": [], "gid": 0},
+    ],
+    ids=repr,
+)
+def test_media__owners_that_are_none_are_refused(
+    folder: tuple[Path, int], fields: dict[str, Any]
+) -> None:
+    refused(folder[1], [{**LINE, **fields}], pack((HASH, CONTENT)))
 
 
 @pytest.mark.parametrize("written", [True, False], ids=["written", "only checked"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mipyme_backup.removal import place_of, remove_tree
-from tests.unit.conftest import Mount
+from tests.conftest import Mount
 from tests.unit.sources.forks import in_child
 
 DEEP = 1200

@@ -13,9 +13,8 @@ from mipyme_backup.errors import PreflightError
 from mipyme_backup.messages import _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.media.index import read_records
-from mipyme_backup.sources.media.target import require_all
 from mipyme_backup.sources.media.unpack import read_pack
-from mipyme_backup.sources.media.wanted import Wanted
+from mipyme_backup.sources.media.wanted import Wanted, require_all
 
 
 def check_pack(reader: Reader) -> None:

@@ -15,14 +15,17 @@ from mipyme_backup.sources.media.behind import Behind
 from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.index import (
     INDEX_NAME,
+    MODE_BITS,
     FileRecord,
     FolderRecord,
     LinkRecord,
     Record,
     Spool,
+    fields_of_owner,
     read_records,
 )
 from mipyme_backup.sources.media.left_out import NO_RIGHTS, OUTWARD, LeftOut, Reason
+from mipyme_backup.sources.media.owners import Names
 from mipyme_backup.sources.media.packs import Member
 from mipyme_backup.sources.media.tables import ExpectedFiles, KnownContents
 from mipyme_backup.sources.media.tree import Entry, OpenFile, Tree
@@ -59,6 +62,7 @@ class Collection:
         self._left_out_count = self._missing = 0
         self._files = self._folders = self._bytes = self._new_files = self._new_bytes = 0
         self._links = 0
+        self._names = Names()
         self._behind = Behind()
         self._packs: set[str] = set()
         self._previous_error: BackupError | OSError | None = None
@@ -89,7 +93,11 @@ class Collection:
                 self._missing += 1
 
     def facts(self) -> dict[str, Any]:
-        return {
+        facts: dict[str, Any] = {}
+        if (top := self._tree.top()) is not None:
+            owner = fields_of_owner(self._names.owner(top[1]))
+            facts["folder"] = {"mode": top[0] & MODE_BITS, **owner}
+        return facts | {
             "files": self._files,
             "directories": self._folders,
             "bytes": self._bytes,
@@ -107,18 +115,7 @@ class Collection:
 
     def warnings(self) -> list[Message]:
         messages = self._left_out.messages()
-        if self._behind.files or self._behind.more:
-            text = _(
-                "%(files)d files of %(bytes)d bytes lie behind links that lead out of the media"
-                " folder, and are not in the backup"
-            )
-            if self._behind.more:
-                text = _(
-                    "More than %(files)d files of %(bytes)d bytes lie behind links that lead out of"
-                    " the media folder, and are not in the backup"
-                )
-            counts = {"files": self._behind.files, "bytes": self._behind.bytes}
-            messages.append(Message(text, counts))
+        messages += self._behind.messages()
         if self._previous_error is not None:
             text = _("The last media index could not be read, so all files were: %(reason)s")
             messages.append(Message(text, {"reason": str(self._previous_error)}))
@@ -166,7 +163,12 @@ class Collection:
     def _file(self, entry: Entry, previous: FileRecord | None) -> Iterator[Member]:
         same = previous is not None and self._changes.is_same(previous, entry)
         if same and previous is not None and not self._changes.is_due(previous):
-            now = previous._replace(mode=entry.mode, ctime_ns=entry.ctime_ns, inode=entry.inode)
+            now = previous._replace(
+                mode=entry.mode,
+                ctime_ns=entry.ctime_ns,
+                inode=entry.inode,
+                owner=self._names.owner(entry.ids),
+            )
             self._write_file(now)
             return
         try:
@@ -260,7 +262,8 @@ class Collection:
             self._write_file(previous)
             return
         self._left_out_count += 1
-        self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0).line())
+        owner = self._names.owner(entry.ids)
+        self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0, owner).line())
         self._links += 1
         self._last_file = entry.key + b"\0"
 
@@ -286,6 +289,7 @@ class Collection:
                 ctime_ns=file.ctime_ns,
                 inode=file.inode,
                 read_day=self._changes.read_day,
+                owner=self._names.owner(entry.ids),
             )
         )
 
@@ -299,5 +303,6 @@ class Collection:
         self._last_file = record.key + b"\0"
 
     def _write_folder(self, entry: Entry) -> None:
-        self.index.write(FolderRecord(entry.path, entry.mode).line())
+        owner = self._names.owner(entry.ids)
+        self.index.write(FolderRecord(entry.path, entry.mode, owner).line())
         self._folders += 1

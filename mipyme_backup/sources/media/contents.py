@@ -34,6 +34,13 @@ class FolderTree:
     def entries(self) -> Iterator[Entry]:
         return walk(self._root, self._follow) if self._root is not None else iter(())
 
+    def top(self) -> tuple[int, tuple[int, int]] | None:
+        try:
+            status = None if self._root is None else os.stat(self._root)
+        except OSError:
+            return None
+        return None if status is None else (status.st_mode, (status.st_uid, status.st_gid))
+
     def may_exist(self, path: bytes) -> bool:
         if self._root is None or path.startswith((b"../", b"/")):
             return False

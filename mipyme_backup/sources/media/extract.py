@@ -13,6 +13,7 @@ from typing import Any
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.sources.media.folders import open_folder
 from mipyme_backup.sources.media.kernel import clone
+from mipyme_backup.sources.media.owners import Ownership
 from mipyme_backup.sources.media.unpack import PackedContent, read_pack
 from mipyme_backup.sources.media.wanted import Wanted, WantedFile, contradiction
 
@@ -24,13 +25,13 @@ CONTRADICTIONS = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 
 class Extraction:
-    """Writes the wanted files below the descriptor `root`, owned by `owner` where given."""
+    """Writes the wanted files below the descriptor `root`; `ownership` gives them away."""
 
-    def __init__(self, wanted: Wanted, root: int, owner: tuple[int, int] | None) -> None:
+    def __init__(self, wanted: Wanted, root: int, ownership: Ownership) -> None:
         self.wanted = wanted
         self.mismatched: set[bytes] = set()
         self._root = root
-        self._owner = owner
+        self.ownership = ownership
         self._parent: tuple[bytes, int] | None = None
 
     def __enter__(self) -> Extraction:
@@ -42,8 +43,8 @@ class Extraction:
             self._parent = None
 
     def make_folders(self) -> None:
-        for path, _mode in self.wanted.folders():
-            self._folder(path)
+        for folder in self.wanted.folders():
+            self._folder(folder.path)
 
     def reuse(self, live: int) -> None:
         """Clone the files that the folder `live` already holds, where its file system can."""
@@ -113,17 +114,14 @@ class Extraction:
                 if error.errno in CONTRADICTIONS:
                     raise contradiction(link.path) from error
                 raise
-            if self._owner is not None:
-                os.chown(name, *self._owner, dir_fd=below, follow_symlinks=False)
+            self.ownership.settle_link(below, name, link.path, link.owner)
             os.utime(name, ns=(link.mtime_ns, link.mtime_ns), dir_fd=below, follow_symlinks=False)
 
     def finish(self) -> None:
         """Give the folders their modes, once nothing is to be written into them any more."""
-        for path, mode in self.wanted.folders(deepest_first=True):
-            folder = self._folder(path)
-            if self._owner is not None:
-                os.fchown(folder, *self._owner)
-            os.fchmod(folder, mode)
+        for folder in self.wanted.folders(deepest_first=True):
+            below = self._folder(folder.path)
+            self.ownership.settle_folder(below, folder.path, folder.owner, folder.mode)
 
     @contextlib.contextmanager
     def _created(self, file: WantedFile) -> Iterator[int]:
@@ -144,9 +142,7 @@ class Extraction:
         os.unlink(name, dir_fd=self._folder(folder))
 
     def _settle(self, descriptor: int, file: WantedFile) -> None:
-        if self._owner is not None:
-            os.fchown(descriptor, *self._owner)
-        os.fchmod(descriptor, file.mode)
+        self.ownership.settle_file(descriptor, file.path, file.owner, file.mode)
         os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
 
     def _folder(self, path: bytes) -> int:

@@ -11,6 +11,7 @@ from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.folders import BY_NAME, Folder
 from mipyme_backup.sources.media.kernel import mount_points
+from mipyme_backup.sources.media.owners import Ownership
 from mipyme_backup.sources.media.swap import Swap, reason_of, replaced
 
 NEW_FOLDER_MODE = 0o755
@@ -113,7 +114,11 @@ class FolderSwap(Swap):
         beside.rename(name, self.late.name if beside.has(new) else new)
 
     def _dress(self, beside: Folder, side: Folder) -> None:
-        """Give the side the owner and the mode of the live folder."""
+        """Give the side the owner and the mode of the live folder, or those that are noted."""
+        if (noted := self._noted_dress(side)) is not None:
+            mode, owner = noted
+            Ownership(None).settle_folder(side.descriptor, b".", owner, mode)
+            return
         for name in (self.live.name, self.before.name):
             folder = beside.folder(name, flags=BY_NAME | os.O_NOFOLLOW)
             if folder is not None:

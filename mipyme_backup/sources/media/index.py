@@ -7,19 +7,22 @@ not show a later change. ``ctime_ns`` and ``inode`` follow where there are such,
 
 A folder: ``{"path": "a/b/", "mode"}``. A link that is not followed:
 ``{"path": "a/b/", "mode", "link", "mtime_ns"}``; readers that know no links see an empty folder.
+
+Each may name its owner: ``"uid", "gid"`` and, where they have such, ``"user", "group"``.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mipyme_backup.errors import DamagedError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.sources.media.names import from_text, sort_key, to_text
+from mipyme_backup.sources.media.owners import Owner
 
 SUFFIX = ".index.jsonl"
 INDEX_NAME = f"media{SUFFIX}"
@@ -28,9 +31,13 @@ INDEX_NAME = f"media{SUFFIX}"
 POOL = "pool/"
 MAX_LINE_BYTES = 1024 * 1024
 MAX_LINK_BYTES = 4096  # PATH_MAX
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+MAX_NAME = 256
+MODE_BITS = 0o7777
 LINK_MODE = 0o777
 HASH_BYTES = 32
 LARGEST = 2**63 - 1
+LARGEST_ID = 2**32 - 2  # the next one means "as it is" to chown
 LARGEST_INODE = 2**64 - 1
 OPTIONAL = ("ctime_ns", "inode", "read_day")
 """Members of a file's line that are numbers, and may be absent."""
@@ -49,6 +56,7 @@ class FileRecord(NamedTuple):
     ctime_ns: int | None = None
     inode: int | None = None
     read_day: int | None = None
+    owner: Owner | None = None
 
     @property
     def key(self) -> bytes:
@@ -59,7 +67,7 @@ class FileRecord(NamedTuple):
             "path": to_text(self.path),
             "size": self.size,
             "mtime_ns": self.mtime_ns,
-            "mode": self.mode & 0o777,
+            "mode": self.mode & MODE_BITS,
             "sha256": self.sha256,
             "pack": self.pack,
         }
@@ -68,7 +76,7 @@ class FileRecord(NamedTuple):
         for name in OPTIONAL:
             if (value := getattr(self, name)) is not None:
                 fields[name] = value
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        return _line(fields, self.owner)
 
 
 class FolderRecord(NamedTuple):
@@ -76,14 +84,15 @@ class FolderRecord(NamedTuple):
 
     path: bytes
     mode: int
+    owner: Owner | None = None
 
     @property
     def key(self) -> bytes:
         return sort_key(self.path)
 
     def line(self) -> bytes:
-        fields = {"path": to_text(self.path) + "/", "mode": self.mode & 0o777}
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        fields = {"path": to_text(self.path) + "/", "mode": self.mode & MODE_BITS}
+        return _line(fields, self.owner)
 
 
 class LinkRecord(NamedTuple):
@@ -92,6 +101,7 @@ class LinkRecord(NamedTuple):
     path: bytes
     link: bytes
     mtime_ns: int
+    owner: Owner | None = None
 
     @property
     def key(self) -> bytes:
@@ -104,7 +114,12 @@ class LinkRecord(NamedTuple):
             "link": to_text(self.link),
             "mtime_ns": self.mtime_ns,
         }
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        return _line(fields, self.owner)
+
+
+def _line(fields: dict[str, Any], owner: Owner | None) -> bytes:
+    fields |= fields_of_owner(owner)
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 Record = FileRecord | FolderRecord | LinkRecord
@@ -130,12 +145,12 @@ def _parse(line: bytes) -> Record:
     try:
         fields = json.loads(line)
         text = fields["path"]
-        mode = _whole(fields["mode"]) & 0o777
+        mode, owner = mode_and_owner(fields)
         if text.endswith("/") and "link" in fields:
             mtime_ns = _whole(fields["mtime_ns"], least=-LARGEST)
-            return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns)
+            return LinkRecord(from_text(text[:-1]), _link(fields["link"]), mtime_ns, owner)
         if text.endswith("/"):
-            return FolderRecord(from_text(text[:-1]), mode)
+            return FolderRecord(from_text(text[:-1]), mode, owner)
         digest, pack = bytes.fromhex(fields["sha256"]), fields["pack"]
         if not isinstance(pack, str) or len(digest) != HASH_BYTES:
             raise ValueError
@@ -151,9 +166,35 @@ def _parse(line: bytes) -> Record:
             ctime_ns=_optional(fields, "ctime_ns", least=-LARGEST),
             inode=_optional(fields, "inode", most=LARGEST_INODE),
             read_day=_optional(fields, "read_day"),
+            owner=owner,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise _damaged() from error
+
+
+def mode_and_owner(fields: Mapping[str, Any]) -> tuple[int, Owner | None]:
+    """Return what the members of a record say; ValueError and others where they are none."""
+    return _whole(fields["mode"]) & MODE_BITS, _owner(fields)
+
+
+def fields_of_owner(owner: Owner | None) -> dict[str, Any]:
+    """Return the members of a record that name its owner."""
+    if owner is None:
+        return {}
+    names = {"user": owner.user, "group": owner.group}
+    named = {kind: name for kind, name in names.items() if name}
+    return {"uid": owner.uid, "gid": owner.gid, **named}
+
+
+def _owner(fields: Mapping[str, Any]) -> Owner | None:
+    if "uid" not in fields:
+        return None
+    uid, gid = (_whole(fields[kind], most=LARGEST_ID) for kind in ("uid", "gid"))
+    user, group = fields.get("user", ""), fields.get("group", "")
+    for name in (user, group):
+        if b"\0" in from_text(name) or len(name) > MAX_NAME:
+            raise ValueError
+    return Owner(uid, gid, user, group)
 
 
 def _link(text: str) -> bytes:

@@ -50,16 +50,16 @@ class LeftOut:
     """Counts by reason, with the first few names of each; a million of them take no memory."""
 
     def __init__(self) -> None:
-        self._counts: dict[Reason, int] = {}
-        self._names: dict[Reason, list[str]] = {}
+        self._counts: dict[Enum, int] = {}
+        self._names: dict[Enum, list[str]] = {}
 
-    def add(self, reason: Reason, path: bytes) -> None:
+    def add(self, reason: Enum, path: bytes) -> None:
         self._counts[reason] = self._counts.get(reason, 0) + 1
         names = self._names.setdefault(reason, [])
         if len(names) < SHOWN_NAMES:
             names.append(shown(path))
 
-    def count(self, *reasons: Reason) -> int:
+    def count(self, *reasons: Enum) -> int:
         """Return how many were left out for one of `reasons`."""
         return sum(self._counts.get(reason, 0) for reason in reasons)
 

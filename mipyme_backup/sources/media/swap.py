@@ -12,20 +12,25 @@ and the side from the moment its mark was seen, by descriptor; no name is follow
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.private_files import write_file
 from mipyme_backup.sources.media.folders import BY_NAME, Folder, held, held_if_there
+from mipyme_backup.sources.media.index import MALFORMED, mode_and_owner
 from mipyme_backup.sources.media.kernel import mounts_below
 from mipyme_backup.sources.media.names import OWN_PREFIX, shown
+from mipyme_backup.sources.media.owners import Owner
 
 OWN = OWN_PREFIX.decode()
+MAX_MARK = 4096
 
 
 class Swap(ABC):
@@ -120,6 +125,29 @@ class Swap(ABC):
         with contextlib.suppress(FileExistsError):
             write_file(self._mark_name, b"", dir_fd=folder.descriptor)
         folder.sync()
+
+    def note_dress(self, dress: Mapping[str, Any]) -> None:
+        """Note in the mark how the folder was, where there is no live one to take that from."""
+        with self._held() as beside:
+            side = None if beside is None else beside.folder(self.side.name)
+            if side is None:
+                raise self._not_loaded()
+            with side:
+                flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
+                mark = os.open(self._mark_name, flags, dir_fd=side.descriptor)
+                with os.fdopen(mark, "w") as file:
+                    json.dump(dress, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    def _noted_dress(self, side: Folder) -> tuple[int, Owner | None] | None:
+        """Return the mode and the owner that the mark of an open side notes, if any."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with open(os.open(self._mark_name, flags, dir_fd=side.descriptor)) as file:
+            try:
+                return mode_and_owner(json.loads(file.read(MAX_MARK)))
+            except MALFORMED:  # as a rule it is empty
+                return None
 
     def _marked(self, parent: Folder, name: str) -> bool:
         """Say whether the mark lies in a folder, and not behind a link in its place."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup.errors import DamagedError, PreflightError, RestoreError
+from mipyme_backup.errors import PreflightError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, require_own
@@ -19,14 +19,20 @@ from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.extract import Extraction
 from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
-from mipyme_backup.sources.media.index import POOL, index_in, read_records
+from mipyme_backup.sources.media.index import (
+    MALFORMED,
+    POOL,
+    index_in,
+    mode_and_owner,
+    read_records,
+)
 from mipyme_backup.sources.media.kernel import sync_file_system
-from mipyme_backup.sources.media.left_out import listed
+from mipyme_backup.sources.media.left_out import LeftOut, Reason
 from mipyme_backup.sources.media.location import resolved
-from mipyme_backup.sources.media.names import SHOWN_NAMES, shown
+from mipyme_backup.sources.media.owners import NotSet, Ownership
 from mipyme_backup.sources.media.swap import Swap, replaced
-from mipyme_backup.sources.media.walk import Follow, walk_in
-from mipyme_backup.sources.media.wanted import Wanted
+from mipyme_backup.sources.media.walk import Follow, walk, walk_in
+from mipyme_backup.sources.media.wanted import Wanted, require_all
 
 RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -49,6 +55,8 @@ class MediaTarget(Target):
         self.state = state
         self._live = Path(state["location"])
         directory = state["to_directory"]
+        self._ownership: Ownership | None = None
+        self._not_kept = LeftOut()
         self._elsewhere: Elsewhere | None = None
         if directory is not None:
             self._elsewhere = Elsewhere(Path(directory), state["restore_id"])
@@ -186,8 +194,9 @@ class MediaTarget(Target):
             wanted.add(read_records(artifacts[index_in(artifacts)]()))
             with (
                 held_if_there(self._live) as live,
-                Extraction(wanted, root, _owner(live)) as extraction,
+                Extraction(wanted, root, Ownership(_owner(live))) as extraction,
             ):
+                self._ownership = extraction.ownership
                 extraction.make_folders()
                 if live is not None:
                     extraction.reuse(live.descriptor)
@@ -218,12 +227,36 @@ class MediaTarget(Target):
         }
         if self.links:
             texts["links"] = _("%(found)d links were restored, the backup has %(expected)d")
+        self._note_folder(facts)
+        if "links" not in facts:
+            self._note_live_links()
         expected = {"links": 0, **facts}  # a backup of an earlier version holds none
         return [
             Message(texts[what], {"found": found[what], "expected": expected[what]})
             for what in texts
             if found[what] != expected[what]
         ]
+
+    def _note_live_links(self) -> None:
+        """Note what a backup of a version that saved no links takes from the live folder."""
+        if self._elsewhere is None:
+            with self._reading():
+                for entry in walk(self._live):
+                    if entry.reason is Reason.LINK:
+                        self._not_kept.add(NotSet.LIVE_LINK, entry.path)
+
+    def _note_folder(self, facts: Facts) -> None:
+        """Let a media folder that is not there be made as the backup's was."""
+        folder: Any = facts.get("folder")
+        if self._elsewhere is not None or self.has_live():
+            return
+        with contextlib.suppress(*MALFORMED):
+            mode_and_owner(folder)
+            self._swap.note_dress(folder)
+
+    def remarks(self) -> list[Message]:
+        remarks = self._ownership.remarks() if self._ownership is not None else []
+        return remarks + self._not_kept.messages()
 
     def swap_has_begun(self) -> bool:
         return self._elsewhere is not None or self._swap.begun
@@ -267,37 +300,8 @@ def _name_of(state: Mapping[str, Any]) -> str:
 
 
 def _owner(live: Folder | None) -> tuple[int, int] | None:
-    """Return whom the files are to belong to, None where that is us or not ours to choose."""
+    """Return whom files that name no owner are to belong to, None where that is not ours to say."""
     if os.geteuid() != 0 or live is None:
         return None
     status = os.fstat(live.descriptor)
     return status.st_uid, status.st_gid
-
-
-def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
-    """Raise where files of the index are in none of the packs.
-
-    Raises DamagedError where a pack has one of the contents `mismatched`, else RestoreError.
-    """
-    count = wanted.count()
-    if not count:
-        return
-    names: list[str] = []
-    damaged = False
-    for file in wanted.files():
-        damaged = damaged or file.sha256 in mismatched
-        if len(names) < SHOWN_NAMES:
-            names.append(shown(file.path))
-    if damaged:
-        raise DamagedError(
-            _("The content of media files is not what was backed up; %(count)d lack: %(names)s"),
-            hint=_("Restore from another destination, or another backup."),
-            count=count,
-            names=listed(names, count),
-        )
-    raise RestoreError(
-        _("%(count)d media files of the backup are in none of its packs: %(names)s"),
-        hint=_("Restore from another destination, or another backup."),
-        count=count,
-        names=listed(names, count),
-    )

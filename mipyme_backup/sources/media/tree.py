@@ -14,7 +14,7 @@ class Entry(Protocol):
 
     `link` is the text of a link that is not followed, and `leads_to` where it leads, as far as
     that is known. `mtime_ns` is None where nobody knows when the file was last changed,
-    `ctime_ns` and `inode` where there are no such.
+    `ctime_ns`, `inode` and the `ids` of user and group where there are no such.
     """
 
     @property
@@ -46,6 +46,9 @@ class Entry(Protocol):
 
     @property
     def inode(self) -> int | None: ...
+
+    @property
+    def ids(self) -> tuple[int, int] | None: ...
 
     @property
     def mode(self) -> int: ...
@@ -96,6 +99,9 @@ class Tree(Protocol):
 
     def entries(self) -> Iterator[Any]:
         """Yield every `Entry` in the order of the index."""
+
+    def top(self) -> tuple[int, tuple[int, int]] | None:
+        """Return the mode of the folder that holds all, and its user and group; None for none."""
 
     def may_exist(self, path: bytes) -> bool:
         """Return whether something that `entries` did not yield is there, as far as can be told."""

@@ -71,6 +71,11 @@ class Entry(NamedTuple):
         return self._status.st_ino
 
     @property
+    def ids(self) -> tuple[int, int]:
+        """The numbers of user and group."""
+        return self._status.st_uid, self._status.st_gid
+
+    @property
     def mode(self) -> int:
         return self._status.st_mode
 
@@ -200,6 +205,9 @@ class _Walk:
         def kept(reason: Reason, target: bytes = b"") -> Entry:
             return self._kept(level, path, status, reason, target)
 
+        if self.follow is Follow.NOTHING:
+            yield kept(Reason.LINK)
+            return
         try:
             target = os.path.realpath(self.inside + path, strict=True)
         except (FileNotFoundError, NotADirectoryError):
@@ -209,11 +217,11 @@ class _Walk:
             yield kept(Reason.LOOP if error.errno == errno.ELOOP else Reason.LINK)
             return
         parts = target.removeprefix(self.inside).split(b"/")
-        ours = any(part.startswith(OWN_PREFIX) for part in parts)
         outside = not target.startswith(self.inside)
+        ours = any(part.startswith(OWN_PREFIX) for part in parts)
         if self.inside.startswith(target.rstrip(b"/") + b"/"):
             yield kept(Reason.LOOP)
-        elif ours or self.follow is Follow.NOTHING or (outside and self.follow is Follow.INSIDE):
+        elif ours or (outside and self.follow is Follow.INSIDE):
             yield kept(Reason.LINK, target)
         elif level.links >= MAX_LINKS:
             yield kept(Reason.LOOP)

@@ -11,20 +11,27 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from mipyme_backup.errors import DamagedError
+from mipyme_backup.errors import DamagedError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.sources.media.index import FileRecord, LinkRecord, Record
-from mipyme_backup.sources.media.names import checked, shown
+from mipyme_backup.sources.media.left_out import listed
+from mipyme_backup.sources.media.names import SHOWN_NAMES, checked, shown
+from mipyme_backup.sources.media.owners import Owner
 
 IMPLIED_MODE = 0o755
 """Mode of a folder that no line of the index describes, though files lie in it."""
 
 SCHEMA = """
     CREATE TABLE file (
-        path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, mode INTEGER, sha256 BLOB, pack TEXT
+        path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, mode INTEGER, sha256 BLOB, pack TEXT,
+        owner INTEGER
     );
-    CREATE TABLE folder (path BLOB PRIMARY KEY, mode INTEGER, implied INTEGER) WITHOUT ROWID;
-    CREATE TABLE link (path BLOB PRIMARY KEY, link BLOB, mtime_ns INTEGER) WITHOUT ROWID;
+    CREATE TABLE folder (
+        path BLOB PRIMARY KEY, mode INTEGER, owner INTEGER, implied INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE link (
+        path BLOB PRIMARY KEY, link BLOB, mtime_ns INTEGER, owner INTEGER
+    ) WITHOUT ROWID;
     CREATE UNIQUE INDEX by_path ON file (path);
     CREATE INDEX by_content ON file (sha256);
     CREATE INDEX by_pack ON file (pack);
@@ -44,6 +51,15 @@ class WantedFile(NamedTuple):
     mode: int
     sha256: bytes
     pack: str
+    owner: Owner | None
+
+
+class WantedFolder(NamedTuple):
+    """A folder that is to be made."""
+
+    path: bytes
+    mode: int
+    owner: Owner | None
 
 
 class WantedLink(NamedTuple):
@@ -52,6 +68,7 @@ class WantedLink(NamedTuple):
     path: bytes
     link: bytes
     mtime_ns: int
+    owner: Owner | None
 
 
 class Wanted:
@@ -64,6 +81,8 @@ class Wanted:
     def __init__(self, folder: Path | None = None) -> None:
         private = tempfile.mkdtemp(prefix="mipyme_backup_", dir=folder)
         path = os.path.join(private, "index")
+        self._owners: list[Owner] = []
+        self._numbers: dict[Owner, int] = {}
         try:
             # Nobody else opens it, so it needs no locks, which some network folders lack.
             uri = f"file:{quote(path)}?vfs=unix-none"
@@ -87,22 +106,23 @@ class Wanted:
             if parent != last_parent:
                 self._imply(parent)
                 last_parent = parent
+            owner = self._number_of(record.owner)
             if isinstance(record, FileRecord):
                 sha256 = bytes.fromhex(record.sha256)
-                row = (path, record.size, record.mtime_ns, record.mode, sha256, record.pack)
+                row = (path, record.size, record.mtime_ns, record.mode, sha256, record.pack, owner)
                 added = self._table.execute(
-                    "INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?, ?)", row
+                    "INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", row
                 )
             elif isinstance(record, LinkRecord):
                 added = self._table.execute(
-                    "INSERT OR IGNORE INTO link VALUES (?, ?, ?)",
-                    [path, record.link, record.mtime_ns],
+                    "INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?)",
+                    [path, record.link, record.mtime_ns, owner],
                 )
             else:
                 added = self._table.execute(
-                    "INSERT INTO folder VALUES (?, ?, 0) ON CONFLICT (path)"
-                    " DO UPDATE SET mode = excluded.mode, implied = 0 WHERE implied",
-                    [path, record.mode],
+                    "INSERT INTO folder VALUES (?, ?, ?, 0) ON CONFLICT (path) DO UPDATE"
+                    " SET mode = excluded.mode, owner = excluded.owner, implied = 0 WHERE implied",
+                    [path, record.mode, owner],
                 )
             if not added.rowcount:
                 raise contradiction(path)
@@ -115,22 +135,36 @@ class Wanted:
     def _imply(self, folder: bytes) -> None:
         while folder:
             added = self._table.execute(
-                "INSERT OR IGNORE INTO folder VALUES (?, ?, 1)", [folder, IMPLIED_MODE]
+                "INSERT OR IGNORE INTO folder VALUES (?, ?, NULL, 1)", [folder, IMPLIED_MODE]
             ).rowcount
             if not added:
                 return
             folder = folder.rpartition(b"/")[0]
 
-    def folders(self, *, deepest_first: bool = False) -> Iterator[tuple[bytes, int]]:
-        """Yield path and mode of each folder, those above others first."""
-        upwards = "SELECT path, mode FROM folder ORDER BY path DESC"
-        downwards = "SELECT path, mode FROM folder ORDER BY path"
-        yield from self._table.execute(upwards if deepest_first else downwards)
+    def _number_of(self, owner: Owner | None) -> int | None:
+        """Return what stands for an owner in the tables: there are few, of very many files."""
+        if owner is None:
+            return None
+        if owner not in self._numbers:
+            self._numbers[owner] = len(self._owners)
+            self._owners.append(owner)
+        return self._numbers[owner]
+
+    def _owner(self, number: int | None) -> Owner | None:
+        return None if number is None else self._owners[number]
+
+    def folders(self, *, deepest_first: bool = False) -> Iterator[WantedFolder]:
+        """Yield the folders, those above others first."""
+        upwards = "SELECT path, mode, owner FROM folder ORDER BY path DESC"
+        downwards = "SELECT path, mode, owner FROM folder ORDER BY path"
+        for *fields, owner in self._table.execute(upwards if deepest_first else downwards):
+            yield WantedFolder._make((*fields, self._owner(owner)))
 
     def links(self) -> Iterator[WantedLink]:
         """Yield the links."""
-        rows = self._table.execute("SELECT path, link, mtime_ns FROM link ORDER BY path")
-        yield from map(WantedLink._make, rows)
+        rows = self._table.execute("SELECT path, link, mtime_ns, owner FROM link ORDER BY path")
+        for *fields, owner in rows:
+            yield WantedLink._make((*fields, self._owner(owner)))
 
     def files(self) -> Iterator[WantedFile]:
         """Yield the files that are still to be written, in order of the index."""
@@ -159,7 +193,8 @@ class Wanted:
         last = 0
         query = f"SELECT rowid, * FROM file WHERE {condition} rowid > ? ORDER BY rowid LIMIT {PAGE}"  # noqa: S608
         while rows := self._table.execute(query, [*values, last]).fetchall():
-            yield from map(WantedFile._make, rows)
+            for *fields, owner in rows:
+                yield WantedFile._make((*fields, self._owner(owner)))
             last = rows[-1][0]
 
     def written(self, file: WantedFile) -> None:
@@ -179,4 +214,33 @@ def contradiction(path: bytes) -> DamagedError:
         _("The media index contradicts itself at %(path)s"),
         hint=_("Restore another backup."),
         path=shown(path),
+    )
+
+
+def require_all(wanted: Wanted, mismatched: set[bytes]) -> None:
+    """Raise where files of the index are in none of the packs.
+
+    Raises DamagedError where a pack has one of the contents `mismatched`, else RestoreError.
+    """
+    count = wanted.count()
+    if not count:
+        return
+    names: list[str] = []
+    damaged = False
+    for file in wanted.files():
+        damaged = damaged or file.sha256 in mismatched
+        if len(names) < SHOWN_NAMES:
+            names.append(shown(file.path))
+    if damaged:
+        raise DamagedError(
+            _("The content of media files is not what was backed up; %(count)d lack: %(names)s"),
+            hint=_("Restore from another destination, or another backup."),
+            count=count,
+            names=listed(names, count),
+        )
+    raise RestoreError(
+        _("%(count)d media files of the backup are in none of its packs: %(names)s"),
+        hint=_("Restore from another destination, or another backup."),
+        count=count,
+        names=listed(names, count),
     )

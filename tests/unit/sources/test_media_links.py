@@ -145,6 +145,7 @@ def test_readers_that_know_no_links_see_an_empty_folder(media: Path, disk: Path)
 def test_what_lies_behind_is_counted_and_told(media: Path, disk: Path) -> None:
     (media / "photos").symlink_to(disk)
     (media / "again").symlink_to(disk)
+    (media / "a part").symlink_to(disk / "album")
     (media / "dangling").symlink_to("/nowhere")
 
     saved = save(media)
@@ -154,7 +155,7 @@ def test_what_lies_behind_is_counted_and_told(media: Path, disk: Path) -> None:
     behind = "3 files of 6 bytes lie behind links that lead out of the media folder"
     behind += ", and are not in the backup"
     assert saved.warnings == [
-        "2 links lead out of the media folder, and are saved as links: again, photos",
+        "3 links lead out of the media folder, and are saved as links: a part, again, photos",
         "1 links lead nowhere, and are saved as links: dangling",
         behind,
     ]
@@ -377,6 +378,24 @@ def test_a_restore_that_lacks_a_link_is_not_called_whole(
     (difference,) = target.check(saved.facts)
 
     assert str(difference) == "0 links were restored, the backup has 1"
+
+
+def test_a_backup_of_a_version_that_saved_no_links_tells_which_of_the_live_ones_go(
+    tmp_path: Path, media: Path, disk: Path
+) -> None:
+    saved = save(media)
+    facts = {name: saved.facts[name] for name in ("files", "bytes")}
+    (media / "photos").symlink_to(disk)
+    (media / "inside").symlink_to("plain")
+    target = target_for(tmp_path)
+    target.load(saved.artifacts())
+
+    assert target.check(facts) == []
+
+    (remark,) = map(str, target.remarks())
+    assert remark.startswith("1 links lead out of the live media folder")
+    assert remark.endswith(": photos")
+    assert target_for(tmp_path).remarks() == []
 
 
 def test_records_of_links_survive_the_index() -> None:

@@ -14,7 +14,7 @@ import pytest
 from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.sources.media import MediaTarget
 from mipyme_backup.sources.media.kernel import mounts_below
-from tests.unit.conftest import Mount
+from tests.conftest import Mount
 from tests.unit.sources.media_trees import Saved, restored, save, texts, write
 
 DEPTHS = ["disk", "a/disk", "a/b/c/d/with a blank"]

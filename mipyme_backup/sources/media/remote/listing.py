@@ -57,6 +57,10 @@ class RemoteEntry(NamedTuple):
         return None
 
     @property
+    def ids(self) -> None:
+        return None
+
+    @property
     def link(self) -> None:
         return None
 

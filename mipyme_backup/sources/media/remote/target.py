@@ -21,8 +21,9 @@ from mipyme_backup.sources.media.index import (
     index_in,
     read_records,
 )
-from mipyme_backup.sources.media.left_out import listed
+from mipyme_backup.sources.media.left_out import LeftOut, listed
 from mipyme_backup.sources.media.names import SHOWN_NAMES, shown, to_text
+from mipyme_backup.sources.media.owners import NotSet
 from mipyme_backup.sources.media.remote.exchange import changes_of, is_same, swap_back, swap_in
 from mipyme_backup.sources.media.remote.failures import failures
 from mipyme_backup.sources.media.remote.families import objects_in
@@ -30,8 +31,8 @@ from mipyme_backup.sources.media.remote.listing import Listing
 from mipyme_backup.sources.media.remote.objects import Objects
 from mipyme_backup.sources.media.remote.side import Side
 from mipyme_backup.sources.media.remote.upload import Upload
-from mipyme_backup.sources.media.target import RESTORE_ID, require_all
-from mipyme_backup.sources.media.wanted import Wanted
+from mipyme_backup.sources.media.target import RESTORE_ID
+from mipyme_backup.sources.media.wanted import Wanted, require_all
 
 NEVER = -LARGEST
 """In place of a time that may hide a later change: no live file has it."""
@@ -48,6 +49,7 @@ class RemoteMediaTarget(Target):
         self.state = state
         self._objects = objects
         self._side = Side(objects, state["restore_id"])
+        self._not_set = LeftOut()
 
     @classmethod
     def prepare(cls, *, storage: str, restore_id: str) -> RemoteMediaTarget:
@@ -126,6 +128,8 @@ class RemoteMediaTarget(Target):
             ):
                 wanted.add(_noted(read_records(artifacts[index_in(artifacts)]()), index))
                 self._require_names(wanted)
+                for link in wanted.links():
+                    self._not_set.add(NotSet.LINK, link.path)
                 self._keep_live(wanted)
                 upload = Upload(self._side, wanted)
                 for pack in wanted.packs():
@@ -148,6 +152,9 @@ class RemoteMediaTarget(Target):
             for what in texts
             if found[what] != facts[what]
         ]
+
+    def remarks(self) -> list[Message]:
+        return self._not_set.messages()
 
     def swap_has_begun(self) -> bool:
         with failures(self._objects, _("read"), RestoreError):

@@ -41,6 +41,9 @@ class RemoteTree:
         with contextlib.closing(listing), contextlib.closing(self._ahead.over(listing)) as entries:
             yield from entries
 
+    def top(self) -> None:
+        return None
+
     def may_exist(self, path: bytes) -> bool:
         return False  # it would have been listed
 
