@@ -124,18 +124,23 @@ def _encryption_summary(manifest: Manifest) -> str:
 def _source_summary(facts: Any) -> str:
     """Return what a source holds, in a few words."""
     parts = []
+    # Of the fixtures of a thousand schemas one sum.
+    models = [values["models"] for values in facts.values() if "models" in values]
+    if models:
+        rows = sum(count for one in models for count in one.values())
+        parts.append(
+            _("%(models)d models, %(rows)s rows")
+            % {
+                "models": len({label for one in models for label in one}),
+                "rows": tables.number(rows),
+            }
+        )
     for values in facts.values():
         tables_ = values.get("tables")
         if tables_ is not None:
             parts.append(
                 _("%(tables)d tables, %(rows)s rows")
                 % {"tables": len(tables_), "rows": tables.number(sum(tables_.values()))}
-            )
-        models = values.get("models")
-        if models is not None:
-            parts.append(
-                _("%(models)d models, %(rows)s rows")
-                % {"models": len(models), "rows": tables.number(sum(models.values()))}
             )
         if "files" in values:
             parts.append(
