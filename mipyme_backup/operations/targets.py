@@ -13,7 +13,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.choosing import selected
 from mipyme_backup.operations.places import require_apart, require_no_sidecar
 from mipyme_backup.operations.project import Project
-from mipyme_backup.sources.base import Target
+from mipyme_backup.sources.base import Target, require_distinct
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.fixtures import FixturesTarget
 
@@ -48,6 +48,7 @@ def make_targets(
         for source in _sources(request, manifest)
         for part in _parts(source)
     ]
+    require_distinct(target for _source, target in targets)
     # Last, because what cannot be undone must not be in when another swap fails; merges after all.
     return sorted(targets, key=lambda pair: (pair[1].for_good, isinstance(pair[1], FixturesTarget)))
 

@@ -17,7 +17,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.recovery import roll_back
 from mipyme_backup.operations.targets import Targets
-from mipyme_backup.sources.base import Target
+from mipyme_backup.sources.base import Target, require_distinct
 from mipyme_backup.sources.database import PREFIX
 
 
@@ -48,6 +48,7 @@ def throwaway(project: Project, manifest: Manifest, drill_id: str) -> Iterator[T
                 name=manifest.name,
             )
         targets = [target for _source, target in made.targets]
+        require_distinct(targets)
         entry = project.journal.loading(drill_id, manifest.id, [t.state for t in targets])
         try:
             project.journal.write(entry)

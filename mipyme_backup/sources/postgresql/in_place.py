@@ -29,6 +29,7 @@ from mipyme_backup.sources.postgresql.connection import (
     client_secrets,
     connected,
     conninfo,
+    identity,
     server_major,
 )
 from mipyme_backup.sources.postgresql.load import NO_OWNER, restore_flags
@@ -141,6 +142,9 @@ class InPlaceTarget(Target):
                 foreign_objects=foreign_objects,
             )
         return [*lines, *releases.client_warnings(tools[-1])]
+
+    def claims(self) -> frozenset[str]:
+        return frozenset({"/".join((*identity(self._settings)[:-1], self.state["live"]))})
 
     def has_live(self) -> bool:
         try:

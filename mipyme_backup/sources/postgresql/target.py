@@ -16,7 +16,12 @@ from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
 from mipyme_backup.sources.postgresql import content, owner_rights, plan, releases
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.archive import Contents
-from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
+from mipyme_backup.sources.postgresql.connection import (
+    connected,
+    identifier,
+    identity,
+    server_major,
+)
 from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
@@ -204,6 +209,12 @@ class PostgreSQLTarget(Target):
                 cursor,
             )
         return [*lines, *releases.client_warnings(tool)]
+
+    def claims(self) -> frozenset[str]:
+        server = "/".join(identity(self._settings)[:-1])
+        return frozenset(
+            f"{server}/{name}" for name in (self._name, self._side, self._before, self._parked)
+        )
 
     def has_live(self) -> bool:
         return bool(self.state["replaces"]) and not self._is_empty()
