@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from mipyme_backup.sources.postgresql.archive import Entry
@@ -18,6 +18,14 @@ class Selection:
 
     kept: tuple[Entry, ...]
     left_out: tuple[Entry, ...]
+
+    def without_rows(self, tables: Collection[tuple[str, str]]) -> Selection:
+        """Return it without the rows of `tables`, which are (schema, name)."""
+        rows = {e for e in self.kept if e.kind == "TABLE DATA" and (e.schema, e.tag) in tables}
+        return Selection(
+            kept=tuple(entry for entry in self.kept if entry not in rows),
+            left_out=(*self.left_out, *(entry for entry in self.kept if entry in rows)),
+        )
 
     def use_list(self) -> bytes:
         """Return it as ``pg_restore --use-list`` reads it: the number at the head of a line."""
