@@ -22,6 +22,7 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.operations.unremoved import unremoved
 from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status_facts import (
     COMPLETE,
@@ -71,6 +72,7 @@ def gather(project: Project, *, seconds: float) -> Facts:
         last_drill=project.catalog.last_drill(),
         ignored=_ignored(project),
         misplaced=_misplaced(project),
+        unremoved=unremoved(project),
     )
     return replace(facts, predicted_restore=_predicted(facts))
 
