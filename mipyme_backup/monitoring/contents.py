@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mipyme_backup.manifest import row_counts
+from mipyme_backup.messages import Message, _
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +99,20 @@ def _content(source: Mapping[str, Any], packs: Sequence[StoredPart]) -> SavedCon
         raw_size=_total(facts, "bytes") if is_media else sum(part.raw_size for part in parts),
         stored_size=sum(part.stored_size for part in stored),
         parts=parts,
-        left_out={
-            model: str(reason)
-            for fact in facts
-            if isinstance(fact.get("left_out"), Mapping)
-            for model, reason in fact["left_out"].items()
-        },
+        left_out={name: reason for fact in facts for name, reason in _left_out(fact)},
     )
+
+
+def _left_out(fact: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what was left out, with the schema that it is of and its rows where that is told."""
+    reasons, rows = fact.get("left_out"), fact.get("left_out_rows", {})
+    for model, reason in reasons.items() if isinstance(reasons, Mapping) else ():
+        name = f"{fact['schema']}: {model}" if "schema" in fact else model
+        if model in rows:
+            text = _("%(reason)s; %(rows)d rows are left out")
+            yield name, str(Message(text, {"reason": reason, "rows": rows[model]}))
+        else:
+            yield name, str(reason)
 
 
 def _parts(artifacts: Sequence[Mapping[str, Any]]) -> Iterator[StoredPart]:

@@ -24,6 +24,7 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.operations.unremoved import unremoved
 from mipyme_backup.places import is_on_network
 from mipyme_backup.policy.left_out import lacks, missing_files
 from mipyme_backup.policy.prediction import predict
@@ -88,6 +89,7 @@ def gather(
         last_drill=project.catalog.last_drill(),
         ignored=_ignored(project),
         misplaced=_misplaced(project),
+        unremoved=unremoved(project),
     )
     databases = database_facts(project, facts.newest_good())
     return replace(facts, predicted_restore=_predicted(facts), databases=databases)

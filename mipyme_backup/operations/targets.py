@@ -14,7 +14,16 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.choosing import selected
 from mipyme_backup.operations.places import require_apart, require_no_sidecar
 from mipyme_backup.operations.project import Project
-from mipyme_backup.sources.base import Contents, Facts, Restorable, Saved, Source, Target, Where
+from mipyme_backup.sources.base import (
+    Contents,
+    Facts,
+    Restorable,
+    Saved,
+    Source,
+    Target,
+    Where,
+    require_distinct,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +79,7 @@ def make_targets(
         for source, saved in chosen
         for part in _parts(source, saved, restore_id, _where(project, request, chosen, source))
     ]
+    require_distinct(part.target for part in parts)
     # Last, because what cannot be undone must not be in when another swap fails; merges after all.
     return sorted(parts, key=lambda part: (part.target.for_good, part.source.restore_order))
 

@@ -24,6 +24,7 @@ from mipyme_backup.operations.targets import (
     require_source,
 )
 from mipyme_backup.private_files import make_folder
+from mipyme_backup.sources.base import require_distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ def throwaway(project: Project, manifest: Manifest, drill_id: str) -> Iterator[T
                 name=manifest.name,
             )
         targets = [part.target for part in made.targets]
+        require_distinct(targets)
         entry = project.journal.loading(drill_id, manifest.id, [t.state for t in targets])
         try:
             project.journal.write(entry)

@@ -54,6 +54,7 @@ RULES: tuple[Rule, ...] = (
     status_host.unencrypted,
     status_host.state_ignored,
     status_host.state_misplaced,
+    status_host.unremoved,
     status_host.no_catalog,
     status_host.review_overdue,
     status_host.cannot_open,

@@ -239,7 +239,8 @@ class Facts:
     number of the newest backup that counts and that this host remembers, 0 of none.
     `key_expires` is when the first of the keys that encrypt does, None where none ever does.
     `predicted_restore` is for the newest good backup. `ignored` says of each record in `STATE_DIR`
-    that does not count what is wrong with it.
+    that does not count what is wrong with it. `unremoved` says by the id of a restore or drill why
+    something of it is still there.
     """
 
     destinations: Sequence[DestinationFacts]
@@ -261,6 +262,7 @@ class Facts:
     ignored: Sequence[IgnoredRecord] = ()
     misplaced: MisplacedState | None = None
     databases: Sequence[DatabaseFacts] = ()
+    unremoved: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def newest(self) -> BackupFacts | None:

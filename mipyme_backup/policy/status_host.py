@@ -98,6 +98,21 @@ def state_ignored(policy: Policy, facts: Facts, now: datetime) -> Iterator[Findi
         )
 
 
+def unremoved(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for restore_id, reason in facts.unremoved.items():
+        yield Finding(
+            id=f"restore_unremoved:{restore_id}",
+            level="warning",
+            message=Message(
+                _("What the restore or drill %(id)s made or replaced is still there: %(reason)s"),
+                {"id": restore_id, "reason": reason},
+            ),
+            hint=Message(
+                _("It takes room, and may be read. Fix the reason: each run tries to remove it.")
+            ),
+        )
+
+
 def state_misplaced(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     misplaced = facts.misplaced
     if misplaced is None:

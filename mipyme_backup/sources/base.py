@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
-from mipyme_backup.errors import StateError
+from mipyme_backup.errors import RestoreError, StateError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import CHUNK, Reader
 
 OWN_APP = "mipyme_backup"
 """The catalog is a cache of the manifests: never part of what is saved."""
+
+LONGEST_NAME = 200
+HASH_DIGITS = 10
 
 Facts = Mapping[str, Any]
 """What an artifact says about its content, as plain JSON values, for the manifest.
@@ -60,10 +64,21 @@ class Artifact:
 def artifact_name(alias: str, suffix: str) -> str:
     """Return the file name of a database's artifact: ``database.<alias>.<suffix>``.
 
-    All of the alias but ASCII letters, digits, ``_`` and ``-`` is percent-encoded.
+    All of the alias but ASCII letters, digits, ``_`` and ``-`` is percent-encoded; see `fitting`.
     """
     escaped = quote(alias, safe="", errors="surrogatepass")
-    return f"database.{escaped.replace('.', '%2E').replace('~', '%7E')}.{suffix}"
+    return f"database.{fitting(escaped.replace('.', '%2E').replace('~', '%7E'))}.{suffix}"
+
+
+def fitting(name: str) -> str:
+    """Return an escaped `name` so short that a file can have it, with what is put behind it.
+
+    One that must be cut carries a hash of the whole one, behind a ``~``, which none has itself.
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:HASH_DIGITS]
+    return f"{name[: LONGEST_NAME - HASH_DIGITS - 1]}~{digest}"
 
 
 class Snapshot(Protocol):
@@ -315,6 +330,13 @@ class Target(ABC):
     def plan(self) -> list[Message]:
         """Say what will happen and what only an administrator can do; raise what forbids it."""
 
+    def claims(self) -> frozenset[str]:
+        """Return the whole name of each thing that this target makes, renames or removes.
+
+        No two targets of a restore may claim the same: see `require_distinct`.
+        """
+        return frozenset()
+
     @abstractmethod
     def has_live(self) -> bool:
         """Say whether there is live data that a restore would replace."""
@@ -362,3 +384,16 @@ class Target(ABC):
     @abstractmethod
     def remove_replaced(self) -> None:
         """Remove what was replaced."""
+
+
+def require_distinct(targets: Iterable[Target]) -> None:
+    """Raise RestoreError where two of `targets` would make or remove the same thing."""
+    claimed: set[str] = set()
+    for target in targets:
+        if taken := claimed & target.claims():
+            raise RestoreError(
+                _("Two databases of this restore would both be restored by way of %(name)s."),
+                hint=_("Restore them one after the other: --only database:ALIAS"),
+                name=min(taken),
+            )
+        claimed |= target.claims()

@@ -138,6 +138,9 @@ class MediaTarget(Target):
             messages.append(Message(text, params))
         return messages
 
+    def claims(self) -> frozenset[str]:
+        return frozenset(str(self.state[key]) for key in ("location", "side", "replaced"))
+
     def kept_at(self) -> str:
         return str(self.state["replaced"])
 

@@ -54,12 +54,12 @@ def row_counts(cursor: Any, counted: Iterable[content.Table]) -> dict[str, int]:
     """Return the rows by ``schema.table``; a partitioned table's are counted in its partitions."""
     counts = {}
     for table in counted:
-        if table.partitioned or table.of_extension:
+        if not table.counted:
             continue
-        if table.trusted:
-            counts[table.label] = int(
-                content.single(cursor, f"SELECT count(*) FROM ONLY {table.quoted}")
-            )
+        # With a condition pg_dump itself makes a query of it.
+        if table.trusted or table.users_rows:
+            query = f"SELECT count(*) FROM ONLY {table.quoted} {table.users_rows or ''}"
+            counts[table.label] = int(content.single(cursor, query))
             continue
         counts[table.label] = copied_count(cursor, table.oid, table.quoted)
     return counts
