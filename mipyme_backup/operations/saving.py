@@ -158,7 +158,7 @@ class Saving:
                 source=source.name,
                 name=ascii(name),
             )
-        # An index of files is unpacked into a folder that is called as what comes before its suffix.
+        # An index of files is unpacked into a folder, called as what comes before its suffix.
         unpacked = name.removesuffix(INDEX)
         if unpacked in self._names:
             raise SourceError(
