@@ -11,7 +11,7 @@ from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.targets import Request, Targets
+from mipyme_backup.operations.targets import Request, Targets, left_out
 from mipyme_backup.sources.database import PREFIX
 
 
@@ -36,6 +36,9 @@ def plan_lines(
         lines.append(Message(text, {"key": manifest.key_fingerprint}))
     for _source, target in targets:
         lines += target.plan()
+    if left := left_out(project, manifest, targets):
+        text = _("In the backup, and not restored: %(sources)s")
+        lines.append(Message(text, {"sources": ", ".join(left)}))
     lines += _migrations(manifest, targets, migrate=request.migrate)
     if not request.elsewhere:
         if request.safety_backup:

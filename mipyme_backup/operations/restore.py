@@ -38,7 +38,7 @@ from mipyme_backup.operations.recovery import (
     undo_targets,
 )
 from mipyme_backup.operations.restored_targets import targets_of
-from mipyme_backup.operations.targets import Request, Targets, make_targets
+from mipyme_backup.operations.targets import Request, Targets, left_out, make_targets
 from mipyme_backup.operations.writing import new_id
 from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.sources.fixtures import FixturesTarget
@@ -47,7 +47,10 @@ from mipyme_backup.translation import translated
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreResult:
-    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured."""
+    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured.
+
+    `left_out` are the sources of the backup that are not restored.
+    """
 
     id: str
     status: str
@@ -56,6 +59,7 @@ class RestoreResult:
     plan: tuple[Message, ...] = ()
     safety_backup: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     seconds: float = 0.0
     downtime_seconds: float = 0.0
 
@@ -67,6 +71,7 @@ class RestoreResult:
             "plan": [translated(line) for line in self.plan],
             "safety_backup": self.safety_backup,
             "replaced": dict(self.replaced),
+            "left_out": list(self.left_out),
             "seconds": round(self.seconds, 3),
             "downtime_seconds": round(self.downtime_seconds, 3),
         }
@@ -83,6 +88,7 @@ def plan(project: Project, request: Request) -> RestoreResult:
         backup_id=choice.manifest.id,
         backup_name=choice.manifest.name,
         plan=tuple(plan_lines(project, request, choice, targets)),
+        left_out=tuple(left_out(project, choice.manifest, targets)),
     )
 
 
@@ -134,6 +140,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         plan=tuple(lines),
         safety_backup=entry["safety_backup"],
         replaced=replaced,
+        left_out=tuple(left_out(project, manifest, targets)),
         seconds=time.monotonic() - started,
         downtime_seconds=downtime,
     )

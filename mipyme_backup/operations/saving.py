@@ -93,7 +93,11 @@ class Saving:
             known_packs=frozenset(known),
             expected_files=expected,
         )
-        saved += [self._save(source, view) for source in self._sources if not source.needs_snapshot]
+        saved += [
+            self._save(source, view)
+            for source in self._sources
+            if not source.needs_snapshot and not (saved and source.is_absent(view))
+        ]
         packs = {**known, **self._writer.packs}
         referenced = sorted(
             {

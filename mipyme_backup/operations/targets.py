@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mipyme_backup.errors import NoBackupError, UsageError
-from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.manifest import MEDIA, Manifest, SavedSource
 from mipyme_backup.messages import _
 from mipyme_backup.operations.choosing import selected
 from mipyme_backup.operations.places import require_apart, require_no_sidecar
@@ -43,13 +43,35 @@ class Request:
 def make_targets(
     project: Project, request: Request, manifest: Manifest, restore_id: str
 ) -> list[tuple[SavedSource, Target]]:
+    sources = _sources(request, manifest)
+    if request.to_media is None:
+        sources = [source for source in sources if not _is_nothing(project, source)] or sources
     targets = [
         (part, _target(project, request, part, restore_id))
-        for source in _sources(request, manifest)
+        for source in sources
         for part in _parts(source)
     ]
     # Last, because what cannot be undone must not be in when another swap fails; merges after all.
     return sorted(targets, key=lambda pair: (pair[1].for_good, isinstance(pair[1], FixturesTarget)))
+
+
+def left_out(project: Project, manifest: Manifest, targets: Targets) -> list[str]:
+    """Return the names of what the backup holds and the targets do not bring back.
+
+    Not the fixtures, which hold what the databases do.
+    """
+    restored = {source.name for source, _target in targets}
+    return [
+        source.name
+        for source in manifest.sources
+        if source.name not in {*restored, "fixtures"} and not _is_nothing(project, source)
+    ]
+
+
+def _is_nothing(project: Project, source: SavedSource) -> bool:
+    """Say whether it is media without a file, where the settings have no place for media."""
+    files = sum(facts.get("files", 1) for facts in source.facts.values())
+    return source.name == MEDIA and files == 0 and not project.media.has_place
 
 
 def _parts(source: SavedSource) -> list[SavedSource]:

@@ -92,6 +92,10 @@ class Source(ABC):
         """Yield what is doubtful; raise `PreflightError` for what makes saving impossible."""
         return iter(())
 
+    def is_absent(self, view: View) -> bool:
+        """Say whether the project has nothing of the kind, so that there is nothing to save."""
+        return False
+
     @abstractmethod
     def artifacts(self, view: View) -> Iterator[Artifact]:
         """Yield the artifacts; each is read to its end before the next is asked for."""

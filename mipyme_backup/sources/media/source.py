@@ -12,7 +12,7 @@ from django.core.files.storage import FileSystemStorage
 from mipyme_backup.errors import ConfigurationError, PreflightError, RestoreError, SourceError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Artifact, Source, Target, View
+from mipyme_backup.sources.base import Artifact, Source, Target, View, require_own
 from mipyme_backup.sources.content import check_lines
 from mipyme_backup.sources.media.check import check_pack
 from mipyme_backup.sources.media.collection import Collection
@@ -66,6 +66,15 @@ class MediaSource(Source):
         """Whether the files lie elsewhere than in a local folder; raises ConfigurationError."""
         return not isinstance(storage_of(self.storage), FileSystemStorage)
 
+    @property
+    def has_place(self) -> bool:
+        """Whether the settings say where media is; raises ConfigurationError."""
+        return self.remote or self.location is not None
+
+    def is_absent(self, view: View) -> bool:
+        """As in the base: where rows name files all the same, what is missing is to be told."""
+        return not self.has_place and next(iter(view.expected_files), None) is None
+
     def target(self, *, restore_id: str, to_directory: Path | None = None) -> Target:
         """Return where media is restored to: the storage, or a new folder `to_directory`.
 
@@ -77,7 +86,10 @@ class MediaSource(Source):
         if location is None:
             raise RestoreError(
                 _("The backup holds media, and the settings have no MEDIA_ROOT."),
-                hint=_("Set it, or name a folder with --to-media."),
+                hint=_(
+                    "Set it, and restore again. Or restore the rest with --only database, and the"
+                    " media into a folder with --only media --to-media DIR."
+                ),
             )
         return MediaTarget.prepare(
             location=location, restore_id=restore_id, to_directory=to_directory
@@ -144,7 +156,10 @@ def restored_target(source: MediaSource, state: Mapping[str, Any], *, elsewhere:
     """
     try:
         if state["type"] == "media":
-            MediaTarget.check_state(state, None if elsewhere else source.location)
+            location = None if elsewhere else source.location
+            if location is None and not elsewhere:
+                require_own(state, {"location": None})
+            MediaTarget.check_state(state, location)
         else:
             RemoteMediaTarget.check_state(state, source.storage)
         return TARGETS[state["type"]].from_state(dict(state))
