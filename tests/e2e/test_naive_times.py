@@ -144,15 +144,20 @@ def users(project: Project) -> list[tuple[Any, ...]]:
     return project.execute("SELECT username, date_joined FROM auth_user ORDER BY 1")
 
 
+def local(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(ZoneInfo(ZONE))
+
+
 def test_each_command_and_each_page(shop: Project) -> None:
+    """In one go: what each leaves in the catalog is what the pages show in the end."""
     made = shop.backup()
     assert made["status"] == "complete", made
     assert is_now(made["started_at"]) and is_now(made["finished_at"])
 
     (row,) = shop.json("list_backups")
     assert row["id"] == made["id"] and is_now(row["started_at"]) and is_now(row["finished_at"])
-    local = datetime.fromisoformat(row["started_at"]).astimezone(ZoneInfo(ZONE))
-    assert f"{local:%Y-%m-%d %H:%M}" in shop.manage("list_backups").stdout
+    shown = f"{local(row['started_at']):%Y-%m-%d %H:%M}"
+    assert shown in shop.manage("list_backups").stdout
     assert [found["id"] for found in shop.json("list_backups", "--sync")] == [made["id"]]
 
     verified = shop.json("verify_backups", "--all", "--level", "content")
@@ -162,39 +167,31 @@ def test_each_command_and_each_page(shop: Project) -> None:
 
     before = users(shop)
     shop.execute("DELETE FROM auth_user")
-    assert is_now(local.isoformat())
     moment = f"{datetime.now(ZoneInfo(ZONE)):%Y-%m-%d %H:%M:%S}"
     assert made["name"] in shop.manage("restore", "--at", moment, "--plan").stdout
     restored = shop.restore("--latest")
     assert restored["status"] == "complete" and users(shop) == before
     shop.restore("--undo")
     assert users(shop) == []
-    shop.restore(made["id"])
+    shop.restore(made["id"], "--only", "fixtures")
     assert users(shop) == before
 
     drilled = shop.json("restore_drill")
     assert drilled["passed"], drilled
-    assert ZONE not in shop.manage("schedule_backups", "show").stderr
-    due = shop.manage("schedule_backups", "run-due", "--json")
-    assert due.returncode == 0, due
     shop.manage("schedule_backups", "run-due")
+    assert f"Times are in {ZONE}" in shop.manage("schedule_backups", "show").stdout
     shop.manage("prune_backups", "--json")
-
     status = shop.manage("backup_status", "--json", check=False)
-    assert status.returncode in {0, 2, 3}, status
     facts = json.loads(status.stdout)["facts"]
     assert is_now(facts["at"]) and facts["last_drill"]["passed"]
 
     done = json.loads(shop.manage("shell", "-v0", "-c", TASKS).stdout)
     assert set(done.values()) == {"complete"}, done
-
     pages = json.loads(shop.manage("shell", "-v0", "-c", PAGES).stdout)
-    assert {page: code for page, (code, _text) in pages.items() if code not in {200}} == {}
-    rows = shop.json("list_backups")
+    assert {page: code for page, (code, _text) in pages.items() if code != 200} == {}
     texts = [text for page, (_code, text) in pages.items() if "/backup/" in page]
-    for row in rows:
-        began = datetime.fromisoformat(row["started_at"]).astimezone(ZoneInfo(ZONE))
-        shown = f"{began:%m/%d/%Y %-I:%M}"
+    for row in shop.json("list_backups"):
+        shown = f"{local(row['started_at']):%m/%d/%Y %-I:%M}"
         assert any(row["id"] in text and shown in text for text in texts), row
 
 
