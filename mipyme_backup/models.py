@@ -6,76 +6,13 @@ It can be rebuilt from the destinations at any time; its rows are left out of ev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from django.db import models
 from django.utils.text import capfirst
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 
 from mipyme_backup import stored_shapes
-from mipyme_backup.printable import printable, printable_value
-
-if TYPE_CHECKING:
-    _CharField = models.CharField[Any, str]
-    _TextField = models.TextField[Any, str]
-else:
-    _CharField, _TextField = models.CharField, models.TextField
-
-
-class CharField(_CharField):
-    """A short text that any database takes, whatever it came from."""
-
-    def get_prep_value(self, value: Any) -> Any:
-        return _clean(super().get_prep_value(value))
-
-    def deconstruct(self) -> Any:
-        return _as_of_django(self, super().deconstruct())
-
-
-class TextField(_TextField):
-    """A text that any database takes, whatever it came from."""
-
-    def get_prep_value(self, value: Any) -> Any:
-        return _clean(super().get_prep_value(value))
-
-    def deconstruct(self) -> Any:
-        return _as_of_django(self, super().deconstruct())
-
-
-class JSONField(models.JSONField):
-    """A document whose texts any database takes, whatever they came from.
-
-    It is read in its `shape`, without what does not fit: see `stored_shapes`.
-    """
-
-    def __init__(
-        self, *args: Any, shape: stored_shapes.Shape = stored_shapes.anything, **options: Any
-    ) -> None:
-        super().__init__(*args, **options)
-        self._shape = shape
-
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        try:
-            return self._shape(super().from_db_value(value, expression, connection))
-        except (ValueError, RecursionError):  # the latter of a text that is nested too deep
-            return self.get_default()
-
-    def get_prep_value(self, value: Any) -> Any:
-        return printable_value(super().get_prep_value(value))
-
-    def deconstruct(self) -> Any:
-        return _as_of_django(self, super().deconstruct())
-
-
-def _clean(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else value
-
-
-def _as_of_django(field: models.Field[Any, Any], parts: Any) -> Any:
-    """Return what a migration writes of a field: the table is that of Django's own field."""
-    name, _path, args, kwargs = parts
-    return name, f"django.db.models.{type(field).__name__}", args, kwargs
+from mipyme_backup.fields import CharField, JSONField, MomentField, TextField
 
 
 class Backup(models.Model):
@@ -104,9 +41,9 @@ class Backup(models.Model):
     pinned = models.BooleanField(_("pinned"), default=False)
     sequence = models.PositiveBigIntegerField(_("sequence number"), default=0)
     whole = models.BooleanField(_("holds every source"), default=True)
-    slot = models.DateTimeField(_("slot"), null=True, blank=True)
-    started_at = models.DateTimeField(_("started"))
-    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    slot = MomentField(_("slot"), null=True, blank=True)
+    started_at = MomentField(_("started"))
+    finished_at = MomentField(_("finished"), null=True, blank=True)
     raw_size = models.PositiveBigIntegerField(_("size"), default=0)
     stored_size = models.PositiveBigIntegerField(_("stored size"), default=0)
     sha256 = CharField(_("SHA-256 of the manifest"), max_length=64, blank=True)
@@ -152,7 +89,7 @@ class Copy(models.Model):
     destination = CharField(_("destination"), max_length=100)
     status = CharField(_("status"), max_length=16, choices=Status)
     error = TextField(_("error"), blank=True)
-    verified_at = models.DateTimeField(_("verified"), null=True, blank=True)
+    verified_at = MomentField(_("verified"), null=True, blank=True)
     damage_level = CharField(_("found damaged at level"), max_length=16, blank=True)
 
     class Meta:
@@ -185,8 +122,8 @@ class Restore(models.Model):
     status = CharField(_("status"), max_length=16, choices=Status)
     sources = JSONField(_("sources"), default=list, shape=stored_shapes.TEXTS)
     safety_backup = CharField(_("safety backup"), max_length=255, blank=True)
-    started_at = models.DateTimeField(_("started"))
-    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    started_at = MomentField(_("started"))
+    finished_at = MomentField(_("finished"), null=True, blank=True)
     downtime_seconds = models.FloatField(_("seconds of downtime"), null=True, blank=True)
     error = TextField(_("error"), blank=True)
 
@@ -207,8 +144,8 @@ class Drill(models.Model):
     backup_name = CharField(_("name of the backup"), max_length=255)
     destination = CharField(_("destination"), max_length=255)
     passed = models.BooleanField(_("passed"))
-    started_at = models.DateTimeField(_("started"))
-    finished_at = models.DateTimeField(_("finished"))
+    started_at = MomentField(_("started"))
+    finished_at = MomentField(_("finished"))
     seconds = models.FloatField(_("seconds"))
     steps = JSONField(_("steps"), default=list, shape=stored_shapes.STEPS)
     notes = TextField(_("problems found, and what was done"), blank=True)
@@ -226,7 +163,7 @@ class Look(models.Model):
     """What the last look at a project's backups saw, for pages that may not wait for one."""
 
     project = CharField(_("project"), max_length=255, unique=True)
-    at = models.DateTimeField(_("looked at"))
+    at = MomentField(_("looked at"))
     document = JSONField(_("what was seen"), default=dict, shape=stored_shapes.LOOK)
 
     class Meta:
@@ -234,7 +171,7 @@ class Look(models.Model):
         verbose_name_plural = _("looks")
 
     def __str__(self) -> str:
-        return f"{self.project}: {self.at}"
+        return f"{self.project}: {localtime(self.at):%Y-%m-%d %H:%M}"
 
 
 class BackupHealth(Look):
@@ -258,7 +195,7 @@ class ChecklistEntry(models.Model):
     project = CharField(_("project"), max_length=255)
     action = CharField(_("action"), max_length=16, choices=Action)
     line = TextField(_("line of the checklist"), blank=True)
-    at = models.DateTimeField(_("when"))
+    at = MomentField(_("when"))
     by = CharField(_("who"), max_length=255)
 
     class Meta:
@@ -268,7 +205,7 @@ class ChecklistEntry(models.Model):
         default_permissions = ("view",)
 
     def __str__(self) -> str:
-        return f"{self.at}: {self.by}"
+        return f"{localtime(self.at):%Y-%m-%d %H:%M}: {self.by}"
 
 
 class Task(models.Model):
@@ -307,13 +244,13 @@ class Task(models.Model):
     backup_name = CharField(_("name of the backup"), max_length=255, blank=True)
     options = JSONField(_("options"), default=dict, shape=stored_shapes.OPTIONS)
     asked_by = CharField(_("asked by"), max_length=255)
-    asked_at = models.DateTimeField(_("asked"))
+    asked_at = MomentField(_("asked"))
     reason = TextField(_("reason"), blank=True)
-    started_at = models.DateTimeField(_("started"), null=True, blank=True)
-    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
-    seen_at = models.DateTimeField(_("last sign of life"), null=True, blank=True)
+    started_at = MomentField(_("started"), null=True, blank=True)
+    finished_at = MomentField(_("finished"), null=True, blank=True)
+    seen_at = MomentField(_("last sign of life"), null=True, blank=True)
     step = TextField(_("step"), blank=True)
-    step_at = models.DateTimeField(_("step began"), null=True, blank=True)
+    step_at = MomentField(_("step began"), null=True, blank=True)
     done_bytes = models.PositiveBigIntegerField(_("bytes done"), default=0)
     total_bytes = models.PositiveBigIntegerField(_("bytes in all"), null=True, blank=True)
     result = JSONField(_("result"), default=dict, shape=stored_shapes.RESULT)

@@ -124,7 +124,10 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreResult:
-    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured."""
+    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured.
+
+    `left_out` are the sources of the backup that are not restored.
+    """
 
     id: str
     status: str
@@ -133,6 +136,7 @@ class RestoreResult:
     plan: tuple[Message, ...] = ()
     safety_backup: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     seconds: float = 0.0
     downtime_seconds: float = 0.0
 
@@ -144,6 +148,7 @@ class RestoreResult:
             "plan": [translated(line) for line in self.plan],
             "safety_backup": self.safety_backup,
             "replaced": dict(self.replaced),
+            "left_out": list(self.left_out),
             "seconds": round(self.seconds, 3),
             "downtime_seconds": round(self.downtime_seconds, 3),
         }

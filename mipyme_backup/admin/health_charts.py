@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.utils.formats import date_format
+from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -79,7 +80,7 @@ def _trends(points: Sequence[Point]) -> list[dict[str, Any]]:
     raw = charts.Series(name=_("data"), values=[p.raw_size for p in points], style="second")
     stored = charts.Series(name=_("as stored"), values=[p.stored_size for p in points])
     took = charts.Series(name=_("duration"), values=[p.seconds for p in points])
-    span = {"first": points[0].at, "last": points[-1].at}
+    span = {"first": localtime(points[0].at), "last": localtime(points[-1].at)}
     return [
         {
             **span,

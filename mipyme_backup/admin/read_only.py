@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.contrib import admin
-from django.db.models import Model
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.clickjacking import xframe_options_deny
 
@@ -26,6 +31,19 @@ if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
 else:
     _ModelAdmin = admin.ModelAdmin
+
+
+class _LocalDays(ChangeList):
+    """A list whose years, months and days to choose from are local ones.
+
+    Without USE_TZ, Django leaves that to the database, which knows but those of UTC.
+    """
+
+    def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        found = super().get_queryset(*args, **kwargs)
+        if not settings.USE_TZ:
+            setattr(found, "datetimes", partial(_local_datetimes, found))  # noqa: B010
+        return found
 
 
 class ReadOnlyAdmin(_ModelAdmin):
@@ -45,6 +63,9 @@ class ReadOnlyAdmin(_ModelAdmin):
         for pattern in patterns:
             pattern.callback = xframe_options_deny(pattern.callback)
         return patterns
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return _LocalDays
 
     def link_to_backup(self, backup_id: str, name: str) -> SafeString:
         """Return the name of a backup, as a link where the catalog and this admin have it."""
@@ -87,3 +108,11 @@ class RunAdmin(ReadOnlyAdmin):
     def took(self, run: Run) -> str:
         began, ended = run.started_at, run.finished_at
         return marks.duration((ended - began).total_seconds() if began and ended else None)
+
+
+def _local_datetimes(rows: QuerySet[Any], name: str, kind: str) -> list[datetime]:
+    """Return what `QuerySet.datetimes` does: the first moment of each year, month or day."""
+    parts = ("year", "month", "day").index(kind) + 1
+    moments = rows.order_by().values_list(name, flat=True).exclude(**{name: None})
+    first = {(*localtime(at).timetuple()[:parts], 1, 1)[:3] for at in moments}
+    return [datetime(year, month, day) for year, month, day in sorted(first)]  # noqa: DTZ001

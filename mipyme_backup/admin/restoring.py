@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from django import forms
@@ -10,7 +11,6 @@ from django.contrib.auth import authenticate
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
@@ -85,7 +85,7 @@ def restore_view(request: HttpRequest, task: Task, site: admin.AdminSite) -> Htt
     if "restore" not in asking.verbs_of(request):
         raise PermissionDenied
     page = asking.task_address(task.task_id, site.name) or ""
-    if not may_go_on(task, timezone.now()):
+    if not may_go_on(task, datetime.now(UTC)):
         messages.error(request, gettext("There is no plan here that still holds: make a new one."))
         return HttpResponseRedirect(page)
     form = RestoreForm(request, task)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -32,7 +31,7 @@ HALF_RESTORED = gettext_noop(
 
 def context_of(task: Task, request: HttpRequest, site_name: str) -> dict[str, Any]:
     """Return what the page and its script show of a task."""
-    now = timezone.now()
+    now = datetime.now(UTC)
     silent = is_silent(task, now)
     ended = task.status not in UNDER_WAY or silent
     return {

@@ -12,6 +12,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
+from mipyme_backup.operations.targets import left_out as not_restored
 from mipyme_backup.policy.left_out import joined, left_out, missing_files
 
 
@@ -37,6 +38,9 @@ def plan_lines(
     lines += _lacking(targets)
     for part in targets:
         lines += part.target.plan()
+    if left := not_restored(project, manifest, targets):
+        text = _("In the backup, and not restored: %(sources)s")
+        lines.append(Message(text, {"sources": ", ".join(left)}))
     lines += _migrations(manifest, targets, migrate=request.migrate)
     if not request.elsewhere:
         if request.safety_backup:

@@ -36,7 +36,7 @@ from mipyme_backup.operations.recovery import (
     undo_targets,
 )
 from mipyme_backup.operations.restored_targets import targets_of
-from mipyme_backup.operations.targets import Part, Request, Targets, make_targets
+from mipyme_backup.operations.targets import Part, Request, Targets, left_out, make_targets
 from mipyme_backup.operations.writing import new_id
 from mipyme_backup.results import RestoreResult
 
@@ -52,6 +52,7 @@ def plan(project: Project, request: Request) -> RestoreResult:
         backup_id=choice.manifest.id,
         backup_name=choice.manifest.name,
         plan=tuple(plan_lines(project, request, choice, targets)),
+        left_out=tuple(left_out(project, choice.manifest, targets)),
     )
 
 
@@ -104,6 +105,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         plan=tuple(lines),
         safety_backup=entry["safety_backup"],
         replaced=replaced,
+        left_out=tuple(left_out(project, manifest, targets)),
         seconds=time.monotonic() - started,
         downtime_seconds=downtime,
     )

@@ -101,7 +101,8 @@ class Saving:
                 known_packs=frozenset(known),
                 expected_files=expected[source.name],
             )
-            saved.append(self._save(source, view))
+            if not (saved and source.is_absent(view)):
+                saved.append(self._save(source, view))
         packs = {**known, **self._writer.packs}
         referenced = sorted(
             {

@@ -79,9 +79,31 @@ def make_targets(
         for source, saved in chosen
         for part in _parts(source, saved, restore_id, _where(project, request, chosen, source))
     ]
+    if not parts:
+        raise NoBackupError(
+            _("The backup %(name)s holds nothing that could be restored here."),
+            hint=_("It holds: %(known)s"),
+            name=manifest.name,
+            known=", ".join(saved.name for saved in manifest.sources),
+        )
     require_distinct(part.target for part in parts)
     # Last, because what cannot be undone must not be in when another swap fails; merges after all.
     return sorted(parts, key=lambda part: (part.target.for_good, part.source.restore_order))
+
+
+def left_out(project: Project, manifest: Manifest, targets: Targets) -> list[str]:
+    """Return the names of what the backup holds and the targets do not bring back."""
+    restored = {part.source.name for part in targets}
+    return [
+        saved.name
+        for saved in manifest.sources
+        if saved.name not in restored and not _is_held_elsewhere(project, saved.name)
+    ]
+
+
+def _is_held_elsewhere(project: Project, name: str) -> bool:
+    source = project.find_source(name)
+    return source is not None and source.held_elsewhere
 
 
 def require_source(project: Project, name: str) -> Source:

@@ -176,14 +176,16 @@ class Source(ABC):
 
     With `needs_snapshot` it reads while the snapshots are open. `alias` is the database of
     ``DATABASES`` that it saves. Only what is `restored_by_default` is restored without being
-    named. Targets of a lower `restore_order` are swapped first. `place_option` is the option of
-    ``restore`` that gives it a place beside the live data.
+    named; what is `held_elsewhere` is in another source as well. Targets of a lower
+    `restore_order` are swapped first. `place_option` is the option of ``restore`` that gives it a
+    place beside the live data.
     """
 
     name: str
     needs_snapshot = False
     alias: str | None = None
     restored_by_default = True
+    held_elsewhere = False
     restore_order = 0
     place_option: Literal["--to-database", "--to-media"] | None = None
 
@@ -203,6 +205,10 @@ class Source(ABC):
     def preflight(self) -> Iterator[Message]:
         """Yield what is doubtful; raise `PreflightError` for what makes saving impossible."""
         return iter(())
+
+    def is_absent(self, view: View) -> bool:
+        """Say whether the project has nothing of the kind, so that there is nothing to save."""
+        return False
 
     def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterable[Any]:
         """Return the files that rows expect here, in any form that can be kept in memory.
@@ -245,6 +251,7 @@ class Source(ABC):
     ) -> Sequence[Restorable] | None:
         """Return where it goes back to; None where this source cannot be restored.
 
+        There is no target where there is neither anything saved nor a place for it.
         Raises RestoreError for a backup that does not fit what is here.
         """
         return None

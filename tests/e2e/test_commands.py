@@ -47,6 +47,7 @@ RESTORE = {
     "plan",
     "safety_backup",
     "replaced",
+    "left_out",
     "seconds",
     "downtime_seconds",
 }

@@ -169,6 +169,7 @@ class Command(BackupCommand):
                 (_("Replaced"), f"{name} → {escape(str(kept))}")
                 for name, kept in result.replaced.items()
             ),
+            *((_("Not restored"), escape(name)) for name in result.left_out),
             (_("Took"), tables.duration(result.seconds)),
             (_("Downtime"), f"{tables.number(result.downtime_seconds, places=2)} s"),
         ]

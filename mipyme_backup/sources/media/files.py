@@ -141,6 +141,11 @@ class FileSource(Source):
         """Whether the preflight found that the files cannot be listed, and went on without them."""
         return False
 
+    def is_absent(self, view: View) -> bool:
+        """As in the base: where rows name files all the same, what is missing is to be told."""
+        placeless = self.remote_key is None and self.location is None
+        return placeless and next(iter(view.expected_files), None) is None
+
     def completed(self, facts: Facts) -> Facts:
         """Return the facts of the index with what this source knows beside them."""
         return facts
@@ -203,10 +208,15 @@ class FileSource(Source):
             target = RemoteMediaTarget.prepare(storage=self.remote_key, restore_id=restore_id)
         else:
             location = where.to_directory or self.location
+            if location is None and not _has_files(contents):
+                return []
             if location is None:
                 raise RestoreError(
                     _("The backup holds media, and the settings have no MEDIA_ROOT."),
-                    hint=_("Set it, or name a folder with --to-media."),
+                    hint=_(
+                        "Set it, and restore again. Or restore the rest with --only database, and"
+                        " the media into a folder with --only media --to-media DIR."
+                    ),
                 )
             target = MediaTarget.prepare(
                 location=location,
@@ -227,7 +237,10 @@ class FileSource(Source):
     def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
         try:
             if state["type"] == "media":
-                MediaTarget.check_state(state, None if elsewhere else self.location, self.tag)
+                location = None if elsewhere else self.location
+                if location is None and not elsewhere:
+                    require_own(state, {"location": None})
+                MediaTarget.check_state(state, location, self.tag)
                 return MediaTarget.from_state(state)
             require_own(state, {"type": "remote_media", "storage": self.remote_key})
             RemoteMediaTarget.check_state(state, state["storage"])
@@ -282,6 +295,10 @@ def _opener(reader: Reader) -> Callable[[], Reader]:
 
 def _total(facts: Mapping[str, Facts], key: str) -> int:
     return sum(saved.get(key, 0) for saved in facts.values())
+
+
+def _has_files(contents: Contents) -> bool:
+    return any(saved.facts.get("files", 1) for saved in contents.values())
 
 
 def _restorable(target: Target, contents: Contents) -> Restorable:
