@@ -250,7 +250,7 @@ def scaled() -> Callable[[int, int], int]:
 
 @pytest.fixture
 def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mount]:
-    """Mounts, with the arguments of ``mount``, on the place that comes last, in the test's folder."""
+    """Mounts, with the arguments of ``mount``, on the last of them, a place of the test."""
     from mipyme_backup.sources.media.kernel import mounts_below
 
     folders = [tmp_path]
