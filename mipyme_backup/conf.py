@@ -75,6 +75,13 @@ DEFAULT_SOURCES = {
     "media": {"BACKEND": "mipyme_backup.sources.MediaSource"},
 }
 
+
+def default_sources() -> Mapping[str, Part]:
+    """Return what is saved where the settings do not say."""
+    parsed: Mapping[str, Part] = _parts(_SOURCE_KEYS)("SOURCES", DEFAULT_SOURCES)
+    return parsed
+
+
 Parse = Callable[[str], Callable[[Any], Any]]
 """From an entry's dotted place in the settings to its parser, which names that place."""
 
@@ -141,7 +148,7 @@ def load() -> Settings:
     state_dir = parsed["STATE_DIR"] or _state_dir(destinations, project)
     return Settings(
         project=project,
-        sources=parsed["SOURCES"] or _parts(_SOURCE_KEYS)("SOURCES", DEFAULT_SOURCES),
+        sources=parsed["SOURCES"] or default_sources(),
         destinations=destinations,
         encryption=parsed["ENCRYPTION"],
         signing_key_file=parsed["SIGNING_KEY_FILE"],

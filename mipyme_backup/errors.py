@@ -49,6 +49,12 @@ class PreflightError(BackupError):
     code = "preflight"
 
 
+class RestoreFirstError(PreflightError):
+    """The project's tables are not there, and its backups are: to save nothing would hide that."""
+
+    code = "restore_first"
+
+
 class PoolerError(PreflightError):
     """A pooler stands before the server: what we set in a session would reach its other clients."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from mipyme_backup.errors import LockedError
 from mipyme_backup.journal import Entry, Journal
 from mipyme_backup.messages import _
-from mipyme_backup.private_files import sync_folder, write_file
+from mipyme_backup.private_files import replace_file
 from mipyme_backup.removal import remove_tree
 from mipyme_backup.state import MAX_BYTES, State
 
@@ -102,9 +102,9 @@ def _move(former: Path, state: State, name: str) -> bool:
         state.make(str(Path(name).parent))
         if not os.path.lexists(target):
             with os.fdopen(descriptor, "rb", closefd=False) as opened:
-                write_file(target, opened)
-            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-            sync_folder(target.parent)
+                # Whole, or absent: the next call takes one that is there for the record.
+                times = (status.st_atime_ns, status.st_mtime_ns)  # their order counts
+                replace_file(target, opened, times=times)
     finally:
         os.close(descriptor)
     source.unlink()

@@ -25,7 +25,6 @@ MAX_BYTES = 64 * 2**20
 MAX_VALUES = 2_000_000
 """Parsed values take many times the bytes that are written: so many are a quarter of a gigabyte."""
 DEFAULT_DATABASE = "database:default"
-MEDIA = "media"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,32}")
@@ -94,7 +93,10 @@ class SavedSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that is known of one backup. Times are UTC; `slot` is the moment it stands for."""
+    """All that is known of one backup. Times are UTC; `slot` is the moment it stands for.
+
+    It is `empty` where the project's tables were not there, and `whole` only where they were.
+    """
 
     id: str
     name: str
@@ -107,6 +109,7 @@ class Manifest:
     sources: tuple[SavedSource, ...]
     packs: tuple[StoredArtifact, ...] = ()
     whole: bool = True
+    empty: bool = False
     label: str = ""
     slot: datetime | None = None
     host: str = ""
@@ -125,6 +128,11 @@ class Manifest:
     def source(self, name: str) -> SavedSource | None:
         """Return what the source `name` yielded, None where this backup lacks it."""
         return next((source for source in self.sources if source.name == name), None)
+
+    def packs_of(self, source: SavedSource) -> list[StoredArtifact]:
+        """Return the packs that the facts of a source of this backup refer to."""
+        wanted = {pack for facts in source.facts.values() for pack in facts.get("packs", ())}
+        return [pack for pack in self.packs if pack.path.split("/")[1] in wanted]
 
     @property
     def facts(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -156,13 +164,12 @@ def row_counts(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, in
 
 
 def media_bytes(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-    """Return the bytes of all media files, from the names and facts of sources."""
+    """Return the bytes of all files in packs, from the names and facts of sources."""
     return sum(
         saved["bytes"]
-        for name, facts in sources
-        if name == MEDIA
+        for _name, facts in sources
         for saved in facts.values()
-        if isinstance(saved, Mapping) and isinstance(saved.get("bytes"), int)
+        if isinstance(saved, Mapping) and "packs" in saved and isinstance(saved.get("bytes"), int)
     )
 
 
@@ -235,6 +242,8 @@ def _parse(document: Any) -> Manifest:
     for name, shape in SHAPES.items():
         if not isinstance(values[name], shape):
             raise TypeError(f"{name} is of type {type(values[name]).__name__}")
+    if not isinstance(values.get("empty", False), bool):
+        raise TypeError(f"empty is of type {type(values['empty']).__name__}")
     for name, form in (("id", IDENTIFIER), ("kind", KIND)):
         if not form.fullmatch(values[name]):
             raise ValueError(f"{name} is {values[name]!a}")

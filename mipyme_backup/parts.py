@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from django.utils.module_loading import import_string
 
@@ -18,11 +18,9 @@ from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.policy import retention
-from mipyme_backup.sources.base import Source
+from mipyme_backup.sources.base import ServerLock, Source
 from mipyme_backup.sources.database import DatabaseSource
-from mipyme_backup.sources.media import MediaSource
 
-S = TypeVar("S", DatabaseSource, MediaSource)
 RETRY_FOR = 300.0
 
 
@@ -52,8 +50,8 @@ def build_project(*, retry_for: float | None = None) -> Project:
         former_state_dir=settings.former_state_dir,
         local_folders=conf.local_folders(settings.destinations),
         sources=_split(sources),
-        databases=_first(sources, DatabaseSource),
-        media=_first(sources, MediaSource),
+        find_source=partial(_find, sources),
+        server_locks=partial(_server_locks, sources),
         destinations=destinations,
         encryption=encryption,
         signing_key=next(iter(trusted.items()), None),
@@ -70,9 +68,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
 def _build_parts(
     settings: conf.Settings, retry_for: float | None = None
 ) -> tuple[dict[str, Source], dict[str, Destination], Encryption | None]:
-    sources: dict[str, Source] = {
-        name: _build(part, Source, f"SOURCES.{name}") for name, part in settings.sources.items()
-    }
+    sources = _sources(settings.sources)
     destinations = {
         name: _destination(name, part, retry_for) for name, part in settings.destinations.items()
     }
@@ -91,6 +87,17 @@ def _build_parts(
     return sources, destinations, encryption
 
 
+def _sources(parts: Mapping[str, conf.Part]) -> dict[str, Source]:
+    """Return the sources by their keys, which are their names."""
+    sources: dict[str, Source] = {}
+    for key, part in parts.items():
+        source: Source = _build(part, Source, f"SOURCES.{key}")
+        if isinstance(getattr(type(source), "name", None), str):
+            source.name = key
+        sources[key] = source
+    return sources
+
+
 def _split(configured: Mapping[str, Source]) -> dict[str, Source]:
     """Return all sources by their own names; two of one name would hide each other."""
     sources: dict[str, Source] = {}
@@ -107,9 +114,27 @@ def _split(configured: Mapping[str, Source]) -> dict[str, Source]:
     return sources
 
 
-def _first(configured: Mapping[str, Source], kind: type[S]) -> S:
-    """Return the configured source of this kind, or one with its defaults."""
-    return next((source for source in configured.values() if isinstance(source, kind)), kind())
+def _find(configured: Mapping[str, Source], name: str) -> Source | None:
+    """Return the source called `name`: of its entry, or of one that was called so, or of ours."""
+    key = name.partition(":")[0]
+    entries = [source for source in configured.values() if source.name == key]
+    entries += [source for source in configured.values() if type(source).name == key]
+    entries += _ours(key)
+    return next(filter(None, (entry.part(name) for entry in entries)), None)
+
+
+def _ours(key: str) -> list[Source]:
+    """Return the source that an installation without settings has under this key."""
+    parts = {name: part for name, part in conf.default_sources().items() if name == key}
+    return list(_sources(parts).values())
+
+
+def _server_locks(configured: Mapping[str, Source]) -> list[ServerLock]:
+    """Return the locks of all servers; of those of the project's databases where none is saved."""
+    entries = [*configured.values()]
+    if not any(isinstance(source, DatabaseSource) for source in entries):
+        entries.append(DatabaseSource())
+    return [lock for source in entries for lock in source.server_locks()]
 
 
 def _destination(name: str, part: conf.Part, retry_for: float | None) -> Destination:

@@ -19,12 +19,11 @@ from typing import Any, TypeVar
 
 from mipyme_backup.errors import StateError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.private_files import make_folder, sync_folder, write_file
+from mipyme_backup.private_files import make_folder, replace_file, sync_folder, unfinished
 
 MAX_BYTES = 64 * 2**20
 """No record of ours comes near: the longest names each folder that a prune has to delete."""
 SUFFIX = ".json"
-UNFINISHED = ".new"
 IGNORED = ".ignored-"
 OPEN = _("others may write to it")
 NOT_WRITTEN = _("it is not what was written there")
@@ -116,23 +115,15 @@ class State:
         """
         target = self.folder / name
         self.make(str(Path(name).parent))
-        unfinished = target.with_name(f"{target.name}{UNFINISHED}")
-        try:
-            for path in (unfinished, target):
-                if path.is_dir() and not path.is_symlink():
-                    set_aside(path)
-            unfinished.unlink(missing_ok=True)
-            write_file(unfinished, json.dumps(record, indent=1).encode())
-            unfinished.rename(target)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        for path in (Path(unfinished(target)), target):
+            if path.is_dir() and not path.is_symlink():
+                set_aside(path)
+        replace_file(target, json.dumps(record, indent=1).encode())
 
     def remove(self, name: str) -> None:
         """Forget the record; one that is absent is no error."""
         target = self.folder / name
-        target.with_name(f"{target.name}{UNFINISHED}").unlink(missing_ok=True)
+        Path(unfinished(target)).unlink(missing_ok=True)
         try:
             target.unlink()
             sync_folder(target.parent)

@@ -192,6 +192,8 @@ _FACT = record(
         "tables": table(count),
         "models": table(count),
         "left_out": table(text),
+        "left_out_rows": table(count),
+        "schema": text,
         "files": count,
         "bytes": count,
         "engine": SCALAR,

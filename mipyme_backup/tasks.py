@@ -18,8 +18,8 @@ from celery.utils.log import get_task_logger
 from mipyme_backup import api
 from mipyme_backup.errors import BackupError, TooSoonError, reason_of
 from mipyme_backup.guarded_task import RETRIES, GuardedTask, RefusedError, TaskError
-from mipyme_backup.operations.verify import Level
 from mipyme_backup.queue import RUN_TASK
+from mipyme_backup.results import Level
 from mipyme_backup.schedule import EVERY, RUN_DUE_TASK
 from mipyme_backup.translation import in_project_language, translated
 

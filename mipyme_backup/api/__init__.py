@@ -54,14 +54,10 @@ from mipyme_backup.monitoring.last_look import LastLook
 from mipyme_backup.monitoring.notifications import Watched
 from mipyme_backup.monitoring.overview import Overview
 from mipyme_backup.monitoring.status import Status
-from mipyme_backup.operations.backup import BackupResult
-from mipyme_backup.operations.drill import DrillResult
 from mipyme_backup.operations.pins import PinResult
-from mipyme_backup.operations.prune import PruneResult
-from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.scheduled import Coming, Outcome
-from mipyme_backup.operations.verify import Verified
 from mipyme_backup.parts import build_project, check_parts
+from mipyme_backup.results import BackupResult, DrillResult, PruneResult, RestoreResult, Verified
 from mipyme_backup.schedule import Due
 
 __all__ = [

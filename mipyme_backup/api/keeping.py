@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,20 +10,19 @@ from typing import Any
 
 from mipyme_backup import conf
 from mipyme_backup.api.given import Silent
+from mipyme_backup.api.watching import ends_with_check
 from mipyme_backup.errors import UsageError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations import backup as backup_operation
 from mipyme_backup.operations import pins
 from mipyme_backup.operations import prune as prune_operation
 from mipyme_backup.operations import verify as verify_operation
-from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.choosing import all_backups, listings
 from mipyme_backup.operations.listing import rows_of
 from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.project import Progress
-from mipyme_backup.operations.prune import PruneResult
-from mipyme_backup.operations.verify import Level, Verified
 from mipyme_backup.parts import build_project
+from mipyme_backup.results import BackupResult, Level, PruneResult, Verified
 from mipyme_backup.translation import said
 
 KINDS = ("manual", "daily", "monthly", "pre_deploy")
@@ -53,10 +53,15 @@ def backup(
     destinations: Sequence[str] = (),
     label: str = "",
     slot: datetime | None = None,
+    allow_empty: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> BackupResult:
-    """Take a backup. `slot` is the moment it stands for; `wait` waits for the lock."""
+    """Take a backup. `slot` is the moment it stands for; `wait` waits for the lock.
+
+    Raises RestoreFirstError where the project's tables are gone and backups hold them, unless with
+    `allow_empty`; what is saved then is nothing that a restore takes by itself.
+    """
     if kind not in KINDS:
         raise UsageError(
             _("There is no kind %(kind)s."),
@@ -69,9 +74,18 @@ def backup(
             _("The label must be one line of at most %(limit)d characters."), limit=LABEL_LENGTH
         )
     request = backup_operation.Request(
-        kind=kind, only=only, destinations=destinations, label=label, slot=slot
+        kind=kind,
+        only=only,
+        destinations=destinations,
+        label=label,
+        slot=slot,
+        allow_empty=allow_empty,
     )
-    return backup_operation.run(build_project(), request, progress or Silent(), wait=wait)
+    project = build_project()
+    with ends_with_check(project) as proven:
+        result = backup_operation.run(project, request, progress or Silent(), wait=wait)
+        proven.update(result.copies.keys() - result.failed)
+    return result
 
 
 def complete(
@@ -84,9 +98,11 @@ def complete(
 
     Only what a destination lacks, or holds damaged, is sent, from a copy that is good.
     """
-    return backup_operation.complete(
-        build_project(), identifier, destinations, progress or Silent()
-    )
+    project = build_project()
+    with ends_with_check(project) as proven:
+        result = backup_operation.complete(project, identifier, destinations, progress or Silent())
+        proven.update(result.copies.keys() - result.failed)
+    return result
 
 
 def verify(
@@ -98,14 +114,16 @@ def verify(
     progress: Progress | None = None,
 ) -> list[Verified]:
     """Verify the named backups, the latest, or (without either) all."""
-    return verify_operation.run(
-        build_project(),
-        identifiers=identifiers,
-        latest=latest,
-        destination=destination,
-        level=level,
-        progress=progress or Silent(),
-    )
+    project = build_project()
+    with ends_with_check(project):
+        return verify_operation.run(
+            project,
+            identifiers=identifiers,
+            latest=latest,
+            destination=destination,
+            level=level,
+            progress=progress or Silent(),
+        )
 
 
 def prune(
@@ -119,13 +137,15 @@ def prune(
 
     `wait` waits for the lock.
     """
-    return prune_operation.run(
-        build_project(),
-        destinations=destinations,
-        dry_run=dry_run,
-        wait=wait,
-        progress=progress or Silent(),
-    )
+    project = build_project()
+    with contextlib.nullcontext() if dry_run else ends_with_check(project):
+        return prune_operation.run(
+            project,
+            destinations=destinations,
+            dry_run=dry_run,
+            wait=wait,
+            progress=progress or Silent(),
+        )
 
 
 def pin(*, identifier: str, pinned: bool = True) -> PinResult:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from mipyme_backup import conf
 from mipyme_backup.api.given import Silent
+from mipyme_backup.api.watching import ends_with_check
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.errors import UsageError
 from mipyme_backup.messages import _
 from mipyme_backup.operations import drill as drill_operation
 from mipyme_backup.operations import drill_report
 from mipyme_backup.operations import restore as restore_operation
-from mipyme_backup.operations.drill import DrillResult
 from mipyme_backup.operations.project import Progress
-from mipyme_backup.operations.restore import RestoreResult
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.parts import build_project
+from mipyme_backup.results import DrillResult, RestoreResult
 from mipyme_backup.translation import project_language
 
 
@@ -62,12 +62,15 @@ def restore(
     project = build_project()
     if plan:
         return restore_operation.plan(project, request)
-    return restore_operation.run(project, request, progress or Silent())
+    with ends_with_check(project):
+        return restore_operation.run(project, request, progress or Silent())
 
 
 def undo_restore(*, progress: Progress | None = None) -> RestoreResult:
     """Swap back what the last restore replaced."""
-    return restore_operation.undo(build_project(), progress or Silent())
+    project = build_project()
+    with ends_with_check(project):
+        return restore_operation.undo(project, progress or Silent())
 
 
 def drill(
@@ -102,7 +105,9 @@ def drill(
             language=language, checklist=settings.checklist, host=socket.gethostname()
         ),
     )
-    return drill_operation.run(build_project(), request, progress or Silent(), wait=wait)
+    project = build_project()
+    with ends_with_check(project):
+        return drill_operation.run(project, request, progress or Silent(), wait=wait)
 
 
 def note_drill(*, drill_id: str, notes: str) -> None:

@@ -11,7 +11,7 @@ from mipyme_backup import conf
 from mipyme_backup.api.given import Silent, zone
 from mipyme_backup.api.keeping import backup, prune
 from mipyme_backup.api.restoring import drill
-from mipyme_backup.api.watching import heartbeat, watch
+from mipyme_backup.api.watching import ends_with_check, heartbeat, watch
 from mipyme_backup.errors import (
     AlertError,
     DestinationError,
@@ -22,10 +22,10 @@ from mipyme_backup.errors import (
 )
 from mipyme_backup.messages import _
 from mipyme_backup.operations import rationed, rolling, scheduled
-from mipyme_backup.operations.backup import BackupResult
 from mipyme_backup.operations.project import Progress
 from mipyme_backup.operations.scheduled import Coming, Outcome
 from mipyme_backup.parts import build_project
+from mipyme_backup.results import BackupResult
 from mipyme_backup.schedule import JOBS, Due, last_slot
 from mipyme_backup.translation import in_project_language, said, translated
 
@@ -33,11 +33,13 @@ T = TypeVar("T")
 
 
 def due(*, now: datetime | None = None) -> list[Due]:
-    """Return what the schedule has to be done now; `now` is aware, the present without it."""
-    settings = conf.load()
-    return scheduled.what_is_due(
-        settings.state_dir, settings.schedule, now or datetime.now(UTC), zone()
-    )
+    """Return what the schedule has to be done now; `now` is aware, the present without it.
+
+    Asking is what a schedule is called for: that it was is noted, for the status to judge.
+    """
+    settings, moment = conf.load(), now or datetime.now(UTC)
+    scheduled.note_call(settings.state_dir, moment)
+    return scheduled.what_is_due(settings.state_dir, settings.schedule, moment, zone())
 
 
 def coming(*, now: datetime | None = None) -> list[Coming]:
@@ -61,9 +63,12 @@ def run_job(*, job: str, slot: datetime, progress: Progress | None = None) -> Ou
             slot=slot,
             known=", ".join(JOBS),
         )
-    work = _works(progress or Silent())[job]
+    work, state_dir = _works(progress or Silent())[job], conf.load().state_dir
+    scheduled.note_call(state_dir, datetime.now(UTC), job)
     with in_project_language():
-        return scheduled.run_once(conf.load().state_dir, Due(job=job, slot=slot), work)
+        outcome = scheduled.run_once(state_dir, Due(job=job, slot=slot), work)
+    scheduled.note_call(state_dir, datetime.now(UTC))
+    return outcome
 
 
 def may_run_job(*, job: str, slot: datetime, attempts: int) -> bool:
@@ -98,7 +103,7 @@ def _works(progress: Progress) -> Mapping[str, Callable[[datetime], object]]:
     return {
         "daily": lambda slot: _scheduled_backup("daily", slot, progress),
         "monthly": lambda slot: _scheduled_backup("monthly", slot, progress),
-        "verify": lambda slot: rolling.run(build_project(), slot, progress),
+        "verify": lambda slot: _scheduled_verification(slot, progress),
         "prune": lambda slot: _scheduled_prune(progress),
         "status": lambda slot: _scheduled_look(),
         "drill": lambda slot: _scheduled_drill(progress),
@@ -118,6 +123,12 @@ def _scheduled_backup(kind: str, slot: datetime, progress: Progress) -> BackupRe
         raise
     heartbeat("success", f"{kind}: {result.manifest.name}, {result.status}")
     return result
+
+
+def _scheduled_verification(slot: datetime, progress: Progress) -> None:
+    project = build_project()
+    with ends_with_check(project):
+        rolling.run(project, slot, progress)
 
 
 def _scheduled_look() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,16 +14,18 @@ from mipyme_backup import conf
 from mipyme_backup.api.given import zone
 from mipyme_backup.api.watching import STATUS_SECONDS, look_at
 from mipyme_backup.catalog import Catalog, needed, reading
-from mipyme_backup.errors import UsageError
+from mipyme_backup.errors import BackupError, UsageError
 from mipyme_backup.messages import _
 from mipyme_backup.monitoring import last_look as last_looks
 from mipyme_backup.monitoring import overview as overviews
 from mipyme_backup.monitoring import recovery_sheet as sheets
+from mipyme_backup.monitoring.databases import facts_by_memory
 from mipyme_backup.monitoring.last_look import LastLook
 from mipyme_backup.monitoring.overview import Overview
 from mipyme_backup.operations import drill_report
 from mipyme_backup.parts import build_project
 from mipyme_backup.policy import checklist as checklists
+from mipyme_backup.policy.status_databases import lost_findings
 from mipyme_backup.translation import project_language
 
 
@@ -51,7 +54,8 @@ def last_look(*, now: datetime | None = None) -> LastLook:
 
 
 def _last_look(settings: conf.Settings, now: datetime) -> LastLook:
-    return last_looks.read(
+    """Return the last look; where it was lost with its database, that is said first."""
+    look = last_looks.read(
         Catalog(),
         settings.project,
         expression=settings.schedule["status"],
@@ -59,6 +63,12 @@ def _last_look(settings: conf.Settings, now: datetime) -> LastLook:
         now=now,
         zone=zone(),
     )
+    if look.at is not None or all(finding.id != "cannot_tell" for finding in look.findings):
+        return look
+    with contextlib.suppress(BackupError):
+        lost = lost_findings(facts_by_memory(build_project()))
+        return replace(look, findings=[*lost, *look.findings])
+    return look
 
 
 def overview(*, now: datetime | None = None) -> Overview:

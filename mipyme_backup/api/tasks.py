@@ -198,7 +198,9 @@ def _done(asked: Asked, progress: Reporter) -> Ended:
 def _backup(asked: Asked, progress: Reporter) -> Ended:
     made = backup(label=asked.options.get("label", ""), progress=progress)
     result = {"backup_id": made.manifest.id}
-    return Ended(status=made.status, result=result, error=_problems(made.copies))
+    # Where all copies are there, something that exists could not be read: the warnings name it.
+    unread = "\n".join(made.warnings) if made.status == "partial" else ""
+    return Ended(status=made.status, result=result, error=_problems(made.copies) or unread)
 
 
 def _complete(asked: Asked, progress: Reporter) -> Ended:

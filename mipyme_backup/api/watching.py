@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 from mipyme_backup import conf
 from mipyme_backup.api.given import zone
 from mipyme_backup.catalog import Catalog
 from mipyme_backup.encryption.passphrase import read_secret
-from mipyme_backup.errors import BackupError, UsageError
+from mipyme_backup.errors import (
+    BackupError,
+    LockedError,
+    NoBackupError,
+    SlotDoneError,
+    TooSoonError,
+    UsageError,
+    reason_of,
+)
 from mipyme_backup.messages import Message, _
 from mipyme_backup.monitoring import heartbeat as heartbeats
 from mipyme_backup.monitoring import last_look as last_looks
-from mipyme_backup.monitoring import notifications
+from mipyme_backup.monitoring import notifications, run_end
 from mipyme_backup.monitoring import status as monitoring
 from mipyme_backup.monitoring.channels import channels_of
 from mipyme_backup.monitoring.delivery import Delivery
@@ -29,6 +39,8 @@ from mipyme_backup.policy.status_facts import Facts, Policy
 from mipyme_backup.policy.status_proof import DRILL_EVERY, VERIFY_WITHIN
 
 STATUS_SECONDS = 30.0
+
+logger = logging.getLogger("mipyme_backup")
 
 
 def status(*, timeout: float = STATUS_SECONDS) -> Status:
@@ -95,13 +107,58 @@ def heartbeat(event: heartbeats.Event, text: str = "") -> Delivery | None:
     return None if url is None else heartbeats.ping(url, event, text)
 
 
+@contextlib.contextmanager
+def ends_with_check(project: Project) -> Iterator[set[str]]:
+    """Check at the end of a run, so that the kept look shows what it did; add what it proved.
+
+    Those are the names of destinations that took a copy. A run that fails is checked as well, not
+    one that did nothing, nor one that is ended from outside. The check makes no run fail.
+    """
+    proven: set[str] = set()
+    try:
+        yield proven
+    except (UsageError, LockedError, NoBackupError, SlotDoneError, TooSoonError):
+        raise
+    except Exception:
+        _check(project, proven)
+        raise
+    _check(project, proven)
+
+
+def _check(project: Project, proven: Collection[str]) -> None:
+    try:
+        settings = conf.load()
+        run_end.check(
+            project,
+            _policy(settings),
+            schedule=settings.schedule,
+            host=socket.gethostname(),
+            proven=proven,
+        )
+    except Exception as error:  # noqa: BLE001 - the run is done, whatever the check meets
+        logger.info("The check after the run could not be made: %s", reason_of(error))
+
+
 def look_at(project: Project, timeout: float, now: datetime | None = None) -> Status:
     """Look as `status` says, and keep what was seen."""
     if not timeout > 0:
         raise UsageError(_("The timeout must be above zero."))
     settings = conf.load()
+    seen = monitoring.take(
+        project,
+        _policy(settings),
+        schedule=settings.schedule,
+        host=socket.gethostname(),
+        seconds=timeout,
+        now=now,
+    )
+    last_looks.keep(project.catalog, seen)
+    return seen
+
+
+def _policy(settings: conf.Settings) -> Policy:
     alerts, schedule = settings.alerts, settings.schedule
-    policy = Policy(
+    return Policy(
         max_age=alerts["max_age"],
         min_size=alerts["min_size"],
         min_free_disk=alerts["min_free_disk"],
@@ -112,16 +169,6 @@ def look_at(project: Project, timeout: float, now: datetime | None = None) -> St
         review=settings.policy_review,
         zone=zone(),
     )
-    seen = monitoring.take(
-        project,
-        policy,
-        schedule=schedule,
-        host=socket.gethostname(),
-        seconds=timeout,
-        now=now,
-    )
-    last_looks.keep(project.catalog, seen)
-    return seen
 
 
 def _unseen(settings: conf.Settings, findings: Sequence[Finding], now: datetime | None) -> Status:

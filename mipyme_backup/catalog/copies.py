@@ -6,16 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from mipyme_backup.catalog.guards import Guarded, optional, otherwise
 from mipyme_backup.catalog.selection import ours
 from mipyme_backup.messages import Message
 from mipyme_backup.models import Backup, Copy
 from mipyme_backup.policy.retention import Run
-
-if TYPE_CHECKING:
-    from mipyme_backup.operations.verify import Level, Verified
+from mipyme_backup.results import Level, Verified
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from mipyme_backup.catalog.guards import Guarded, otherwise
 from mipyme_backup.catalog.selection import MADE, is_current, ours
 from mipyme_backup.manifest import media_bytes, row_counts
 from mipyme_backup.models import Backup, Drill, Restore
+from mipyme_backup.policy.left_out import lacks, missing_files
 from mipyme_backup.policy.status_facts import (
     BackupFacts,
     CopyFacts,
@@ -43,15 +45,19 @@ class Facts(Guarded):
         )
 
     @otherwise(lambda: None)
-    def last_restore(self) -> RestoreFacts | None:
-        """Return the last restore of databases and media that succeeded, and how long it took.
+    def last_restore(self, is_optional: Callable[[str], bool]) -> RestoreFacts | None:
+        """Return the last restore of a whole backup that succeeded, and how long it took.
 
-        None where there is none among the last few, or the catalog cannot be read.
+        A source that `is_optional` need not have been restored. None where there is none among
+        the last few, or the catalog cannot be read.
         """
         done = Restore.objects.filter(status=Restore.Status.COMPLETE)
         for restore in done.exclude(finished_at=None).order_by("-finished_at")[:10]:
             backup = Backup.objects.filter(backup_id=restore.backup_id, whole=True).first()
-            if backup is None or set(backup.sources) - {"fixtures"} - set(restore.sources):
+            if backup is None:
+                continue
+            lacking = set(backup.sources) - set(restore.sources)
+            if not all(map(is_optional, lacking)):
                 continue
             assert restore.finished_at is not None
             return RestoreFacts(
@@ -98,4 +104,6 @@ def _facts(backup: Backup) -> BackupFacts:
         data_size=sum(a["raw_size"] for source in sources for a in source["artifacts"]),
         media_size=media_bytes(saved),
         rows=row_counts(saved),
+        lacks=lacks(saved),
+        missing=missing_files(saved),
     )

@@ -122,7 +122,10 @@ def needed() -> Iterator[None]:
     except AWAY as error:
         raise CatalogError(
             _("The catalog cannot be read: %(reason)s"),
-            hint=_("Look at the database, and run manage.py migrate."),
+            hint=_(
+                "Check the database. If it was lost: manage.py restore --latest. If it is new:"
+                " manage.py migrate."
+            ),
             reason=str(error).partition("\n")[0],
         ) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from django.db import transaction
 
@@ -13,9 +12,8 @@ from mipyme_backup.catalog.guards import Guarded, optional
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.models import Backup, Copy
-
-if TYPE_CHECKING:
-    from mipyme_backup.operations.reading import Found
+from mipyme_backup.policy.left_out import unreadable_count
+from mipyme_backup.results import Found
 
 
 class Manifests(Guarded):
@@ -54,6 +52,7 @@ class Manifests(Guarded):
 
 
 def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: str | None) -> None:
+    whole = all(copies.values()) and not unreadable_count(manifest.facts)
     values = {
         "project": manifest.project,
         "name": manifest.name,
@@ -62,7 +61,7 @@ def _record(manifest: Manifest, sha256: str, copies: Mapping[str, bool], using: 
         "slot": manifest.slot,
         "sequence": manifest.sequence,
         "whole": manifest.whole,
-        "status": Backup.Status.COMPLETE if all(copies.values()) else Backup.Status.PARTIAL,
+        "status": Backup.Status.COMPLETE if whole else Backup.Status.PARTIAL,
         "started_at": manifest.started_at,
         "finished_at": manifest.finished_at,
         "raw_size": manifest.raw_size,

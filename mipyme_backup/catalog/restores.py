@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from mipyme_backup.catalog.guards import Guarded, needed, optional
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.models import Drill, Restore
-
-if TYPE_CHECKING:
-    from mipyme_backup.operations.drill import DrillResult
+from mipyme_backup.results import DrillResult
 
 
 class Restores(Guarded):

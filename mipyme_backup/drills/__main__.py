@@ -59,6 +59,7 @@ def _set_up(job: Job) -> ErrorLog:
     overrides.check(job, connections.settings)
     django.setup()
     overrides.check(job, connections.settings)
+    overrides.replace_field_storages(job)
     setup_test_environment(debug=False)
     return log
 

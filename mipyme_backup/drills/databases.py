@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from django.core.checks import run_checks
 from django.db import Error, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.postgresql import content, counting
-from mipyme_backup.sources.postgresql.connection import unshadowed
+from mipyme_backup.sources.engines import engine_of
 
 
 def check(aliases: Sequence[str]) -> Iterator[str]:
@@ -45,50 +42,15 @@ def constraints(aliases: Sequence[str]) -> Iterator[str]:
             connection.check_constraints()
         except Error as error:
             yield f"{alias}: {error}"
-        if connection.vendor == "postgresql":
-            yield from _not_valid(alias, connection)
-
-
-def _not_valid(alias: str, connection: BaseDatabaseWrapper) -> Iterator[str]:
-    with unshadowed(connection) as cursor:
-        invalid = content.names(cursor, content.INVALID_INDEXES)
-        unvalidated = content.names(cursor, content.OWN_UNVALIDATED)
-    for index in invalid:
-        yield f"{alias}: {Message(_('the index %(name)s is not valid'), {'name': index})}"
-    for name in unvalidated:
-        table, _dot, constraint = name.rpartition(".")
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}")
-        except Error as error:
-            yield f"{alias}: {' '.join(str(error).split())}"
+        if engine := engine_of(connection.vendor):
+            yield from (f"{alias}: {problem}" for problem in engine.broken_rules(connection))
 
 
 def sequences(aliases: Sequence[str]) -> Iterator[str]:
     """Yield every sequence whose next value a key already has."""
     for alias in aliases:
         connection = connections[alias]
-        if connection.vendor == "postgresql":
-            with unshadowed(connection) as cursor:
-                behind = counting.sequences_behind(cursor)
-        else:
-            with connection.cursor() as cursor:
-                behind = _sqlite_sequences_behind(cursor)
-        for name in behind:
+        engine = engine_of(connection.vendor)
+        for name in engine.sequences_behind(connection) if engine else ():
             text = _("the sequence %(name)s is behind its column")
             yield f"{alias}: {Message(text, {'name': name})}"
-
-
-def _sqlite_sequences_behind(cursor: Any) -> list[str]:
-    cursor.execute("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_sequence'")
-    if not cursor.fetchone()[0]:
-        return []
-    cursor.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name")
-    behind = []
-    for name, value in cursor.fetchall():
-        quoted = '"{}"'.format(name.replace('"', '""'))
-        cursor.execute(f"SELECT max(rowid) FROM {quoted}")  # noqa: S608 - quoted above
-        highest = cursor.fetchone()[0]
-        if highest is not None and highest > value:
-            behind.append(name)
-    return behind

@@ -7,45 +7,60 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
-from django.core.exceptions import SuspiciousFileOperation
-from django.core.files.storage import storages
+from django.apps import apps
 
-from mipyme_backup.drills.job import Job
+from mipyme_backup.drills.job import Files, Job
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.file_fields import file_names
+from mipyme_backup.sources.file_fields import NamedFile, file_fields, named_files
 
 
 def files(job: Job, aliases: Sequence[str]) -> Iterator[str]:
     """Yield every file of a FileField that is missing, or is not what the backup's index says."""
-    if job.media_storage is None or job.media_folder is None or job.hashes is None:
-        return
-    storage, root = storages[job.media_storage], Path(job.media_folder)
-    with closing(sqlite3.connect(job.hashes)) as hashes:
-        for alias in aliases:
-            for name in sorted(set(file_names(alias, storage=job.media_storage))):
-                try:
-                    path = Path(storage.path(name))
-                except SuspiciousFileOperation:
-                    text = _("a row names %(name)r, which is outside the media folder")
-                    yield f"{alias}: {Message(text, {'name': name})}"
-                    continue
-                if problem := _problem(hashes, path, root):
-                    yield f"{alias}: {Message(problem.text, {**problem.params, 'name': name})}"
+    for restored in job.files:
+        with closing(sqlite3.connect(restored.hashes)) as hashes:
+            for using in aliases:
+                for path, anywhere in sorted(_named(restored, using)):
+                    problem = _problem(hashes, restored.folder, path, anywhere=anywhere)
+                    if problem is not None:
+                        shown = {**problem.params, "name": path}
+                        yield f"{using}: {Message(problem.text, shown)}"
 
 
-def _problem(hashes: sqlite3.Connection, path: Path, root: Path) -> Message | None:
-    key = os.fsencode(os.path.relpath(path, root))
-    row = hashes.execute("SELECT sha256 FROM file WHERE path = ?", (key,)).fetchone()
+def _named(restored: Files, using: str) -> set[tuple[str, bool]]:
+    """Return the paths that rows name, and whether only the end of each is known."""
+    fields = {
+        field: prefix
+        for model in apps.get_models(include_auto_created=True)
+        for field in file_fields(model)
+        if (prefix := restored.fields.get(f"{model._meta.label}.{field.name}")) is not None
+    }
+    return {
+        (fields[named.field] + named.name, _label(named) in restored.in_context)
+        for named in named_files(using, fields=fields.keys())
+    }
+
+
+def _label(named: NamedFile) -> str:
+    return f"{named.field.model._meta.label}.{named.field.name}"
+
+
+def _problem(hashes: sqlite3.Connection, root: str, name: str, *, anywhere: bool) -> Message | None:
+    key = os.fsencode(os.path.normpath(name))
+    if key.split(b"/")[0] in (b"..", b""):
+        return Message(_("a row names %(name)r, which is outside the media folder"))
+    row = hashes.execute("SELECT path, sha256 FROM file WHERE path = ?", (key,)).fetchone()
+    if row is None and anywhere:
+        query = "SELECT path, sha256 FROM file WHERE substr(path, -?) = ?"
+        row = hashes.execute(query, (len(key) + 1, b"/" + key)).fetchone()
     if row is None:
         return Message(_("a row names %(name)r, which is not in the backup"))
     try:
-        with path.open("rb") as file:
+        with open(os.path.join(os.fsencode(root), row[0]), "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         text = _("a row names %(name)r, which cannot be read: %(reason)s")
         return Message(text, {"reason": error.strerror})
-    if found == row[0]:
+    if found == row[1]:
         return None
     return Message(_("a row names %(name)r, whose content is not what was saved"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,22 +46,37 @@ class Database:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Files:
+    """What was restored of a source of files lies in `folder`.
+
+    `aliases`, `fields` and `in_context` are those of `sources.base.StoredIn`. `hashes` is an
+    SQLite file that says what each file must be.
+    """
+
+    folder: str
+    hashes: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    in_context: Sequence[str] = ()
+
+    def folder_of(self, inner: str) -> str:
+        """Return the folder of a storage that lies in the folder `inner` of this one."""
+        return os.path.normpath(os.path.join(self.folder, inner))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """The drill's process in full.
 
     `settings` is the project's settings module. Of `databases` (by alias) those that are None
-    hold nothing of the backup, and cannot be reached. `folder` is private and empty;
-    `media_folder` holds what was restored of the storage `media_storage`, and the file `hashes`
-    what each file must be; all three are None where the backup holds no media. `assertions` are
-    dotted paths.
+    hold nothing of the backup, and cannot be reached. `folder` is private and empty; `files` are
+    what was restored of storages. `assertions` are dotted paths.
     """
 
     settings: str
     databases: Mapping[str, Database | None]
     folder: str
-    media_storage: str | None = None
-    media_folder: str | None = None
-    hashes: str | None = None
+    files: Sequence[Files] = ()
     assertions: Sequence[str] = ()
 
     def dump(self) -> bytes:
@@ -73,6 +89,7 @@ class Job:
             alias: None if entry is None else Database(**entry)
             for alias, entry in values["databases"].items()
         }
+        values["files"] = [Files(**entry) for entry in values["files"]]
         return cls(**values)
 
 

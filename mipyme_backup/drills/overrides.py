@@ -78,13 +78,42 @@ def check(job: Job, databases: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
+def replace_field_storages(job: Job) -> None:
+    """Give each file field that has a storage of its own the folder that was restored of it.
+
+    One of which nothing was restored gets an empty folder, for its own is a live one.
+    """
+    from django.apps import apps
+    from django.core.files.storage import FileSystemStorage
+
+    from mipyme_backup.sources.file_fields import file_fields, storage_behind
+    from mipyme_backup.sources.media.storages import configured_storages
+
+    folders = {
+        label: files.folder_of(prefix)
+        for files in job.files
+        for label, prefix in files.fields.items()
+    }
+    configured = configured_storages().values()
+    for model in apps.get_models(include_auto_created=True):
+        for found in file_fields(model):
+            if not any(storage_behind(found.storage) is storage for storage in configured):
+                label = f"{found.model._meta.label}.{found.name}"
+                empty = str(Path(job.folder) / "storages" / label)
+                found.storage = FileSystemStorage(location=folders.get(label, empty))
+
+
 def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """Return the settings of a drill that differ from the project's own `settings`.
 
     Its databases, files, caches, sessions, mail and queues are nobody else's.
     """
     folders = Path(job.folder) / "storages"
-    media = job.media_folder if job.media_storage == "default" else None
+    restored = {
+        alias: files.folder_of(inner)
+        for files in job.files
+        for alias, inner in files.aliases.items()
+    }
     installed = settings.get("INSTALLED_APPS", ())
     sessions = "db" if "django.contrib.sessions" in installed else "signed_cookies"
     return {
@@ -92,8 +121,8 @@ def overrides(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
             alias: database(entry, job.databases.get(alias))
             for alias, entry in settings.get("DATABASES", {}).items()
         },
-        "MEDIA_ROOT": media or str(folders / "default"),
-        "STORAGES": _storages(settings, job, folders),
+        "MEDIA_ROOT": restored.get("default", str(folders / "default")),
+        "STORAGES": _storages(settings, restored, folders),
         "CACHES": {
             alias: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": alias}
             for alias in {"default": None, **settings.get("CACHES", {})}
@@ -131,13 +160,14 @@ def database(entry: Mapping[str, Any], drilled: Database | None) -> dict[str, An
     return {**entry, **drilled.values, "OPTIONS": {**options, **drilled.options}}
 
 
-def _storages(settings: Mapping[str, Any], job: Job, folders: Path) -> dict[str, Any]:
+def _storages(
+    settings: Mapping[str, Any], restored: Mapping[str, str], folders: Path
+) -> dict[str, Any]:
     """Give every storage a folder of its own, save the static files, which are only read."""
     static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     given = {"default": {}, "staticfiles": static, **settings.get("STORAGES", {})}
     places = {alias: str(folders / alias) for alias in given if alias != "staticfiles"}
-    if job.media_storage is not None and job.media_folder is not None:
-        places[job.media_storage] = job.media_folder
+    places |= restored
     return {
         **given,
         **{

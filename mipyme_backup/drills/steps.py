@@ -25,7 +25,7 @@ def steps(job: Job, log: ErrorLog) -> Iterator[tuple[str, Check]]:
     yield "migrations", partial(databases.migrations, aliases)
     yield "constraints", partial(databases.constraints, aliases)
     yield "sequences", partial(databases.sequences, aliases)
-    if job.hashes is not None:
+    if job.files:
         yield "files", partial(files.files, job, aliases)
     if aliases and apps.is_installed("django.contrib.auth"):
         yield "login", users.login

@@ -22,7 +22,7 @@ from mipyme_backup.encryption.keyring import (
 from mipyme_backup.encryption.passphrase import fingerprint, read_secret
 from mipyme_backup.errors import ConfigurationError, EncryptionError, KeyMissingError, StateError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.private_files import make_folder, write_file
+from mipyme_backup.private_files import make_folder, replace_file
 from mipyme_backup.process import Reader
 from mipyme_backup.state import State, set_aside
 
@@ -138,10 +138,7 @@ class GPG(Encryption):
             set_aside(file)
         if make and not file.exists():
             make_folder(file.parent)
-            unfinished = file.with_suffix(".tmp")
-            unfinished.unlink(missing_ok=True)
-            write_file(unfinished, f"{secrets.token_urlsafe(32)}\n".encode())
-            unfinished.rename(file)
+            replace_file(file, f"{secrets.token_urlsafe(32)}\n".encode())
         return read_secret(file) if file.exists() else None
 
 

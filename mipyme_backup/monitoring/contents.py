@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mipyme_backup.manifest import MEDIA, row_counts
+from mipyme_backup.manifest import row_counts
+from mipyme_backup.messages import Message, _
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,9 @@ def _content(source: Mapping[str, Any], packs: Sequence[StoredPart]) -> SavedCon
     name, parts = source["name"], [*_parts(source["artifacts"])]
     facts = [fact for fact in source["facts"].values() if isinstance(fact, Mapping)]
     counts = [count for fact in facts if (count := fact.get("tables", fact.get("models")))]
-    is_media = name == MEDIA
-    stored = [*parts, *packs] if is_media else parts
+    is_media = any("packs" in fact for fact in facts)
+    shared = {pack for fact in facts for pack in fact.get("packs", ())}
+    stored = [*parts, *(pack for pack in packs if pack.path.split("/")[1] in shared)]
     return SavedContent(
         source=name,
         engine=" ".join(filter(None, (_text(facts, "engine"), _text(facts, "version")))),
@@ -97,13 +99,20 @@ def _content(source: Mapping[str, Any], packs: Sequence[StoredPart]) -> SavedCon
         raw_size=_total(facts, "bytes") if is_media else sum(part.raw_size for part in parts),
         stored_size=sum(part.stored_size for part in stored),
         parts=parts,
-        left_out={
-            model: str(reason)
-            for fact in facts
-            if isinstance(fact.get("left_out"), Mapping)
-            for model, reason in fact["left_out"].items()
-        },
+        left_out={name: reason for fact in facts for name, reason in _left_out(fact)},
     )
+
+
+def _left_out(fact: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what was left out, with the schema that it is of and its rows where that is told."""
+    reasons, rows = fact.get("left_out"), fact.get("left_out_rows", {})
+    for model, reason in reasons.items() if isinstance(reasons, Mapping) else ():
+        name = f"{fact['schema']}: {model}" if "schema" in fact else model
+        if model in rows:
+            text = _("%(reason)s; %(rows)d rows are left out")
+            yield name, str(Message(text, {"reason": reason, "rows": rows[model]}))
+        else:
+            yield name, str(reason)
 
 
 def _parts(artifacts: Sequence[Mapping[str, Any]]) -> Iterator[StoredPart]:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from mipyme_backup import journal
 from mipyme_backup.destinations import Destination
 from mipyme_backup.destinations.listing import Foreign
 from mipyme_backup.encryption import Encryption
-from mipyme_backup.errors import BackupError, DamagedError, ObjectMissingError
+from mipyme_backup.errors import BackupError, DamagedError, KeyMissingError, ObjectMissingError
 from mipyme_backup.manifest import Manifest, media_bytes, row_counts
 from mipyme_backup.messages import _
+from mipyme_backup.monitoring.databases import database_facts
 from mipyme_backup.operations.ignored import tell_ignored, waiting_restores
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.reading import Holdings, holdings
 from mipyme_backup.operations.recovery_program import is_changed
 from mipyme_backup.operations.sequence import newest_known
+from mipyme_backup.operations.unremoved import unremoved
+from mipyme_backup.places import is_on_network
+from mipyme_backup.policy.left_out import lacks, missing_files
 from mipyme_backup.policy.prediction import predict
 from mipyme_backup.policy.status_facts import (
     COMPLETE,
@@ -39,6 +44,12 @@ RECORDED = 100
 """How many backups the catalog is asked for: only the newest decide anything."""
 
 
+def _is_optional(project: Project, name: str) -> bool:
+    """Say whether a restore is whole without the source of this name."""
+    source = project.find_source(name)
+    return source is not None and not source.restored_by_default
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """What one look at a destination showed; `holdings` None where it could not be listed."""
@@ -47,17 +58,24 @@ class Look:
     holdings: Holdings | None = None
 
 
-def gather(project: Project, *, seconds: float) -> Facts:
+def gather(
+    project: Project, *, seconds: float, remembered: Mapping[str, Look] | None = None
+) -> Facts:
     """Return the facts; a destination that does not answer within `seconds` is unreachable.
 
-    To know whether a destination takes backups, and lets us delete, a small object is written
-    to it and deleted again; nothing is written where the listing has failed.
+    Those that are `remembered` are not asked: their copies are as the catalog knows them. To know
+    whether another takes backups, and lets us delete, a small object is written to it and deleted
+    again; nothing is written where the listing has failed.
     """
-    looks = _look_around(project, seconds)
+    kept = remembered or {}
+    looks = {**_look_around(project, seconds, kept), **kept}
     recorded = project.catalog.recorded(project.name, RECORDED)
     encryption = project.encryption
     facts = Facts(
-        destinations=[_described(project, look) for look in looks.values()],
+        destinations=[
+            kept[name].facts if name in kept else _described(project, looks[name])
+            for name in project.destinations
+        ],
         backups=_merged(project, looks, recorded or ()),
         last_run=project.catalog.last_run(project.name, running=False),
         running=project.catalog.last_run(project.name, running=True),
@@ -67,12 +85,14 @@ def gather(project: Project, *, seconds: float) -> Facts:
         opens=encryption is None or encryption.opens(encryption.key_fingerprint),
         highest_known=newest_known(project),
         key_expires=_key_expires(encryption) if encryption else None,
-        last_restore=project.catalog.last_restore(),
+        last_restore=project.catalog.last_restore(partial(_is_optional, project)),
         last_drill=project.catalog.last_drill(),
         ignored=_ignored(project),
         misplaced=_misplaced(project),
+        unremoved=unremoved(project),
     )
-    return replace(facts, predicted_restore=_predicted(facts))
+    databases = database_facts(project, facts.newest_good())
+    return replace(facts, predicted_restore=_predicted(facts), databases=databases)
 
 
 def _ignored(project: Project) -> list[IgnoredRecord]:
@@ -112,10 +132,11 @@ def _predicted(facts: Facts) -> timedelta | None:
     return predict(newest, facts.backups, filter(None, measured)) if newest else None
 
 
-def _look_around(project: Project, seconds: float) -> dict[str, Look]:
-    """Look at all destinations at once, each by a thread of its own."""
+def _look_around(project: Project, seconds: float, kept: Collection[str]) -> dict[str, Look]:
+    """Look at all destinations but those `kept` at once, each by a thread of its own."""
     looks: dict[str, Look] = {}
-    with Lanes(project.destinations) as lanes:
+    asked = {name: one for name, one in project.destinations.items() if name not in kept}
+    with Lanes(asked) as lanes:
         for name, lane in lanes.items():
             lane.submit(partial(_look, project, name, looks))
         lanes.wait(lambda: not lanes.busy, seconds)
@@ -123,14 +144,14 @@ def _look_around(project: Project, seconds: float) -> dict[str, Look]:
             error = lane.failure or (_late(seconds) if lane.waiting else None)
             if error is not None:
                 looks[name] = _cut_short(name, lane.destination, looks.get(name), error)
-    return {name: looks[name] for name in project.destinations}
+    return {name: looks[name] for name in asked}
 
 
 def _look(project: Project, name: str, looks: dict[str, Look], destination: Destination) -> None:
     held = holdings(project, name)
-    facts = DestinationFacts(
-        name=name, place=destination.describe(), remote=destination.remote, reachable=True
-    )
+    place, remote = destination.describe(), destination.remote
+    here = not remote and not _is_on_network(place)
+    facts = DestinationFacts(name=name, place=place, remote=remote, reachable=True, here=here)
     looks[name] = Look(facts=facts, holdings=held)
     facts = replace(facts, program_changed=is_changed(project, destination, held.backups))
     looks[name] = Look(facts=facts, holdings=held)  # it counts, should the rest not come to an end
@@ -161,10 +182,15 @@ def _cut_short(name: str, destination: Destination, look: Look | None, error: Ba
             place=place,
             remote=remote,
             reachable=False,
+            here=not remote and not _is_on_network(place),
             error=error.message,
             hint=error.hint,
         )
     )
+
+
+def _is_on_network(place: str) -> bool:
+    return os.path.isabs(place) and is_on_network(Path(place))
 
 
 def _late(seconds: float) -> BackupError:
@@ -198,7 +224,9 @@ def _unreadable(look: Look) -> dict[str, BackupError]:
 
 
 def _described(project: Project, look: Look) -> DestinationFacts:
-    ours, unreadable = _ours(project, look), _unreadable(look)
+    ours, errors = _ours(project, look), _unreadable(look)
+    need_key = [name for name, error in errors.items() if isinstance(error, KeyMissingError)]
+    unreadable = {name: error for name, error in errors.items() if name not in need_key}
     first = next(iter(unreadable.values()), None)
     foreign = look.holdings.foreign if look.holdings else Foreign()
     return replace(
@@ -206,6 +234,7 @@ def _described(project: Project, look: Look) -> DestinationFacts:
         backups=len(ours),
         highest_sequence=max((manifest.sequence for manifest in ours.values()), default=None),
         unreadable=[*unreadable],
+        need_key=need_key,
         unreadable_reason=first.message if first else NOTHING,
         unreadable_hint=first.hint if first else NOTHING,
         foreign=foreign.count,
@@ -281,4 +310,6 @@ def _of_manifest(manifest: Manifest, copies: Mapping[str, CopyFacts]) -> BackupF
         data_size=sum(a.raw_size for source in manifest.sources for a in source.artifacts),
         media_size=media_bytes(manifest.facts),
         rows=row_counts(manifest.facts),
+        lacks=lacks(manifest.facts),
+        missing=missing_files(manifest.facts),
     )

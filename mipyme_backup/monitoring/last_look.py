@@ -91,6 +91,18 @@ def read(
     return LastLook(at=at, findings=found, facts=facts)
 
 
+def kept(catalog: Catalog, project: str) -> LastLook | None:
+    """Return the last look as it was kept, however old; None where there is none.
+
+    Raises CatalogError where the catalog cannot be read.
+    """
+    found = _read(catalog.last_look(project))
+    if found is None:
+        return None
+    at, findings, facts = found
+    return LastLook(at=at, findings=findings, facts=facts)
+
+
 def _read(document: Any) -> tuple[datetime, list[Finding], Mapping[str, Any]] | None:
     """Return when the look was, its findings and its facts; None of what no look has kept."""
     try:

@@ -13,13 +13,11 @@ from django.template import Context, Engine
 from django.utils import timezone
 
 import mipyme_backup
-from mipyme_backup.errors import BackupError
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.recovery_program import program_sha256
 from mipyme_backup.policy.status import age_text
 from mipyme_backup.policy.status_facts import BackupFacts
-from mipyme_backup.sources.database import PREFIX
 
 LANGUAGES = ("en", "es")
 TEMPLATES = Path(__file__).parent.parent / "templates" / "mipyme_backup"
@@ -131,38 +129,12 @@ def _parts(project: Project, status: Status) -> dict[str, Any]:
 
 
 def _sources(project: Project, newest: BackupFacts | None) -> Iterator[dict[str, Any]]:
-    for name in project.sources:
-        if name.startswith(PREFIX):
-            yield _database(project, name, newest)
-        elif name == project.media.name:
-            yield {"kind": "media", "name": name, **_place_of_media(project)}
-        else:
-            yield {"kind": name, "name": name}
-
-
-def _database(project: Project, name: str, newest: BackupFacts | None) -> dict[str, Any]:
-    alias = name.removeprefix(PREFIX)
-    entry, vendor = project.databases.settings(alias), project.databases.vendor(alias)
-    server = ":".join(str(entry[key]) for key in ("HOST", "PORT") if entry.get(key))
-    return {
-        "kind": "database",
-        "name": name,
-        "alias": alias,
-        "vendor": vendor,
-        "engine": (newest.engines.get(name) if newest else None) or vendor,
-        "database": entry["NAME"],
-        "user": entry.get("USER"),
-        "server": server,
-    }
-
-
-def _place_of_media(project: Project) -> dict[str, Any]:
-    try:
-        if project.media.remote:
-            return {"storage": project.media.storage}
-        return {"folder": project.media.location}
-    except BackupError:
-        return {}
+    for name, source in project.sources.items():
+        place = {"name": name, **source.place()}
+        if "vendor" in place:
+            saved = newest.engines.get(name) if newest else None
+            place["engine"] = saved or place["vendor"]
+        yield place
 
 
 def _backup(backup: BackupFacts | None) -> dict[str, str] | None:

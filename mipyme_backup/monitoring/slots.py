@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.scheduled import WHO_TELLS, attempts
-from mipyme_backup.policy.status_facts import FailingJob, MissedSlot
+from mipyme_backup.operations.scheduled import WHO_TELLS, attempts, can_be_read, last_call
+from mipyme_backup.policy.status_facts import FailingJob, MissedSlot, Silence
 from mipyme_backup.schedule import BACKUPS, slots_between
 
 GRACE = timedelta(hours=1)
@@ -18,6 +18,9 @@ LOOKED_BACK = timedelta(days=35)
 
 FAILURES = 2
 """What fails once is tried again a quarter of an hour later, and is told only then."""
+
+LONGEST_JOB = timedelta(days=1)
+"""How long the caller may be at one job, so that it cannot call again meanwhile."""
 
 TOLD_OTHERWISE = BACKUPS | {WHO_TELLS}
 """How runs of backups ended is in the catalog; a look that fails tells so itself."""
@@ -46,3 +49,37 @@ def missed_slots(
             start = max(since, now - LOOKED_BACK)
             for slot in slots_between(expression, start, now - GRACE, zone):
                 yield MissedSlot(kind=kind, slot=slot.astimezone(zone))
+
+
+def silence(
+    project: Project,
+    schedule: Mapping[str, str | None],
+    now: datetime,
+    zone: tzinfo,
+    *,
+    catalog: bool,
+) -> Silence | None:
+    """Say since when nothing calls the schedule, None where something does or nothing has to.
+
+    That is so once a slot has come since the last call. Where another host calls it, the catalog
+    knows what that made: then the slots of backups are looked at alone. Nothing is said where
+    neither can be known (`catalog` is False), and of a `schedule` without any job, which is turned
+    off on purpose.
+    """
+    jobs = {job: expression for job, expression in schedule.items() if expression is not None}
+    if not jobs or not can_be_read(project.state_dir):
+        return None
+    call = last_call(project.state_dir)
+    if call is not None and call.job and timedelta() <= now - call.at < LONGEST_JOB:
+        return None
+    served, _began = project.catalog.slots(project.name, now)
+    newest = max(served.values(), default=None)
+    since = call.at if call is not None else None
+    if newest is not None and (since is None or newest > since):
+        since = newest
+        jobs = {job: expression for job, expression in jobs.items() if job in BACKUPS}
+    if since is None:
+        return Silence(since=None) if catalog else None
+    awaited = (slots_between(expression, since, now - GRACE, zone) for expression in jobs.values())
+    silent = any(next(slots, None) is not None for slots in awaited)
+    return Silence(since=since) if silent else None

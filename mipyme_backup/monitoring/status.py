@@ -9,8 +9,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from mipyme_backup.monitoring.facts import gather
-from mipyme_backup.monitoring.slots import failing_jobs, missed_slots
+from mipyme_backup.monitoring.facts import Look, gather
+from mipyme_backup.monitoring.slots import failing_jobs, missed_slots, silence
 from mipyme_backup.operations.project import Project
 from mipyme_backup.policy.status import Finding, Level, findings, level_of
 from mipyme_backup.policy.status_facts import (
@@ -61,6 +61,7 @@ class Status:
             "opens_own_backups": facts.opens,
             "catalog": facts.catalog,
             "highest_known": facts.highest_known,
+            "schedule_silent": facts.silence is not None,
             "missed_slots": [
                 {"kind": missed.kind, "slot": missed.slot.isoformat()} for missed in facts.missed
             ],
@@ -90,6 +91,7 @@ class Status:
             "total_bytes": facts.total,
             "backups": facts.backups,
             "unreadable": list(facts.unreadable),
+            "need_key": list(facts.need_key),
             "foreign": facts.foreign,
             "highest_sequence": facts.highest_sequence,
             "newest_good": self._backup(self.facts.newest_good(facts.name)),
@@ -118,18 +120,20 @@ def take(
     host: str,
     seconds: float,
     now: datetime | None = None,
+    remembered: Mapping[str, Look] | None = None,
 ) -> Status:
     """Look at all of the project's destinations for `seconds` at most, and judge what is seen.
 
-    `schedule` has cron expressions by job.
+    `schedule` has cron expressions by job. Destinations that are `remembered` are not asked.
     """
-    facts = gather(project, seconds=seconds)
+    facts = gather(project, seconds=seconds, remembered=remembered)
     at = now or datetime.now(UTC)
     zone = timezone.get_default_timezone()
     facts = replace(
         facts,
         missed=[*missed_slots(project, schedule, at, zone)],
         failing=[*failing_jobs(project, schedule)],
+        silence=silence(project, schedule, at, zone, catalog=facts.catalog),
     )
     return Status(
         project=project.name, host=host, at=at, facts=facts, findings=findings(policy, facts, at)

@@ -7,10 +7,9 @@ import hashlib
 import platform
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import django
@@ -22,10 +21,11 @@ from mipyme_backup.destinations import Destination
 from mipyme_backup.errors import BackupError, DestinationError, SlotDoneError, reason_of
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
+from mipyme_backup.operations import emptiness
 from mipyme_backup.operations.choosing import check_destination, check_sources
 from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
-from mipyme_backup.operations.looking import look_around
+from mipyme_backup.operations.looking import PATIENCE_SECONDS, look_around
 from mipyme_backup.operations.notes import RunNote
 from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
@@ -42,70 +42,23 @@ from mipyme_backup.operations.sequence import (
 )
 from mipyme_backup.operations.spool import spool_folder
 from mipyme_backup.operations.writing import Writer, new_id
+from mipyme_backup.results import BackupResult
 from mipyme_backup.sources.base import Source
-from mipyme_backup.translation import said, translated
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for. `destinations` and `only` are names, empty for all."""
+    """What is asked for. `destinations` and `only` are names, empty for all.
+
+    With `allow_empty` a database without the project's tables is saved beside backups of it.
+    """
 
     kind: str = "manual"
     only: Sequence[str] = ()
     destinations: Sequence[str] = ()
     label: str = ""
     slot: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupResult:
-    """One backup as a caller sees it; sizes in bytes, `sha256` that of the manifest."""
-
-    manifest: Manifest
-    sha256: str
-    copies: Mapping[str, BackupError | None] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> frozenset[str]:
-        """The destinations that lack a copy."""
-        return frozenset(name for name, error in self.copies.items() if error)
-
-    @property
-    def status(self) -> str:
-        return "partial" if self.failed else "complete"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **described(self.manifest, self.sha256),
-            "warnings": [said(warning) for warning in self.manifest.warnings],
-            "status": self.status,
-            "pinned": False,
-            "copies": [
-                {
-                    "destination": name,
-                    "status": "failed" if error else "complete",
-                    "error": translated(error.message) if error else None,
-                }
-                for name, error in self.copies.items()
-            ],
-        }
-
-
-def described(manifest: Manifest, sha256: str) -> dict[str, Any]:
-    """Return what a manifest says of a backup, as the JSON of ``list_backups``."""
-    return {
-        "id": manifest.id,
-        "name": manifest.name,
-        "kind": manifest.kind,
-        "label": manifest.label,
-        "started_at": manifest.started_at.isoformat(),
-        "finished_at": manifest.finished_at.isoformat(),
-        "raw_size": manifest.raw_size,
-        "stored_size": manifest.stored_size,
-        "sha256": sha256,
-        "sources": [source.name for source in manifest.sources],
-        "warnings": list(manifest.warnings),
-    }
+    allow_empty: bool = False
 
 
 def run(
@@ -141,7 +94,7 @@ def complete(
 ) -> BackupResult:
     """Complete the copies of an earlier backup; `destinations` are names, empty for all."""
     manifest, data, copies = complete_by_hand(project, identifier, destinations, progress)
-    return BackupResult(manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies)
+    return _result(project, manifest, data, copies)
 
 
 def take(project: Project, request: Request, progress: Progress) -> BackupResult:
@@ -185,8 +138,14 @@ def _store(
     progress: Progress,
 ) -> BackupResult:
     """Save the sources, and commit."""
+    empty = emptiness.without_tables(project, sources) if request.kind != "safety" else []
     warnings = preflight(project, sources)
-    held = look_around(project, lanes, at_all=request.kind == "monthly")
+    seconds = emptiness.SECONDS if empty else PATIENCE_SECONDS
+    held = look_around(
+        project, lanes, at_all=bool(empty) or request.kind == "monthly", seconds=seconds
+    )
+    empty = emptiness.lost(project, empty, held, asked=[*lanes], allow=request.allow_empty)
+    warnings += emptiness.warnings(empty)
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     last = _last(held)
     check_room(last, {source.name for source in sources}, project.volume_size)
@@ -213,7 +172,8 @@ def _store(
                 sequence=next_sequence(project, held),
                 sources=saved.sources,
                 packs=saved.packs,
-                whole=not request.only,
+                whole=not request.only and not empty,
+                empty=bool(empty),
                 host=socket.gethostname(),
                 versions=_versions(),
                 migrations=saved.migrations,
@@ -234,9 +194,25 @@ def _store(
                 _keep_committed(project, writer, manifest, lanes, error)
             raise
         copies = {name: failures.get(name) for name in lanes}
-        return BackupResult(
-            manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), copies=copies
-        )
+        return _result(project, manifest, data, copies)
+
+
+def _result(
+    project: Project,
+    manifest: Manifest,
+    data: bytes,
+    copies: Mapping[str, BackupError | None],
+) -> BackupResult:
+    return BackupResult(
+        manifest=manifest,
+        sha256=hashlib.sha256(data).hexdigest(),
+        copies=copies,
+        summaries={
+            saved.name: source.describe(saved.facts)
+            for saved in manifest.sources
+            if (source := project.find_source(saved.name)) is not None
+        },
+    )
 
 
 def _keep_committed(

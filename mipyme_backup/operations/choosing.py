@@ -17,8 +17,9 @@ from mipyme_backup.errors import (
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, backups_on
+from mipyme_backup.operations.reading import backups_on
 from mipyme_backup.operations.sequence import hidden_newest
+from mipyme_backup.results import Found
 from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")
@@ -132,9 +133,12 @@ def _named(found: Iterable[Found], identifier: str) -> list[Found]:
     ]
     if not hits:
         unreadable = [item for item in listed if item.error is not None]
-        raise DamagedError(
+        raise NoBackupError(
             _("There is no backup %(identifier)s."),
-            hint=_("%(count)d cannot be read, of which only the folder's name is known: %(names)s")
+            hint=_(
+                "list_backups shows those that there are. It may be one of %(count)d that cannot be"
+                " read, whose ids are not known: name the folder of one to learn why (%(names)s)."
+            )
             if unreadable
             else _("list_backups shows those that there are."),
             identifier=identifier,
@@ -198,7 +202,12 @@ def _age(manifest: Manifest | None) -> tuple[int, datetime]:
 
 
 def holds(manifest: Manifest, only: Sequence[str]) -> bool:
-    """Say whether the backup has all the sources asked for; without any: whether it is whole."""
+    """Say whether the backup has all the sources asked for; without any: whether it is whole.
+
+    One of a database without the project's tables has nothing to restore.
+    """
+    if manifest.empty:
+        return False
     if not only:
         return manifest.whole
     return all(selected(manifest, name) for name in only)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 from mipyme_backup import signals
 from mipyme_backup.drills.job import Step, listed
@@ -24,7 +22,7 @@ from mipyme_backup.operations.rehearsing import make_job, rehearse
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.operations.throwaway import Throwaway, throwaway
 from mipyme_backup.operations.writing import new_id
-from mipyme_backup.translation import said
+from mipyme_backup.results import DrillResult
 
 LOAD = "fetch_and_load:"
 
@@ -41,51 +39,6 @@ class Request:
     assertions: Sequence[str] = ()
     rto: timedelta = timedelta(hours=1)
     report: Asked
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrillResult:
-    """What a drill found; `seconds` is from its start to the last assertion.
-
-    `reports` are the files that tell of it.
-    """
-
-    id: str
-    backup_id: str
-    backup_name: str
-    destination: str
-    started_at: datetime
-    finished_at: datetime
-    seconds: float
-    rto_seconds: float
-    steps: tuple[Step, ...]
-    reports: tuple[Path, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return all(step.ok for step in self.steps)
-
-    @property
-    def within_rto(self) -> bool:
-        return self.seconds <= self.rto_seconds
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "backup": {"id": self.backup_id, "name": self.backup_name},
-            "destination": self.destination,
-            "passed": self.passed,
-            "started_at": self.started_at.isoformat(),
-            "finished_at": self.finished_at.isoformat(),
-            "seconds": round(self.seconds, 3),
-            "rto_seconds": self.rto_seconds,
-            "within_rto": self.within_rto,
-            "steps": [
-                {**step.to_dict(), "problems": [said(problem) for problem in step.problems]}
-                for step in self.steps
-            ],
-            "reports": [str(path) for path in self.reports],
-        }
 
 
 def run(
@@ -164,10 +117,10 @@ class _Watch:
 def _load(
     project: Project, choice: Choice, made: Throwaway, watch: _Watch, progress: Progress
 ) -> None:
-    for source, target in made.targets:
-        with watch.step(f"{LOAD}{source.name}"):
-            used = load(project, choice, [(source, target)], progress)
-            watch.destinations[source.name] = used
+    for part in made.targets:
+        with watch.step(f"{LOAD}{part.source.name}"):
+            used = load(project, choice, [part], progress)
+            watch.destinations[part.source.name] = used
 
 
 def _differences(made: Throwaway) -> Iterable[str]:

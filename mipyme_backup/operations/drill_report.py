@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.template import Context, Engine
 from django.utils import timezone
@@ -15,11 +15,9 @@ from django.utils.translation import gettext, override
 
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.private_files import sync_folder, write_file
+from mipyme_backup.private_files import replace_file
+from mipyme_backup.results import DrillResult
 from mipyme_backup.translation import said, translated
-
-if TYPE_CHECKING:
-    from mipyme_backup.operations.drill import DrillResult
 
 LANGUAGES = ("en", "es")
 KEPT = 100
@@ -87,12 +85,8 @@ def keep(project: Project, result: DrillResult, asked: Asked) -> DrillResult:
         (paths[0], json.dumps(document, indent=1) + "\n"),
         (paths[1], render(project.name, named, asked)),
     ):
-        temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        write_file(temporary, text.encode())
-        temporary.rename(path)
+        replace_file(path, text.encode())
     _remove_oldest(folder, name)
-    sync_folder(folder)
     return named
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from mipyme_backup.operations.layout import PACK_FOLDER, PIN_FILE
 from mipyme_backup.operations.notes import RunNote, is_ours, manifest_path
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found
+from mipyme_backup.results import Found
 
 RECORD = "leftovers.json"
 PATIENCE = timedelta(hours=72)

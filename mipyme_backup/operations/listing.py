@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mipyme_backup.operations.backup import described
-from mipyme_backup.operations.reading import Found
+from mipyme_backup.policy.left_out import unreadable_count
+from mipyme_backup.results import Found, described
 
 
 def rows_of(found: Sequence[Found]) -> list[dict[str, Any]]:
@@ -16,7 +16,8 @@ def rows_of(found: Sequence[Found]) -> list[dict[str, Any]]:
         if item.manifest is None:
             row = rows.setdefault(item.name, _unreadable(item))
         else:
-            described_row = {**described(item.manifest, item.sha256), "status": "complete"}
+            status = "partial" if unreadable_count(item.manifest.facts) else "complete"
+            described_row = {**described(item.manifest, item.sha256), "status": status}
             row = rows.setdefault(
                 item.manifest.id, {**described_row, "pinned": False, "copies": []}
             )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from mipyme_backup.catalog import History
 from mipyme_backup.errors import (
@@ -18,14 +18,13 @@ from mipyme_backup.errors import (
     ObjectMissingError,
     RestoreError,
 )
-from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice, listings
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import open_artifact
 from mipyme_backup.operations.targets import Targets
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.database import PREFIX
 from mipyme_backup.streams.digest import Measured
 from mipyme_backup.translation import warn
 
@@ -40,19 +39,19 @@ def load(project: Project, choice: Choice, targets: Targets, progress: Progress)
     failure: BackupError | None = None
     for name in choice.destinations:
         try:
-            for source, target in targets:
+            for part in targets:
                 progress.step(
                     Message(
                         _("Loading %(source)s from %(destination)s"),
-                        {"source": source.name, "destination": name},
+                        {"source": part.source.name, "destination": name},
                     ),
-                    _raw_size(choice.manifest, source),
+                    _raw_size(choice.manifest, part.saved),
                 )
-                target.load(openers(project, name, choice.manifest, source, progress))
+                part.target.load(openers(project, name, choice.manifest, part.saved, progress))
         except (DamagedError, DestinationError) as error:
             failure = error
-            for _source, target in targets:
-                target.discard()
+            for part in targets:
+                part.target.discard()
         else:
             return name
     assert failure is not None
@@ -66,24 +65,31 @@ def load(project: Project, choice: Choice, targets: Targets, progress: Progress)
 
 
 def _raw_size(manifest: Manifest, source: SavedSource) -> int:
-    packs = manifest.packs if source.name == "media" else ()
-    return sum(artifact.raw_size for artifact in (*source.artifacts, *packs))
+    artifacts = (*source.artifacts, *manifest.packs_of(source))
+    return sum(artifact.raw_size for artifact in artifacts)
 
 
 def openers(
     project: Project, name: str, manifest: Manifest, source: SavedSource, progress: Progress
 ) -> dict[str, Callable[[], Reader]]:
-    """Return what opens each artifact that `source` is loaded from, by the artifact's name."""
+    """Return what opens each artifact of `source` on the destination `name`; see `Openers`."""
     destination = project.destinations[name]
-    artifacts = {artifact.name: artifact for artifact in source.artifacts}
-    if source.name == "media":
-        artifacts |= {f"pool/{pack.path.split('/')[1]}": pack for pack in manifest.packs}
+    artifacts = stored_by_key(manifest, source)
 
     def opened(key: str) -> Reader:
         reader = open_artifact(project, destination, manifest, artifacts[key])
         return Measured(reader, hashing=False, on_bytes=progress.advance)
 
     return {key: partial(opened, key) for key in artifacts}
+
+
+def stored_by_key(manifest: Manifest, source: SavedSource) -> dict[str, StoredArtifact]:
+    """Return what `source` is loaded from, by the keys of its `Openers`."""
+    packs = manifest.packs_of(source)
+    return {
+        **{artifact.name: artifact for artifact in source.artifacts},
+        **{f"pool/{pack.path.split('/')[1]}": pack for pack in packs},
+    }
 
 
 def check(manifest: Manifest, targets: Targets, progress: Progress) -> None:
@@ -100,7 +106,7 @@ def check(manifest: Manifest, targets: Targets, progress: Progress) -> None:
 
 def told_remarks(targets: Targets) -> list[Message]:
     """Log and return what the targets could not bring back as it was."""
-    remarks = [remark for _source, target in targets for remark in target.remarks()]
+    remarks = [remark for part in targets for remark in part.target.remarks()]
     for remark in remarks:
         warn(logger, remark.text, **remark.params)
     return remarks
@@ -108,19 +114,14 @@ def told_remarks(targets: Targets) -> list[Message]:
 
 def differences(targets: Targets) -> list[str]:
     """Return all that differs between what was loaded and what the manifest states."""
-    return [str(problem) for source, target in targets for problem in target.check(_facts(source))]
-
-
-def _facts(source: SavedSource) -> Mapping[str, Any]:
-    """Return the facts of the source's main artifact: a database's dump, the media's index."""
-    return next(iter(source.facts.values()), {})
+    return [str(problem) for part in targets for problem in part.target.check(part.facts)]
 
 
 def rebuild_catalog(project: Project, targets: Targets) -> None:
     """Give the database that will be live the whole history: manifests and the live catalog."""
-    for source, target in targets:
-        settings = target.side_settings()
-        if source.name == f"{PREFIX}default" and settings is not None:
+    for part in targets:
+        settings = part.target.side_settings()
+        if part.target.alias == DEFAULT_DB_ALIAS and settings is not None:
             with _registered(settings) as using:
                 project.catalog.add_history(project.catalog.history(), using=using)
                 project.catalog.sync(listings(project, [*project.destinations]), using=using)
@@ -128,7 +129,10 @@ def rebuild_catalog(project: Project, targets: Targets) -> None:
 
 def history_at_stake(project: Project, targets: Targets) -> History | None:
     """Return the live catalog's history where its database is about to be replaced in place."""
-    in_place = any(t.for_good and s.name == f"{PREFIX}default" for s, t in targets)
+    in_place = any(
+        part.target.for_good and not part.target.merges and part.target.alias == DEFAULT_DB_ALIAS
+        for part in targets
+    )
     return project.catalog.history() if in_place else None
 
 

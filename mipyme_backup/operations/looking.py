@@ -18,8 +18,10 @@ from mipyme_backup.operations.sequence import hidden_newest
 PATIENCE_SECONDS = 3.0
 
 
-def look_around(project: Project, lanes: Lanes, *, at_all: bool = False) -> dict[str, Holdings]:
-    """Return what each destination holds that answers within `PATIENCE_SECONDS`.
+def look_around(
+    project: Project, lanes: Lanes, *, at_all: bool = False, seconds: float = PATIENCE_SECONDS
+) -> dict[str, Holdings]:
+    """Return what each destination holds that answers within so many `seconds`.
 
     Nobody is waited for once one on this machine shows the newest backup that is known, unless
     what lies `at_all` of them matters. The others are marked as behind; where none has answered
@@ -34,7 +36,7 @@ def look_around(project: Project, lanes: Lanes, *, at_all: bool = False) -> dict
     def enough() -> bool:
         return not lanes.busy or (not at_all and _newest_is_near(project, lanes, answers))
 
-    lanes.wait(enough, PATIENCE_SECONDS)
+    lanes.wait(enough, seconds)
     lanes.wait(lambda: bool(answers) or not lanes.busy)
     held = {**answers}  # who answers later changes nothing any more
     for lane in lanes.values():
@@ -42,7 +44,7 @@ def look_around(project: Project, lanes: Lanes, *, at_all: bool = False) -> dict
     if not held:
         raise lanes.failures()[-1]
     if _uncommitted(notes, held):
-        return look_around(project, lanes, at_all=at_all)
+        return look_around(project, lanes, at_all=at_all, seconds=seconds)
     return held
 
 

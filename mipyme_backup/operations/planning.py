@@ -12,7 +12,7 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
-from mipyme_backup.sources.database import PREFIX
+from mipyme_backup.policy.left_out import joined, left_out, missing_files
 
 
 def plan_lines(
@@ -34,8 +34,9 @@ def plan_lines(
     if manifest.key_fingerprint is not None:
         text = _("It is encrypted, with the key %(key)s.")
         lines.append(Message(text, {"key": manifest.key_fingerprint}))
-    for _source, target in targets:
-        lines += target.plan()
+    lines += _lacking(targets)
+    for part in targets:
+        lines += part.target.plan()
     lines += _migrations(manifest, targets, migrate=request.migrate)
     if not request.elsewhere:
         if request.safety_backup:
@@ -51,9 +52,25 @@ def plan_lines(
     return lines
 
 
+def _lacking(targets: Targets) -> list[Message]:
+    """Say what the backup could not save of each source that is restored."""
+    text = _("This backup is missing parts of %(source)s: %(what)s")
+    lines = []
+    for part in targets:
+        source = part.saved
+        found = [message for _severity, message in left_out(source.name, source.facts)]
+        missing = missing_files([(source.name, source.facts)])
+        if missing:
+            gone = _("files that rows name and that did not exist (%(count)d)")
+            found.append(Message(gone, {"count": missing}))
+        if found:
+            lines.append(Message(text, {"source": source.name, "what": joined(found)}))
+    return lines
+
+
 def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[Message]:
     """Refuse a database newer than the code; name `migrate` where it is older."""
-    if not any(source.name.startswith(PREFIX) for source, _target in targets):
+    if not any(part.target.alias and not part.target.merges for part in targets):
         return []
     loader = MigrationLoader(None, load=False)
     loader.load_disk()

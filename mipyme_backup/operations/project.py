@@ -18,15 +18,14 @@ from mipyme_backup.destinations import Destination
 from mipyme_backup.encryption import Encryption
 from mipyme_backup.errors import PreflightError, StateError
 from mipyme_backup.journal import Journal
-from mipyme_backup.lock import ProjectLock, project_lock
+from mipyme_backup.lock import ProjectLock, ServerLock, project_lock
 from mipyme_backup.messages import Message, _
 from mipyme_backup.places import is_forgotten, why_misplaced
 from mipyme_backup.policy.retention import Policy
+from mipyme_backup.private_files import UNFINISHED
 from mipyme_backup.removal import remove_tree
 from mipyme_backup.sources.base import Source
-from mipyme_backup.sources.database import DatabaseSource
-from mipyme_backup.sources.media import MediaSource
-from mipyme_backup.state import UNFINISHED, State
+from mipyme_backup.state import State
 from mipyme_backup.translation import translated, warn
 
 T = TypeVar("T")
@@ -45,6 +44,9 @@ class Progress(Protocol):
 class Project:
     """The parts. `sources` and `destinations` are in the order of the settings.
 
+    `sources` are what is saved, by name; `find_source` knows what was saved earlier as well, for
+    its backups are still restored, and returns None for what no entry of the settings stands for.
+    `server_locks` keep the runs of other hosts away.
     `former_state_dir` is where earlier versions kept the state, None where that is the same.
     `local_folders` are those of the destinations that are folders of this machine.
     `signing_key` is (fingerprint, secret) of what authenticates new manifests, and
@@ -58,8 +60,8 @@ class Project:
     former_state_dir: Path | None
     local_folders: Sequence[Path]
     sources: Mapping[str, Source]
-    databases: DatabaseSource
-    media: MediaSource
+    find_source: Callable[[str], Source | None]
+    server_locks: Callable[[], Sequence[ServerLock]]
     destinations: Mapping[str, Destination]
     encryption: Encryption | None
     signing_key: tuple[str, bytes] | None
@@ -130,7 +132,7 @@ class Project:
             self.state_dir,
             self.name,
             operation,
-            server_locks=self.databases.server_locks(),
+            server_locks=self.server_locks(),
             wait=wait,
         ) as held:
             self._adopt_former_state()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
 
 from mipyme_backup.catalog import Known
 from mipyme_backup.errors import BackupError, CatalogError, DestinationError, PreflightError
@@ -20,81 +18,10 @@ from mipyme_backup.operations.recovery import settle
 from mipyme_backup.operations.survey import copies_on, lacking, newest_whole, pinned_on
 from mipyme_backup.policy.finding import age_text
 from mipyme_backup.policy.retention import Decision, held_back, plan
-from mipyme_backup.translation import translated
-
-Action = Literal["keep", "delete", "locked", "failed"]
+from mipyme_backup.results import Action, Outcome, Pruned, PruneResult
 
 MOST_AHEAD = timedelta(days=1)
 """How far this host's clock may be ahead: retention counts whole days."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one copy, or (in a dry run) would; `size` in bytes, without shared packs.
-
-    ``locked`` means that it was to be deleted, and the destination keeps it; ``failed`` that the
-    destination failed before.
-    """
-
-    decision: Decision
-    action: Action
-    size: int
-    age_days: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        copy = self.decision.copy
-        return {
-            "id": copy.id,
-            "name": copy.name,
-            "kind": copy.kind,
-            "finished_at": copy.finished_at.isoformat() if copy.finished_at else None,
-            "age_days": None if self.age_days is None else round(self.age_days, 2),
-            "size": self.size,
-            "action": self.action,
-            "reason": str(self.decision.reason),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pruned:
-    """One destination: `freed` in bytes; `waiting` folders belong to nobody, for too short a time.
-
-    With an `error` nothing more than what is said was deleted there, and why.
-    """
-
-    destination: str
-    outcomes: tuple[Outcome, ...] = ()
-    freed: int = 0
-    waiting: int = 0
-    error: BackupError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "destination": self.destination,
-            "error": translated(self.error.message) if self.error else None,
-            "freed": self.freed,
-            "waiting": self.waiting,
-            "backups": [outcome.to_dict() for outcome in self.outcomes],
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneResult:
-    """What was pruned, or (`dry_run`) would be, by destination."""
-
-    dry_run: bool
-    destinations: tuple[Pruned, ...]
-
-    @property
-    def failed(self) -> bool:
-        return any(pruned.error for pruned in self.destinations)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "dry_run": self.dry_run,
-            "freed": sum(pruned.freed for pruned in self.destinations),
-            "destinations": [pruned.to_dict() for pruned in self.destinations],
-        }
 
 
 def run(

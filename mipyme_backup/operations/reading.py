@@ -20,26 +20,12 @@ from mipyme_backup.operations import manifest_keys
 from mipyme_backup.operations.layout import LAYOUT, PIN_FILE
 from mipyme_backup.operations.project import Project
 from mipyme_backup.process import CHUNK, Reader
+from mipyme_backup.results import Found
 from mipyme_backup.streams.digest import Measured
 from mipyme_backup.streams.pipeline import raw_form
 from mipyme_backup.streams.volumes import Joined
 
 OnBytes = Callable[[int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A backup as one destination holds it; `error` in place of an unreadable `manifest`.
-
-    `pinned` is what a listing showed: False where there was none.
-    """
-
-    destination: str
-    name: str
-    pinned: bool = False
-    manifest: Manifest | None = None
-    sha256: str = ""
-    error: BackupError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

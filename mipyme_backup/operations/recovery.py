@@ -18,6 +18,7 @@ from mipyme_backup.operations.ignored import tell_ignored, tell_set_aside
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.restored_targets import targets_of
 from mipyme_backup.operations.undisturbed import undisturbed
+from mipyme_backup.operations.unremoved import note as note_unremoved
 from mipyme_backup.sources.base import Target
 from mipyme_backup.translation import translated, warn
 
@@ -159,15 +160,16 @@ def roll_back(project: Project, entry: Entry, targets: Sequence[Target]) -> bool
     What cannot be removed harms nobody, so that is a warning, and the next run tries again.
     """
     # One that fails keeps no other from being removed, but the journal's entry for the next run.
-    failed = [target for target in targets if not _removed(entry, target.discard)]
-    return not failed and _removed(entry, lambda: project.journal.remove(entry))
+    failed = [target for target in targets if not _removed(project, entry, target.discard)]
+    return not failed and _removed(project, entry, lambda: project.journal.remove(entry))
 
 
-def _removed(entry: Entry, remove: Callable[[], None]) -> bool:
+def _removed(project: Project, entry: Entry, remove: Callable[[], None]) -> bool:
     try:
         remove()
     except FAILURES as error:
         warn(logger, CANNOT_REMOVE, id=entry["id"], reason=error)
+        note_unremoved(project, entry["id"], error)
         return False
     return True
 
@@ -253,6 +255,7 @@ def remove_expired(project: Project) -> None:
             _forget(project, entry)
         except FAILURES as error:
             warn(logger, CANNOT_FORGET, id=entry["id"], reason=error)
+            note_unremoved(project, entry["id"], error)
         else:
             roll_back(project, entry, targets)
 

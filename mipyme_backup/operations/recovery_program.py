@@ -19,7 +19,8 @@ from mipyme_backup.errors import BackupError, DamagedError, DestinationError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, read_whole
+from mipyme_backup.operations.reading import read_whole
+from mipyme_backup.results import Found
 from mipyme_backup.translation import warn
 
 logger = logging.getLogger("mipyme_backup")

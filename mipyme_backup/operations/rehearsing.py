@@ -8,7 +8,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,18 @@ from typing import Any
 from django.conf import ENVIRONMENT_VARIABLE
 from django.conf import settings as django_settings
 
-from mipyme_backup.drills.job import Job, Step, listed
+from mipyme_backup.drills.job import Files, Job, Step, listed
 from mipyme_backup.errors import PreflightError, ProcessError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.drill_report import step_title
 from mipyme_backup.operations.loading import openers
 from mipyme_backup.operations.project import Progress, Project
+from mipyme_backup.operations.targets import Part
 from mipyme_backup.operations.throwaway import Throwaway, databases
 from mipyme_backup.private_files import make_folder, write_file
-from mipyme_backup.process import CHUNK, Child, Reader
-from mipyme_backup.sources.media.index import INDEX_NAME, FileRecord, read_records
+from mipyme_backup.process import CHUNK, Child
+from mipyme_backup.sources.base import StoredIn
 
 LONGEST_STEP = 3600.0
 
@@ -43,20 +44,40 @@ def make_job(
 
     Raises PreflightError where there is no settings module to run the project with.
     """
-    media = next((s for s, _target in made.targets if s.name == project.media.name), None)
-    folder, hashes = made.folder / "project", made.folder / "hashes.sqlite3"
+    folder = made.folder / "project"
     make_folder(folder)
-    if media is not None:
-        destination = destinations[media.name]
-        _keep_hashes(hashes, openers(project, destination, manifest, media, progress))
     return Job(
         settings=_settings_module(),
         databases=databases(project, made),
         folder=str(folder),
-        media_storage=project.media.storage if media else None,
-        media_folder=str(made.media_folder) if media else None,
-        hashes=str(hashes) if media else None,
+        files=[
+            _files(project, part, place, manifest, destinations[part.source.name], progress)
+            for part, place in zip(made.targets, made.places, strict=True)
+            if part.source.stored_in is not None
+        ],
         assertions=assertions,
+    )
+
+
+def _files(
+    project: Project,
+    part: Part,
+    place: Path,
+    manifest: Manifest,
+    destination: str,
+    progress: Progress,
+) -> Files:
+    """Return the files that were restored to `place`, having written down what each must be."""
+    hashes = place.with_name(f"{place.name}.hashes")
+    opened = openers(project, destination, manifest, part.saved, progress)
+    _keep_hashes(hashes, part.source.stored_files(opened))
+    kept = part.source.stored_in or StoredIn()
+    return Files(
+        folder=str(place),
+        hashes=str(hashes),
+        aliases=kept.aliases,
+        fields=kept.fields,
+        in_context=kept.in_context,
     )
 
 
@@ -78,17 +99,12 @@ def environment(ours: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
     return {**ours, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in path)}
 
 
-def _keep_hashes(path: Path, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
-    """Write down in an SQLite file what each media file must be."""
+def _keep_hashes(path: Path, files: Iterable[tuple[bytes, str]]) -> None:
+    """Write down in an SQLite file what each file must be."""
     write_file(path, b"")
     with contextlib.closing(sqlite3.connect(path)) as hashes, hashes:
         hashes.execute("CREATE TABLE file (path BLOB PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
-        rows = _files(read_records(artifacts[INDEX_NAME]()))
-        hashes.executemany("INSERT INTO file VALUES (?, ?)", rows)
-
-
-def _files(records: Iterator[Any]) -> Iterator[tuple[bytes, str]]:
-    return ((item.path, item.sha256) for item in records if isinstance(item, FileRecord))
+        hashes.executemany("INSERT INTO file VALUES (?, ?)", files)
 
 
 def _settings_module() -> str:

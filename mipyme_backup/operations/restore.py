@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from mipyme_backup import signals
 from mipyme_backup.errors import (
@@ -39,38 +36,9 @@ from mipyme_backup.operations.recovery import (
     undo_targets,
 )
 from mipyme_backup.operations.restored_targets import targets_of
-from mipyme_backup.operations.targets import Request, Targets, make_targets
+from mipyme_backup.operations.targets import Part, Request, Targets, make_targets
 from mipyme_backup.operations.writing import new_id
-from mipyme_backup.sources.database import PREFIX
-from mipyme_backup.sources.fixtures import FixturesTarget
-from mipyme_backup.translation import translated
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreResult:
-    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured."""
-
-    id: str
-    status: str
-    backup_id: str
-    backup_name: str
-    plan: tuple[Message, ...] = ()
-    safety_backup: str | None = None
-    replaced: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    downtime_seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "status": self.status,
-            "backup": {"id": self.backup_id, "name": self.backup_name},
-            "plan": [translated(line) for line in self.plan],
-            "safety_backup": self.safety_backup,
-            "replaced": dict(self.replaced),
-            "seconds": round(self.seconds, 3),
-            "downtime_seconds": round(self.downtime_seconds, 3),
-        }
+from mipyme_backup.results import RestoreResult
 
 
 def plan(project: Project, request: Request) -> RestoreResult:
@@ -100,7 +68,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         entry = _entry(restore_id, manifest, targets, elsewhere=request.elsewhere)
         try:
             project.journal.write(entry)
-            project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
+            project.catalog.start_restore(restore_id, manifest, _names(targets))
             load(project, choice, targets, progress)
             check(manifest, targets, progress)
             lines += told_remarks(targets)
@@ -110,7 +78,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             replaced = {} if request.elsewhere else _replaced_names(targets)
             lock.check()
         except BaseException as error:
-            roll_back(project, entry, [target for _source, target in targets])
+            roll_back(project, entry, [part.target for part in targets])
             project.catalog.end_restore(restore_id, "failed", reason_of(error))
             raise
         history = history_at_stake(project, targets)
@@ -121,7 +89,7 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
             raise
         if history is not None:
             bring_back_history(project, history)
-        project.catalog.start_restore(restore_id, manifest, [s.name for s, _t in targets])
+        project.catalog.start_restore(restore_id, manifest, _names(targets))
         project.catalog.end_restore(
             restore_id, "complete", downtime=downtime, safety=entry["safety_backup"]
         )
@@ -186,11 +154,15 @@ def _entry(restore_id: str, manifest: Manifest, targets: Targets, *, elsewhere: 
         "backup": manifest.id,
         "phase": "loading",
         "elsewhere": elsewhere,
-        "merges": [t.alias for _s, t in targets if isinstance(t, FixturesTarget)],
-        "targets": [t.state for _s, t in targets if not isinstance(t, FixturesTarget)],
+        "merges": sorted({str(part.target.alias) for part in targets if part.target.merges}),
+        "targets": [part.target.state for part in targets if not part.target.merges],
         "safety_backup": None,
         "finished_at": None,
     }
+
+
+def _names(targets: Targets) -> list[str]:
+    return [part.source.name for part in targets]
 
 
 def _safety_backup(
@@ -198,11 +170,7 @@ def _safety_backup(
 ) -> str | None:
     if not request.safety_backup:
         return None
-    live = {
-        f"{PREFIX}{target.state['alias']}" if isinstance(target, FixturesTarget) else source.name
-        for source, target in targets
-        if isinstance(target, FixturesTarget) or target.has_live()
-    }
+    live = {name for part in targets for name in _at_stake(project, part)}
     if not live:
         progress.step(Message(_("There is no live data to save: no safety backup.")))
         return None
@@ -217,11 +185,19 @@ def _safety_backup(
     return taken.manifest.name
 
 
+def _at_stake(project: Project, part: Part) -> list[str]:
+    """Return the sources that save what this target replaces, or merges into."""
+    if part.target.merges:
+        return [s.name for s in project.sources.values() if s.alias == part.target.alias]
+    return [part.source.name] if part.target.has_live() else []
+
+
 def _migrate(targets: Targets, progress: Progress) -> None:
     progress.step(Message(_("Running migrate")))
-    aliases = [s.name.removeprefix(PREFIX) for s, _t in targets if s.name.startswith(PREFIX)]
+    restored = [part.target for part in targets if not part.target.merges]
+    aliases = [target.alias for target in restored if target.alias is not None]
     try:
-        for alias in aliases or ["default"]:
+        for alias in aliases or [DEFAULT_DB_ALIAS]:
             call_command("migrate", database=alias, interactive=False, verbosity=0)
     except (CommandError, DatabaseError) as error:
         raise RestoreError(
@@ -234,9 +210,9 @@ def _migrate(targets: Targets, progress: Progress) -> None:
 def _replaced_names(targets: Targets) -> dict[str, str]:
     """Return where the live data of each source will be kept, where it is."""
     return {
-        source.name: str(target.state.get("before") or target.state["replaced"])
-        for source, target in targets
-        if not target.for_good and target.has_live()
+        part.source.name: part.target.kept_at()
+        for part in targets
+        if not part.target.for_good and part.target.has_live()
     }
 
 
@@ -246,4 +222,4 @@ def _swap(project: Project, entry: Entry, targets: Targets, progress: Progress) 
     connections.close_all()
     entry["phase"] = "swapping"
     project.journal.write(entry)
-    return swap_all(project, entry, [target for _source, target in targets])
+    return swap_all(project, entry, [part.target for part in targets])

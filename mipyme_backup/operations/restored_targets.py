@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import connections
-
 from mipyme_backup.errors import RestoreError, StateError
 from mipyme_backup.journal import Entry
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.sources import media
 from mipyme_backup.sources.base import Target
 
 
@@ -30,12 +27,19 @@ def targets_of(project: Project, entry: Entry) -> list[Target]:
 
 
 def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
-    if state["type"] in media.TARGETS:
-        return media.restored_target(project.media, state, elsewhere=elsewhere)
-    if state["alias"] not in connections.settings:
+    name = state["source"] if "source" in state else _unnamed_source(state)
+    source = project.find_source(name)
+    if source is None:
         raise RestoreError(
-            _("A restore of the database %(alias)s is kept, which is not in DATABASES any more."),
+            _("A restore of %(name)s is kept, and SOURCES has no such entry any more."),
             hint=_("Put it back there until KEEP_REPLACED_HOURS are over."),
-            alias=state["alias"],
+            name=name,
         )
-    return project.databases.restored_target(state, elsewhere=elsewhere)
+    return source.restored_target(state, elsewhere=elsewhere)
+
+
+def _unnamed_source(state: dict[str, Any]) -> str:
+    """Return the source of a target that a version before 1.0 wrote down, by what it was then."""
+    if state["type"] in {"media", "remote_media"}:
+        return "media"
+    return f"database:{state['alias']}"

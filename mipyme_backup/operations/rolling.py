@@ -20,8 +20,7 @@ from mipyme_backup.operations import verify
 from mipyme_backup.operations.choosing import listings
 from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found
-from mipyme_backup.operations.verify import Verified
+from mipyme_backup.results import Found, Verified
 from mipyme_backup.translation import translated
 
 logger = logging.getLogger("mipyme_backup")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from mipyme_backup.errors import BackupError
-from mipyme_backup.manifest import MAX_BYTES, MEDIA, Manifest, StoredArtifact
+from mipyme_backup.manifest import MAX_BYTES, Manifest, StoredArtifact
 from mipyme_backup.messages import _
 
 VOLUME_BYTES = 140
@@ -46,13 +46,13 @@ def check_room(last: Manifest | None, sources: Collection[str], volume_size: int
     """
     if last is None:
         return
-    room = Room(volume_size)
+    room, packs = Room(volume_size), dict[str, StoredArtifact]()
     for source in last.sources:
         if source.name in sources:
             for artifact in source.artifacts:
                 room.take(artifacts=1, volumes=max(1, -(-artifact.stored_size // volume_size)))
-    if MEDIA in sources:
-        room.take(artifacts=len(last.packs), volumes=_volumes(last.packs))
+            packs.update((pack.path, pack) for pack in last.packs_of(source))
+    room.take(artifacts=len(packs), volumes=_volumes(packs.values()))
 
 
 def _volumes(artifacts: Iterable[StoredArtifact]) -> int:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
 
-from mipyme_backup.errors import SourceBusyError
+from mipyme_backup.errors import BackupError, SourceBusyError, SourceError
 from mipyme_backup.manifest import Manifest, SavedSource, StoredArtifact
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.damage import known_damage
+from mipyme_backup.operations.databases import databases_of
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found, Holdings, open_artifact
+from mipyme_backup.operations.reading import Holdings, open_artifact
 from mipyme_backup.operations.writing import Writer
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Snapshot, Source, View
-from mipyme_backup.sources.file_fields import file_names
-from mipyme_backup.sources.media.index import INDEX_NAME
+from mipyme_backup.results import Found
+from mipyme_backup.sources.base import Artifact, Snapshot, Source, View
 
+ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_%+=@-][A-Za-z0-9._%+=@-]{0,199}")
 ATTEMPTS = 4
 BACKOFF_SECONDS = 2.0
 
@@ -53,6 +56,7 @@ class Saving:
         held: Mapping[str, Holdings],
     ) -> None:
         self._warnings: list[Message] = []
+        self._names: set[str] = set()
         self._project = project
         self._sources = sources
         self._writer = writer
@@ -70,13 +74,13 @@ class Saving:
                     raise
                 self._progress.step(Message(_("Somebody waits behind us: releasing, trying again")))
                 self._warnings.clear()
+                self._names.clear()
                 self._writer.start_again()
                 time.sleep(BACKOFF_SECONDS * attempt * random.uniform(0.5, 1.5))  # noqa: S311
         raise AssertionError("unreachable")
 
     def _save_all(self) -> Saved:
         saved: list[SavedSource] = []
-        expected: list[str] = []
         migrations: dict[str, list[str]] = {}
         with contextlib.ExitStack() as stack:
             snapshots = self._open_snapshots(stack)
@@ -85,15 +89,16 @@ class Saving:
             saved += [self._save(source, view) for source in self._sources if source.needs_snapshot]
             for alias, snapshot in snapshots.items():
                 migrations[alias] = _applied_migrations(snapshot)
-            if any(source.name == "media" for source in self._sources):
-                expected = _expected_files(snapshots, self._project.media.storage)
+            later = [source for source in self._sources if not source.needs_snapshot]
+            expected = {source.name: [*source.named_files(snapshots)] for source in later}
         known = self._known_packs()
-        view = View(
-            previous_media=self._previous_media,
-            known_packs=frozenset(known),
-            expected_files=expected,
-        )
-        saved += [self._save(source, view) for source in self._sources if not source.needs_snapshot]
+        for source in later:
+            view = View(
+                previous=partial(self._previous, source.name),
+                known_packs=frozenset(known),
+                expected_files=expected[source.name],
+            )
+            saved.append(self._save(source, view))
         packs = {**known, **self._writer.packs}
         referenced = sorted(
             {
@@ -112,26 +117,23 @@ class Saving:
         )
 
     def _open_snapshots(self, stack: contextlib.ExitStack) -> dict[str, Snapshot]:
-        """Open those that the sources need; fixtures need all."""
-        databases = self._project.databases
-        wanted = {
-            source.name.partition(":")[2] for source in self._sources if source.needs_snapshot
-        }
-        aliases = databases.aliases if "" in wanted else sorted(wanted)
+        """Open one of each database that the sources read."""
         snapshots = {}
-        for alias in aliases:
+        for alias, source in databases_of(self._project, self._sources).items():
             self._progress.step(
                 Message(_("Opening a consistent view of %(alias)s"), {"alias": alias})
             )
-            snapshot = databases.open_snapshot(
-                alias, work_dir=self._work, without_rows=self._project.catalog.tables
+            snapshot = source.open_snapshot(
+                work_dir=self._work, without_rows=self._project.catalog.tables
             )
             snapshots[alias] = stack.enter_context(contextlib.closing(snapshot))
         return snapshots
 
     def _save(self, source: Source, view: View) -> SavedSource:
         artifacts, facts = [], {}
-        for artifact in source.artifacts(view):
+        for artifact in _yielded(source, view):
+            if artifact.pool is None:
+                self._take_name(source, artifact.name)
             self._progress.step(
                 Message(_("Saving %(name)s"), {"name": artifact.name}), artifact.size_hint
             )
@@ -143,6 +145,24 @@ class Saving:
                 facts[artifact.name] = dict(artifact.facts())
             self._warnings += artifact.warnings()
         return SavedSource(name=source.name, artifacts=tuple(artifacts), facts=facts)
+
+    def _take_name(self, source: Source, name: str) -> None:
+        """Raise SourceError for a name that no file of a backup may have, or that is taken."""
+        if not ARTIFACT_NAME.fullmatch(name):
+            raise SourceError(
+                _("The source %(source)s calls an artifact %(name)s: no file can be called so."),
+                hint=_("Letters, digits and . _ % + = @ - may be in it."),
+                source=source.name,
+                name=ascii(name),
+            )
+        if name in self._names:
+            raise SourceError(
+                _("The source %(source)s calls an artifact %(name)s, and so does another source."),
+                hint=_("Each artifact of a backup needs a name of its own."),
+                source=source.name,
+                name=name,
+            )
+        self._names.add(name)
 
     def _known_packs(self) -> dict[str, StoredArtifact]:
         """Return the packs of earlier backups that some destination holds whole, by id."""
@@ -160,15 +180,15 @@ class Saving:
                     packs[pack_id] = pack
         return packs
 
-    def _previous_media(self) -> Reader | None:
-        """Open the newest index there is, on this machine where it is there."""
+    def _previous(self, source_name: str, artifact_name: str) -> Reader | None:
+        """Open what the newest backup has of it, on this machine where it is there."""
         lanes = sorted(self._writer.keeping_up, key=lambda lane: lane.destination.remote)
         for manifest in self._earlier:
-            source = manifest.source("media")
+            source = manifest.source(source_name)
             for artifact in source.artifacts if source else ():
                 for lane in lanes:
                     holdings = self._held.get(lane.name)
-                    if artifact.name == INDEX_NAME and holdings and holdings.hold(artifact):
+                    if artifact.name == artifact_name and holdings and holdings.hold(artifact):
                         return open_artifact(
                             self._project,
                             lane.destination,
@@ -177,6 +197,22 @@ class Saving:
                             readable_here=True,
                         )
         return None
+
+
+def _yielded(source: Source, view: View) -> Iterator[Artifact]:
+    """Yield the artifacts; what a source of the project raises is an error of that source."""
+    try:
+        yield from source.artifacts(view)
+    except (BackupError, MemoryError):
+        raise
+    except Exception as error:
+        raise SourceError(
+            _("The source %(name)s failed: %(kind)s: %(reason)s"),
+            hint=_("Look at its code, or leave it out with --only."),
+            name=source.name,
+            kind=type(error).__name__,
+            reason=error,
+        ) from error
 
 
 def _by_age(project: Project, found: Iterable[Found]) -> list[Manifest]:
@@ -196,11 +232,3 @@ def _applied_migrations(snapshot: Snapshot) -> list[str]:
     with snapshot.reading() as using:
         recorder = MigrationRecorder(connections[using])
         return sorted(".".join(key) for key in recorder.applied_migrations())
-
-
-def _expected_files(snapshots: Mapping[str, Snapshot], storage: str) -> list[str]:
-    names: list[str] = []
-    for snapshot in snapshots.values():
-        with snapshot.reading() as using:
-            names += file_names(using, storage=storage)
-    return names

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -29,9 +29,10 @@ from mipyme_backup.errors import (
 from mipyme_backup.messages import _
 from mipyme_backup.schedule import EVERY, Attempts, Due
 from mipyme_backup.state import State
-from mipyme_backup.translation import translated
+from mipyme_backup.translation import said, translated
 
 FOLDER = "schedule"
+CALLED = f"{FOLDER}/called.json"
 WHO_TELLS = "status"
 """The job that is done even where nothing can be noted: a full disk is what it should tell of."""
 
@@ -62,20 +63,58 @@ class Coming:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job that was due ended. ``busy``: another process is doing it right now."""
+    """How a job that was due ended. ``busy``: another process is doing it right now.
+
+    `warnings` are those of the backup that was made, in English; it is `partial` where a copy or
+    something that exists is not in it.
+    """
 
     job: str
     slot: datetime
     ending: Ending
     error: BackupError | None = None
+    partial: bool = False
+    warnings: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "job": self.job,
             "slot": self.slot.isoformat(),
             "outcome": self.ending,
+            "partial": self.partial,
+            "warnings": [said(warning) for warning in self.warnings],
             "error": None if self.error is None else translated(self.error.message),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Something called the schedule on this host; `job` is what it is at, "" where at none."""
+
+    at: datetime
+    job: str = ""
+
+
+def note_call(state_dir: Path, now: datetime, job: str = "") -> None:
+    """Note that the schedule was called: where that is not known, the status calls it silent."""
+    try:
+        with _kept(state_dir):
+            State(state_dir).make(FOLDER)
+            State(state_dir).write(CALLED, {"at": now.isoformat(), "job": job})
+    except PreflightError as error:
+        logger.warning("%s", error)
+
+
+def last_call(state_dir: Path) -> Call | None:
+    """Return the last call on this host; None where none is known."""
+    try:
+        return State(state_dir).recall(CALLED, _call)
+    except (OSError, StateError):
+        return None
+
+
+def _call(record: Any) -> Call:
+    return Call(at=_moment(record["at"]), job=str(record["job"]))
 
 
 def attempts(state_dir: Path) -> dict[str, Attempts]:
@@ -199,7 +238,7 @@ def _end(state_dir: Path, begun: Attempts, outcome: Outcome) -> None:
 
 def _done(due: Due, work: Callable[[datetime], object]) -> Outcome:
     try:
-        work(due.slot)
+        result = work(due.slot)
     except SlotDoneError:
         return _outcome(due, "already_done")
     except BackupError as error:
@@ -208,7 +247,11 @@ def _done(due: Due, work: Callable[[datetime], object]) -> Outcome:
         logger.exception("The job %s broke.", due.job)
         broken = BackupError("%(reason)s", reason=reason_of(error))
         return _outcome(due, "failed", broken)
-    return _outcome(due, "done")
+    return replace(
+        _outcome(due, "done"),
+        partial=getattr(result, "status", "") == "partial",
+        warnings=tuple(getattr(result, "warnings", ())),
+    )
 
 
 def _outcome(due: Due, ending: Ending, error: BackupError | None = None) -> Outcome:

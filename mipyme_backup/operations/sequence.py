@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mipyme_backup.errors import KeyMissingError
 from mipyme_backup.manifest import LARGEST_SEQUENCE, Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, Holdings
+from mipyme_backup.operations.reading import Holdings
+from mipyme_backup.results import Found
 
 LAST_GIVEN = "sequence"
 LAST_MADE = "made"
@@ -58,10 +60,18 @@ def hidden_newest(project: Project, found: Iterable[Found]) -> list[Message]:
 
     Safety backups do not count, nor those of a part: they come and go.
     """
-    known = newest_known(project)
-    seen = max((m.sequence for item in found if (m := item.manifest) and _counts(m)), default=0)
+    known, listed = newest_known(project), [*found]
+    seen = max((m.sequence for item in listed if (m := item.manifest) and _counts(m)), default=0)
     if seen >= known:
         return []
+    need_key = {item.name for item in listed if isinstance(item.error, KeyMissingError)}
+    if need_key:
+        text = _(
+            "The newest backup that this key opens is number %(seen)d, and number %(known)d was"
+            " made: it may be one of %(count)d that need another key. ENCRYPTION can name that in"
+            " old_passphrase_files."
+        )
+        return [Message(text, {"seen": seen, "known": known, "count": len(need_key)})]
     text = _(
         "The newest backup that can be seen is number %(seen)d, and number %(known)d was made:"
         " somebody may have removed what is newer, or a destination that has it is away."

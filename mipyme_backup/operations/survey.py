@@ -10,9 +10,10 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations.damage import known_damage
 from mipyme_backup.operations.leftovers import noted
 from mipyme_backup.operations.project import Project
-from mipyme_backup.operations.reading import Found, Holdings
+from mipyme_backup.operations.reading import Holdings
 from mipyme_backup.policy.retention import Copy, Run
-from mipyme_backup.policy.suspicion import LOOKED_BACK, loss
+from mipyme_backup.policy.suspicion import LOOKED_BACK, emptied, loss
+from mipyme_backup.results import Found
 
 
 def newest_whole(project: Project) -> Run | None:
@@ -20,7 +21,11 @@ def newest_whole(project: Project) -> Run | None:
 
     None where there are too few to compare it with, or the catalog cannot be read.
     """
-    lost = loss(project.max_shrink, project.catalog.recorded(project.name, LOOKED_BACK * 2) or ())
+    recorded = project.catalog.recorded(project.name, LOOKED_BACK * 2) or ()
+    gone = emptied(project.max_shrink, recorded)
+    if gone is not None:
+        return Run(name=gone.backup.name, status="complete", suspect=gone.suspect)
+    lost = loss(project.max_shrink, recorded)
     if lost is None:
         return None
     return Run(name=lost.backup.name, status="complete", suspect=lost.suspect)
@@ -89,6 +94,7 @@ def _copy(
         id=manifest.id,
         kind=manifest.kind,
         whole=manifest.whole,
+        empty=manifest.empty,
         sources=frozenset(source.name for source in manifest.sources),
         sequence=manifest.sequence,
         finished_at=manifest.finished_at,

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
-from mipyme_backup.errors import NoBackupError, UsageError
+from mipyme_backup.errors import NoBackupError, RestoreError, UsageError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import _
 from mipyme_backup.operations.choosing import selected
 from mipyme_backup.operations.places import require_apart, require_no_sidecar
 from mipyme_backup.operations.project import Project
-from mipyme_backup.sources.base import Target
-from mipyme_backup.sources.database import PREFIX
-from mipyme_backup.sources.fixtures import FixturesTarget
+from mipyme_backup.sources.base import (
+    Contents,
+    Facts,
+    Restorable,
+    Saved,
+    Source,
+    Target,
+    Where,
+    require_distinct,
+)
 
-Targets = Sequence[tuple[SavedSource, Target]]
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One target of a restore, and what of a backup is loaded into it.
+
+    `saved` holds no other artifacts than those; `facts` are what the target is checked against.
+    """
+
+    source: Source
+    saved: SavedSource
+    target: Target
+    facts: Facts
+
+
+Targets = Sequence[Part]
+Chosen = tuple[Source, SavedSource]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,45 +60,82 @@ class Request:
     @property
     def elsewhere(self) -> bool:
         """Whether the live data stays as it is."""
-        return self.to_database is not None or self.to_media is not None
+        return bool(self.places)
+
+    @property
+    def places(self) -> dict[str, str | Path]:
+        """The places beside the live data, by the option that names them."""
+        given = {"--to-database": self.to_database, "--to-media": self.to_media}
+        return {option: place for option, place in given.items() if place is not None}
 
 
 def make_targets(
     project: Project, request: Request, manifest: Manifest, restore_id: str
-) -> list[tuple[SavedSource, Target]]:
-    targets = [
-        (part, _target(project, request, part, restore_id))
-        for source in _sources(request, manifest)
-        for part in _parts(source)
+) -> list[Part]:
+    """Return the targets, in the order in which they are swapped."""
+    chosen = _chosen(project, request, manifest)
+    parts = [
+        part
+        for source, saved in chosen
+        for part in _parts(source, saved, restore_id, _where(project, request, chosen, source))
     ]
+    require_distinct(part.target for part in parts)
     # Last, because what cannot be undone must not be in when another swap fails; merges after all.
-    return sorted(targets, key=lambda pair: (pair[1].for_good, isinstance(pair[1], FixturesTarget)))
+    return sorted(parts, key=lambda part: (part.target.for_good, part.source.restore_order))
 
 
-def _parts(source: SavedSource) -> list[SavedSource]:
-    """Return what has a target of its own: of the fixtures, each database's."""
-    if source.name != "fixtures":
-        return [source]
-    return [
-        SavedSource(
-            name=source.name,
-            artifacts=(artifact,),
-            facts={artifact.name: source.facts[artifact.name]},
+def require_source(project: Project, name: str) -> Source:
+    """Return the source called `name`; raises RestoreError where the settings have none."""
+    source = project.find_source(name)
+    if source is None:
+        raise RestoreError(
+            _("The backup holds %(name)s, and SOURCES has no such entry."),
+            hint=_("Put it back into SOURCES, or restore others with --only."),
+            name=name,
         )
-        for artifact in source.artifacts
-    ]
+    return source
 
 
-def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
-    """Return what is restored: fixtures only when named, and only what has a place elsewhere."""
-    names = list(request.only)
+def contents_of(saved: SavedSource) -> Contents:
+    """Return what a backup holds of a source, as sources see it."""
+    return {
+        artifact.name: Saved(facts=saved.facts.get(artifact.name, {}), raw_size=artifact.raw_size)
+        for artifact in saved.artifacts
+    }
+
+
+def part_of(source: Source, saved: SavedSource, restorable: Restorable) -> Part:
+    """Return a target with what of `saved` is loaded into it; notes the source in its state."""
+    restorable.target.state["source"] = source.name
+    names = frozenset(restorable.artifacts)
+    return Part(
+        source=source,
+        saved=replace(
+            saved,
+            artifacts=tuple(artifact for artifact in saved.artifacts if artifact.name in names),
+            facts={name: facts for name, facts in saved.facts.items() if name in names},
+        ),
+        target=restorable.target,
+        facts=restorable.facts,
+    )
+
+
+def _parts(source: Source, saved: SavedSource, restore_id: str, where: Where) -> list[Part]:
+    restorables = source.targets(restore_id, contents_of(saved), where)
+    if restorables is None:
+        raise RestoreError(
+            _("%(name)s cannot be restored by this command."),
+            hint=_("Take it out of the backup by hand: docs/howto/recover.md"),
+            name=source.name,
+        )
+    return [part_of(source, saved, restorable) for restorable in restorables]
+
+
+def _chosen(project: Project, request: Request, manifest: Manifest) -> list[Chosen]:
+    """Return what is restored: what is named, or else what is by default and has a place."""
     if request.in_place and request.to_database:
         raise UsageError(_("--in-place and --to-database exclude each other."))
-    if not names and request.elsewhere:
-        names = ["database"] if request.to_database else []
-        names += ["media"] if request.to_media else []
-    wanted = {found for name in names for found in selected(manifest, name)}
-    for name in names:
+    for name in request.only:
         if not selected(manifest, name):
             raise NoBackupError(
                 _("The backup %(backup)s holds no %(name)s."),
@@ -84,55 +144,65 @@ def _sources(request: Request, manifest: Manifest) -> list[SavedSource]:
                 name=name,
                 known=", ".join(source.name for source in manifest.sources),
             )
-    chosen = [
-        source
-        for source in manifest.sources
-        if (source.name in wanted if names else source.name != "fixtures")
+    wanted = {found for name in request.only for found in selected(manifest, name)}
+    known = [
+        (require_source(project, saved.name), saved)
+        for saved in manifest.sources
+        if not wanted or saved.name in wanted
     ]
-    for source in chosen if request.elsewhere else ():
-        _require_place(request, source)
-    databases = [source for source in chosen if source.name.startswith(PREFIX)]
-    if request.to_database and len(databases) != 1:
-        raise UsageError(
-            _("--to-database takes one database, and this backup holds %(count)d."),
-            hint=_("Name it: --only database:ALIAS"),
-            count=len(databases),
-        )
+    chosen = [pair for pair in known if wanted or _is_restored_unasked(pair[0], request)]
+    if request.elsewhere:
+        _require_places(request, manifest, chosen)
     return chosen
 
 
-def _require_place(request: Request, source: SavedSource) -> None:
+def _is_restored_unasked(source: Source, request: Request) -> bool:
+    if request.elsewhere:
+        return source.place_option in request.places
+    return source.restored_by_default
+
+
+def _require_places(request: Request, manifest: Manifest, chosen: Sequence[Chosen]) -> None:
     """Refuse to restore one source elsewhere and another one over the live data, unsaved."""
-    if source.name.startswith(PREFIX):
-        has_place = request.to_database is not None
-    else:
-        has_place = source.name == "media" and request.to_media is not None
-    if not has_place:
-        raise UsageError(
-            _("%(name)s would be restored over the live data, and the rest elsewhere."),
-            hint=_("Give it a place as well (--to-database, --to-media), or leave it out: --only"),
-            name=source.name,
-        )
+    for source, _saved in chosen:
+        if source.place_option not in request.places:
+            raise UsageError(
+                _("%(name)s would be restored over the live data, and the rest elsewhere."),
+                hint=_(
+                    "Give it a place as well (--to-database, --to-media), or leave it out: --only"
+                ),
+                name=source.name,
+            )
+    for option, name in (("--to-database", "database"), ("--to-media", "media")):
+        count = sum(source.place_option == option for source, _saved in chosen)
+        if option in request.places and not count:
+            raise NoBackupError(
+                _("The backup %(backup)s holds no %(name)s."),
+                hint=_("It holds: %(known)s"),
+                backup=manifest.name,
+                name=name,
+                known=", ".join(source.name for source in manifest.sources),
+            )
+        if option == "--to-database" and request.to_database and count != 1:
+            raise UsageError(
+                _("--to-database takes one database, and this backup holds %(count)d."),
+                hint=_("Name it: --only database:ALIAS"),
+                count=count,
+            )
 
 
-def _target(project: Project, request: Request, source: SavedSource, restore_id: str) -> Target:
-    if source.name.startswith(PREFIX):
-        facts = next(iter(source.facts.values()))
-        alias = source.name.removeprefix(PREFIX)
-        if request.to_database is not None and facts.get("engine") == "sqlite":
-            require_apart(project, "--to-database", Path(request.to_database))
-            require_no_sidecar(Path(request.to_database))
-        return project.databases.target(
-            alias,
-            restore_id=restore_id,
-            facts=facts,
-            raw_size=source.artifacts[0].raw_size,
-            to_database=request.to_database,
-            in_place=request.in_place,
-        )
-    if source.name == "media":
-        folder = request.to_media
-        if folder is not None:
-            folder = require_apart(project, "--to-media", folder)
-        return project.media.target(restore_id=restore_id, to_directory=folder)
-    return FixturesTarget.prepare(alias=source.facts[source.artifacts[0].name]["alias"])
+def _where(project: Project, request: Request, chosen: Sequence[Chosen], source: Source) -> Where:
+    """Return where a source goes to; of several folders each gets one of its own in that given."""
+    option = source.place_option
+    directory = request.to_media if option == "--to-media" else None
+    if directory is not None and sum(s.place_option == option for s, _saved in chosen) > 1:
+        directory /= quote(source.name, safe=":")
+    where = Where(
+        to_database=request.to_database, to_directory=directory, in_place=request.in_place
+    )
+    path = source.path_elsewhere(where)
+    if path is None or option is None:
+        return where
+    require_no_sidecar(path)
+    real = require_apart(project, option, path)
+    return where if directory is None else replace(where, to_directory=real)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,31 @@ from django.db import connections
 
 from mipyme_backup.drills.job import Database
 from mipyme_backup.errors import NoBackupError
-from mipyme_backup.manifest import Manifest, SavedSource
+from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import _
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.recovery import roll_back
-from mipyme_backup.operations.targets import Targets
-from mipyme_backup.sources.base import Target
-from mipyme_backup.sources.database import PREFIX
+from mipyme_backup.operations.targets import (
+    Part,
+    Targets,
+    contents_of,
+    part_of,
+    require_source,
+)
+from mipyme_backup.private_files import make_folder
+from mipyme_backup.sources.base import require_distinct
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throwaway:
-    """A private `folder`, and the targets of the sources that a restore would bring back."""
+    """A private `folder`, and the targets of the sources that can be rehearsed.
+
+    `places` are the folders in it that they may use, in the same order.
+    """
 
     folder: Path
     targets: Targets
-
-    @property
-    def media_folder(self) -> Path:
-        return self.folder / "media"
+    places: Sequence[Path]
 
 
 @contextlib.contextmanager
@@ -41,13 +47,19 @@ def throwaway(project: Project, manifest: Manifest, drill_id: str) -> Iterator[T
     Raises NoBackupError for a backup with nothing to restore.
     """
     with project.work_folder() as folder:
-        made = Throwaway(folder=folder, targets=[*_targets(project, manifest, drill_id, folder)])
+        found = [*_parts(project, manifest, drill_id, folder)]
+        made = Throwaway(
+            folder=folder,
+            targets=[part for _place, part in found],
+            places=[place for place, _part in found],
+        )
         if not made.targets:
             raise NoBackupError(
-                _("The backup %(name)s holds neither a database nor media to restore."),
+                _("The backup %(name)s holds nothing that a drill can restore."),
                 name=manifest.name,
             )
-        targets = [target for _source, target in made.targets]
+        targets = [part.target for part in made.targets]
+        require_distinct(targets)
         entry = project.journal.loading(drill_id, manifest.id, [t.state for t in targets])
         try:
             project.journal.write(entry)
@@ -56,39 +68,38 @@ def throwaway(project: Project, manifest: Manifest, drill_id: str) -> Iterator[T
             roll_back(project, entry, targets)
 
 
-def _targets(
+def _parts(
     project: Project, manifest: Manifest, drill_id: str, folder: Path
-) -> Iterator[tuple[SavedSource, Target]]:
-    for source in manifest.sources:
-        if source.name.startswith(PREFIX):
-            target = project.databases.drill_target(
-                source.name.removeprefix(PREFIX),
-                drill_id=drill_id,
-                facts=next(iter(source.facts.values())),
-                raw_size=source.artifacts[0].raw_size,
-                folder=folder,
-            )
-            yield source, target
-        elif source.name == project.media.name:
-            place = folder / "media"
-            # The drill runs the project's code, which must find no way out of its folder.
-            target = project.media.target(restore_id=drill_id, to_directory=place, links=False)
-            yield source, target
+) -> Iterator[tuple[Path, Part]]:
+    for number, saved in enumerate(manifest.sources):
+        source = require_source(project, saved.name)
+        place = folder / str(number)
+        make_folder(place)
+        restorable = source.drill_target(drill_id, contents_of(saved), place)
+        if restorable is not None:
+            yield place, part_of(source, saved, restorable)
 
 
 def databases(project: Project, made: Throwaway) -> dict[str, Database | None]:
     """Return what each alias of ``DATABASES`` becomes in the drill; None for one not restored."""
     restored = {
-        source.name.removeprefix(PREFIX): side
-        for source, target in made.targets
-        if (side := target.side_settings()) is not None
+        part.target.alias: side
+        for part in made.targets
+        if (side := part.target.side_settings()) is not None
     }
     found: dict[str, Database | None] = {}
     for alias in connections.settings:
-        name = alias if alias in restored else project.databases.saved_as(alias)
-        side = restored.get(name or "")
+        side = restored.get(alias) or next(
+            (side for saved, side in restored.items() if _stands_for(made, saved, alias)), None
+        )
         found[alias] = None if side is None else _changes(connections.settings[alias], side)
     return found
+
+
+def _stands_for(made: Throwaway, saved: str | None, alias: str) -> bool:
+    return any(
+        part.target.alias == saved and part.source.stands_for(alias) for part in made.targets
+    )
 
 
 def _changes(live: Mapping[str, Any], side: Mapping[str, Any]) -> Database:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
 
 from mipyme_backup.errors import (
     BackupError,
@@ -22,43 +19,12 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import check_destination, choose, listings
 from mipyme_backup.operations.damage import note_damage
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
+from mipyme_backup.operations.loading import stored_by_key
 from mipyme_backup.operations.project import Progress, Project
-from mipyme_backup.operations.reading import Found, check_stored, is_away, open_artifact
+from mipyme_backup.operations.reading import check_stored, is_away, open_artifact
 from mipyme_backup.operations.recovery_program import changed_text, is_changed
-from mipyme_backup.process import Reader
-from mipyme_backup.sources.content import check_lines
-from mipyme_backup.sources.database import PREFIX
-from mipyme_backup.sources.media import check_files
-from mipyme_backup.translation import said
-
-Level = Literal["stored", "content"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verified:
-    """What was found of one backup on one destination; no problems means that it is good.
-
-    `away` says that the destination could not be listed, or went away; then there is no `id`.
-    The recovery program has no `id` either, and is told of where it was changed. Where its content
-    is `unreadable` here, for want of a key or a tool, or of one that lived to its end, nothing is
-    known of it.
-    """
-
-    id: str
-    name: str
-    destination: str
-    problems: tuple[str, ...]
-    away: bool = False
-    unreadable: BackupError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "name": self.name,
-            "destination": self.destination,
-            "ok": not self.problems,
-            "problems": [said(problem) for problem in self.problems],
-        }
+from mipyme_backup.results import Found, Level, Verified
+from mipyme_backup.sources.base import Source
 
 
 def run(
@@ -208,23 +174,18 @@ def _content_problems(project: Project, found: Found, manifest: Manifest) -> lis
     """
     problems = []
     destination = project.destinations[found.destination]
-
-    def opened(artifact: StoredArtifact) -> Reader:
-        return open_artifact(project, destination, manifest, artifact)
-
-    for source in manifest.sources:
-        for artifact in source.artifacts:
+    for saved in manifest.sources:
+        source = _source(project, saved.name)
+        stored = stored_by_key(manifest, saved)
+        opened = {
+            key: partial(open_artifact, project, destination, manifest, artifact)
+            for key, artifact in stored.items()
+        }
+        for artifact in saved.artifacts:
             try:
-                with contextlib.closing(opened(artifact)) as reader:
-                    if source.name.startswith(PREFIX):
-                        facts = source.facts[artifact.name]
-                        project.databases.check_content(artifact.name, reader, facts)
-                    elif source.name == "media":
-                        packs = {pack.path: partial(opened, pack) for pack in manifest.packs}
-                        with project.work_folder() as work:
-                            check_files(reader, packs, work)
-                    else:
-                        check_lines(reader)
+                with project.work_folder() as work:
+                    facts = saved.facts.get(artifact.name, {})
+                    source.check_content(artifact.name, opened, facts, work)
             except (KeyMissingError, KilledError, PreflightError):
                 raise  # says nothing of the backup
             except BackupError as error:
@@ -232,3 +193,14 @@ def _content_problems(project: Project, found: Found, manifest: Manifest) -> lis
                     raise
                 problems.append(f"{artifact.name}: {error}")
     return problems
+
+
+def _source(project: Project, name: str) -> Source:
+    source = project.find_source(name)
+    if source is None:
+        raise PreflightError(
+            _("The content of %(name)s cannot be checked: SOURCES has no such entry."),
+            hint=_("Put it back into SOURCES, or verify what is stored: --level stored"),
+            name=name,
+        )
+    return source

@@ -18,7 +18,9 @@ DIGEST_SLACK = timedelta(minutes=30)
 """Looks come hourly, give or take seconds: without it each digest would be an hour later."""
 
 UNREACHABLE = "destination_unreachable"
-NO_CATALOG = "no_catalog"
+WITHOUT_CATALOG = ("no_catalog", "database_lost:")
+"""How the ids of findings begin that say that the catalog cannot be read."""
+
 TOLD_BY_THE_CATALOG = (
     "copy_",
     "drill_",
@@ -143,7 +145,9 @@ def _rank(level: Level) -> int:
 
 
 def _is_hidden(name: str, problems: Mapping[str, Finding]) -> bool:
-    if NO_CATALOG in problems and name.startswith(TOLD_BY_THE_CATALOG):
+    if any(problem.startswith(WITHOUT_CATALOG) for problem in problems) and name.startswith(
+        TOLD_BY_THE_CATALOG
+    ):
         return True
     _rule, colon, destination = name.partition(":")
     return bool(colon) and f"{UNREACHABLE}:{destination}" in problems

@@ -27,6 +27,7 @@ class Copy:
 
     Of an ``unreadable`` one nothing but the name is known; a ``foreign`` one is of another
     project. `sources` are the names of what it holds, `in_use` says that a restore refers to it.
+    An `empty` one was made where the project's tables were not there, and is like no other.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Copy:
     id: str = ""
     kind: str = ""
     whole: bool = True
+    empty: bool = False
     sources: frozenset[str] = frozenset()
     sequence: int = 0
     finished_at: datetime | None = None
@@ -168,7 +170,10 @@ def _newest(count: int, copies: Iterable[Copy], now: datetime) -> dict[str, str]
     known = [
         copy
         for copy in copies
-        if copy.state in READABLE and copy.kind != "safety" and not _is_ahead(copy, now)
+        if copy.state in READABLE
+        and copy.kind != "safety"
+        and not copy.empty
+        and not _is_ahead(copy, now)
     ]
     ranked = sorted(known, key=lambda copy: (copy.state == "good", *_age(copy)), reverse=True)
     whole = [copy for copy in ranked if copy.whole]

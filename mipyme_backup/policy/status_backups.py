@@ -43,13 +43,35 @@ def hidden(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """Neither a destination nor the catalog tells of a backup that this host remembers."""
     newest = facts.newest
     seen = newest.sequence if newest else 0
-    if seen < facts.highest_known:
+    need_key = len({name for one in facts.destinations for name in one.need_key})
+    if seen >= facts.highest_known:
+        return
+    params = {"seen": seen, "known": facts.highest_known, "count": need_key}
+    if need_key:
+        yield Finding(
+            id="newest_hidden",
+            level="warning",
+            message=Message(
+                _(
+                    "The newest backup that this key opens is number %(seen)d; number %(known)d was"
+                    " made, and may be one of %(count)d that need another key."
+                ),
+                params,
+            ),
+            hint=Message(
+                _(
+                    "Take one with the present key: manage.py backup. Or name the old key in"
+                    " ENCRYPTION, and check again."
+                )
+            ),
+        )
+    else:
         yield Finding(
             id="newest_hidden",
             level="warning",
             message=Message(
                 _("The newest backup in sight is number %(seen)d; number %(known)d was made."),
-                {"seen": seen, "known": facts.highest_known},
+                params,
             ),
             hint=Message(
                 _(

@@ -24,6 +24,18 @@ MANY = 100
 SKEW = timedelta(minutes=5)
 """A clock that is kept by NTP is right to a second; S3 refuses what is 15 minutes off."""
 
+OLD_KEY = Message(
+    _(
+        "Add the file of the old passphrase, or of the old signing key, to old_passphrase_files in"
+        " the OPTIONS of ENCRYPTION; recipients may stand beside it. Keep it until these backups"
+        " have expired."
+    )
+)
+NO_KEY = Message(
+    _("Set ENCRYPTION again, with the passphrase file that they were made with, to restore them.")
+)
+"""With other settings, or with none, what an earlier key made is only as good as that key."""
+
 COPY_TEXTS = {
     "failed": _("Copying the newest backup, %(name)s, to %(destination)s failed: %(reason)s"),
     "pending": _("The newest backup, %(name)s, is not on %(destination)s yet."),
@@ -145,6 +157,29 @@ def unreadable(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]
             )
 
 
+def need_key(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """What another key made was not removed, and is not damaged."""
+    for destination in facts.destinations:
+        names = destination.need_key
+        if names:
+            yield Finding(
+                id=f"old_key_needed:{destination.name}",
+                level="warning",
+                message=Message(
+                    _(
+                        "%(count)d backups on %(destination)s were made with another key, and"
+                        " cannot be read without it: %(names)s"
+                    ),
+                    {
+                        "count": len(names),
+                        "destination": destination.name,
+                        "names": ", ".join([*names[:NAMES_SHOWN], *(["…"] * (len(names) > 3))]),
+                    },
+                ),
+                hint=OLD_KEY if facts.encryption else NO_KEY,
+            )
+
+
 def program_changed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     """People give their passphrase to what lies there as ``recover.py``.
 
@@ -197,6 +232,22 @@ def foreign(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
 def is_plain(name: str) -> bool:
     """Say whether a name can be shown as it is, on one line, and nobody takes it for another."""
     return name.isprintable() and name == name.strip() and len(name) <= NAME_LENGTH
+
+
+def all_here(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    """What burns, is stolen or is encrypted by an intruder goes together with the site."""
+    if facts.destinations and all(destination.here for destination in facts.destinations):
+        yield Finding(
+            id="copies_here",
+            level="warning",
+            message=Message(_("Every copy is on this server: what destroys it destroys them too.")),
+            hint=Message(
+                _(
+                    "Add a destination elsewhere to DESTINATIONS: S3, SFTP, rsync (see"
+                    " docs/howto/offsite.md). The next backup then goes there as well."
+                )
+            ),
+        )
 
 
 def full(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from mipyme_backup.messages import Message
+from mipyme_backup.policy.left_out import Lack
 
 COMPLETE = "complete"
 DAMAGED = "damaged"
@@ -70,6 +71,7 @@ class CopyFacts:
 class BackupFacts:
     """A backup and its `copies` by destination; sizes in bytes, `rows` by table.
 
+    `lacks` is what it could not save, and `missing` how many files rows named that did not exist.
     `media_size` is that of the media's files, `data_size` of all else, both as they are restored.
     `engines` are name and version of each database source's server, where they are known. A
     backup that lacks a source, or is of kind ``safety``, does not `count`.
@@ -88,6 +90,8 @@ class BackupFacts:
     data_size: int = 0
     media_size: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)
+    lacks: Sequence[Lack] = ()
+    missing: int = 0
 
     @property
     def raw_size(self) -> int:
@@ -113,9 +117,11 @@ class DestinationFacts:
     `error` says why it could not be listed (not `reachable`) or not be written to (`writable`
     is False; None where that was not tried), `hint` what to do. `backups` are those of this
     project, and `unreadable` the names of what lies there with a manifest that cannot be read, the
-    first for the reason `unreadable_reason`. `foreign` things lie there at the least that no name
+    first for the reason `unreadable_reason`; those that `need_key` can be read with a key that the
+    settings do not name. `foreign` things lie there at the least that no name
     of ours has, the first of them `foreign_names`. `program_changed` says that `recover.py`
-    there is of no version that made one of the backups. `skew` is how far its clock is ahead of
+    there is of no version that made one of the backups. It is `here` where its disk is one of this
+    machine's own. `skew` is how far its clock is ahead of
     ours.
     """
 
@@ -135,7 +141,9 @@ class DestinationFacts:
     unreadable: Sequence[str] = ()
     unreadable_reason: Message = NOTHING
     unreadable_hint: Message = NOTHING
+    need_key: Sequence[str] = ()
     program_changed: bool = False
+    here: bool = False
     foreign: int = 0
     foreign_names: Sequence[str] = ()
 
@@ -156,6 +164,13 @@ class MissedSlot:
 
     kind: str
     slot: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """Nothing has called the schedule since a moment, or (None) ever, as far as is known."""
+
+    since: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +217,19 @@ class MisplacedState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatabaseFacts:
+    """How a live database is, and whether the newest good backup has tables of it (`held`).
+
+    Its `condition` is ``missing``, ``bare`` (none of the project's tables is there), ``emptied``
+    (none of those that have rows in that backup has any), ``used``, or ``unknown``.
+    """
+
+    alias: str
+    condition: str
+    held: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that the rules look at.
 
@@ -211,7 +239,8 @@ class Facts:
     number of the newest backup that counts and that this host remembers, 0 of none.
     `key_expires` is when the first of the keys that encrypt does, None where none ever does.
     `predicted_restore` is for the newest good backup. `ignored` says of each record in `STATE_DIR`
-    that does not count what is wrong with it.
+    that does not count what is wrong with it. `unremoved` says by the id of a restore or drill why
+    something of it is still there.
     """
 
     destinations: Sequence[DestinationFacts]
@@ -225,12 +254,15 @@ class Facts:
     highest_known: int = 0
     missed: Sequence[MissedSlot] = ()
     failing: Sequence[FailingJob] = ()
+    silence: Silence | None = None
     key_expires: datetime | None = None
     last_restore: RestoreFacts | None = None
     last_drill: DrillFacts | None = None
     predicted_restore: timedelta | None = None
     ignored: Sequence[IgnoredRecord] = ()
     misplaced: MisplacedState | None = None
+    databases: Sequence[DatabaseFacts] = ()
+    unremoved: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def newest(self) -> BackupFacts | None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from mipyme_backup.messages import Message, _
 from mipyme_backup.places import GOOD_PLACE
 from mipyme_backup.policy.finding import Finding
+from mipyme_backup.policy.status_databases import lost_databases
 from mipyme_backup.policy.status_facts import Facts, Policy
 
 KEY_WARNING = timedelta(days=30)
@@ -25,7 +26,8 @@ def unencrypted(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding
 
 
 def no_catalog(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
-    if not facts.catalog:
+    """Where its database was lost, that is what has to be told."""
+    if not facts.catalog and not lost_databases(facts):
         yield Finding(
             id="no_catalog",
             level="warning",
@@ -93,6 +95,21 @@ def state_ignored(policy: Policy, facts: Facts, now: datetime) -> Iterator[Findi
             level="critical" if record.interrupted else "warning",
             message=record.message,
             hint=record.hint,
+        )
+
+
+def unremoved(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    for restore_id, reason in facts.unremoved.items():
+        yield Finding(
+            id=f"restore_unremoved:{restore_id}",
+            level="warning",
+            message=Message(
+                _("What the restore or drill %(id)s made or replaced is still there: %(reason)s"),
+                {"id": restore_id, "reason": reason},
+            ),
+            hint=Message(
+                _("It takes room, and may be read. Fix the reason: each run tries to remove it.")
+            ),
         )
 
 

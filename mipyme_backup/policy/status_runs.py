@@ -36,6 +36,29 @@ def missed(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
         )
 
 
+def silent(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
+    silence = facts.silence
+    if silence is None:
+        return
+    text = _("The schedule has never been called.")
+    params: dict[str, object] = {}
+    if silence.since is not None:
+        text = _("The schedule has not been called for %(age)s, although a job was due.")
+        params = {"age": age_text(now - silence.since)}
+    yield Finding(
+        id="schedule_silent",
+        level="warning",
+        message=Message(text, params),
+        hint=Message(
+            _(
+                "Have it called every 15 minutes: manage.py schedule_backups install-cron (or"
+                " install-beat; in a container, a loop around run-due). If it is to stay off, set"
+                " every entry of SCHEDULE to None."
+            )
+        ),
+    )
+
+
 def last_run(policy: Policy, facts: Facts, now: datetime) -> Iterator[Finding]:
     run = facts.last_run
     if run is not None and run.status in {"failed", "abandoned"}:

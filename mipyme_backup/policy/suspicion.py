@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mipyme_backup.messages import Message, _
+from mipyme_backup.policy.own_rows import own_tables
 from mipyme_backup.policy.status_facts import BackupFacts, newest_first
 
 LOOKED_BACK = 7
@@ -15,6 +16,9 @@ LOOKED_BACK = 7
 
 FEWEST = 3
 """With fewer before it, nothing is usual yet."""
+
+FEWEST_TABLES = 2
+"""One table alone may be a queue, which is empty at times; a project has users, too."""
 
 LEAST_ROWS = 100
 LEAST_SIZE = 10**6
@@ -75,6 +79,51 @@ def loss(max_shrink: float, backups: Iterable[BackupFacts]) -> Loss | None:
         rows=_fallen_tables(newest[0].rows, [item.rows for item in before], max_shrink),
         vanished=_vanished(newest[0].rows, before[0].rows) if max_shrink < 1 else [],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emptied:
+    """A backup in which the `tables` have no rows that had some in the backup `before`."""
+
+    backup: BackupFacts
+    before: BackupFacts
+    tables: frozenset[str]
+
+    @property
+    def suspect(self) -> Message:
+        """Why no older backup may be deleted on the strength of this one."""
+        text = _("most tables (%(count)d) that had rows in %(before)s have none.")
+        return Message(text, {"count": len(self.tables), "before": self.before.name})
+
+
+def emptied(max_shrink: float, backups: Iterable[BackupFacts]) -> Emptied | None:
+    """Find that the newest good backup has no rows in most tables that had some, however few.
+
+    It is held against the newest of up to seven before it that has such rows. Where one older than
+    that had none either, rows come and go as the project is used.
+    """
+    good = newest_first(item for item in backups if item.counts and item.good)
+    recent = good[: 1 + LOOKED_BACK]
+    for number in range(1, len(recent) if max_shrink < 1 else 0):
+        before = recent[number]
+        if all(_is_emptied(before, later) for later in recent[:number]):
+            if any(_is_emptied(before, older) for older in recent[number + 1 :]):
+                return None
+            tables = _without_rows(before, recent[0])
+            return Emptied(backup=recent[0], before=before, tables=tables)
+    return None
+
+
+def _is_emptied(before: BackupFacts, after: BackupFacts) -> bool:
+    if len(own_tables(before.rows)) < FEWEST_TABLES:
+        return False
+    return 2 * len(_without_rows(before, after)) > len(own_tables(before.rows))
+
+
+def _without_rows(before: BackupFacts, after: BackupFacts) -> frozenset[str]:
+    """Return the tables that are there in both, and lost all of their rows."""
+    had = own_tables(before.rows)
+    return frozenset(table for table in had if after.rows.get(table) == 0)
 
 
 def size_text(fall: Fall) -> Message:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
-from mipyme_backup.errors import StateError
+from mipyme_backup.errors import RestoreError, StateError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.process import Reader
+from mipyme_backup.process import CHUNK, Reader
+
+OWN_APP = "mipyme_backup"
+"""The catalog is a cache of the manifests: never part of what is saved."""
+
+LONGEST_NAME = 200
+HASH_DIGITS = 10
 
 Facts = Mapping[str, Any]
-"""What an artifact says about its content, as plain JSON values, for the manifest."""
+"""What an artifact says about its content, as plain JSON values, for the manifest.
+
+What could not be saved is told of any source by the same keys, see `policy.left_out`:
+``unreadable`` counts what was there and could not be read (then the backup is partial),
+``left_out`` what cannot be stored, ``missing`` what rows name and was not there. The packs that it
+needs are ``packs``.
+"""
+
+Condition = Literal["used", "emptied", "bare", "missing", "unknown"]
+"""``missing``: the server, or the folder, has no such database. ``bare``: it has none of the
+project's tables, and no migration was applied. ``emptied``: none of those that held rows has any.
+``unknown``: it cannot be asked, or is of no engine that can be."""
+
+ServerLock = Callable[[int, str], AbstractContextManager[str | None]]
+"""Tries an advisory lock: see `lock.ServerLock`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +64,21 @@ class Artifact:
 def artifact_name(alias: str, suffix: str) -> str:
     """Return the file name of a database's artifact: ``database.<alias>.<suffix>``.
 
-    All of the alias but ASCII letters, digits, ``_`` and ``-`` is percent-encoded.
+    All of the alias but ASCII letters, digits, ``_`` and ``-`` is percent-encoded; see `fitting`.
     """
     escaped = quote(alias, safe="", errors="surrogatepass")
-    return f"database.{escaped.replace('.', '%2E').replace('~', '%7E')}.{suffix}"
+    return f"database.{fitting(escaped.replace('.', '%2E').replace('~', '%7E'))}.{suffix}"
+
+
+def fitting(name: str) -> str:
+    """Return an escaped `name` so short that a file can have it, with what is put behind it.
+
+    One that must be cut carries a hash of the whole one, behind a ``~``, which none has itself.
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:HASH_DIGITS]
+    return f"{name[: LONGEST_NAME - HASH_DIGITS - 1]}~{digest}"
 
 
 class Snapshot(Protocol):
@@ -58,6 +92,9 @@ class Snapshot(Protocol):
     def reading(self) -> AbstractContextManager[str]:
         """Register, in this thread, a Django alias whose ORM reads this very snapshot."""
 
+    def row_counts(self) -> Mapping[str, int]:
+        """Return the rows by table that were counted so far; nothing is counted for that."""
+
     def check(self) -> None:
         """Raise `SourceBusyError` when somebody has waited too long behind our locks."""
 
@@ -66,35 +103,185 @@ class Snapshot(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a source reads: the open snapshots by alias, and the media index of the last backup.
+    """What a source reads: the open snapshots by alias, and what the last backup has of it.
 
-    `previous_media` yields the raw bytes of the last ``media.index.jsonl`` on a call (None where
-    there is none), `known_packs` are the ids of the packs that are still good.
+    `previous` opens the artifact of this name of the last backup (None where there is none),
+    `known_packs` are the ids of the packs that are still good. `expected_files` are those that
+    `Source.named_files` found.
     """
 
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
-    previous_media: Callable[[], Reader | None] = lambda: None
+    previous: Callable[[str], Reader | None] = lambda _name: None
     known_packs: frozenset[str] = frozenset()
-    expected_files: Iterable[str] = ()
+    expected_files: Iterable[Any] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a backup says of one artifact: its facts, and its raw size in bytes."""
+
+    facts: Facts = field(default_factory=dict)
+    raw_size: int = 0
+
+
+Contents = Mapping[str, Saved]
+"""What a backup holds of one source, by the names of the artifacts."""
+
+Openers = Mapping[str, Callable[[], Reader]]
+"""What opens the artifacts of one source by their names, and as ``pool/<pack id>`` each pack that
+their facts name under ``packs``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where a restore goes to: over what is live, or to the places that the operator named.
+
+    `in_place` is for a role that may not create databases.
+    """
+
+    to_database: str | None = None
+    to_directory: Path | None = None
+    in_place: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredIn:
+    """Which storages of the project keep the files of a source, as plain values.
+
+    `aliases` of ``STORAGES`` with the folder in which each lies ("" for all of it), `fields` by
+    ``app.Model.field`` with what stands before the names of their rows. Of those `in_context` only
+    the end of a path is known.
+    """
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    in_context: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restorable:
+    """A target, the artifacts that it is loaded from, and the facts that it is checked against."""
+
+    target: Target
+    artifacts: Sequence[str]
+    facts: Facts = field(default_factory=dict)
 
 
 class Source(ABC):
-    """Something that is saved: it yields artifacts, one after the other, out of one view."""
+    """Something that is saved: it yields artifacts, one after the other, out of one view.
+
+    `name` is the key of its entry in ``SOURCES``; a part that `split` returns adds ``:`` and a
+    name of its own. Operations know a source by what it says here, and by nothing else: one that
+    a project writes is saved, verified, restored, undone and rehearsed like ours.
+
+    With `needs_snapshot` it reads while the snapshots are open. `alias` is the database of
+    ``DATABASES`` that it saves. Only what is `restored_by_default` is restored without being
+    named. Targets of a lower `restore_order` are swapped first. `place_option` is the option of
+    ``restore`` that gives it a place beside the live data.
+    """
 
     name: str
     needs_snapshot = False
+    alias: str | None = None
+    restored_by_default = True
+    restore_order = 0
+    place_option: Literal["--to-database", "--to-media"] | None = None
+
+    @property
+    def stored_in(self) -> StoredIn | None:
+        """Which storages keep the files that are saved here; None where that are none."""
+        return None
 
     def split(self) -> list[Source]:
         """Return the sources that this entry of the settings stands for."""
         return [self]
 
+    def part(self, name: str) -> Source | None:
+        """Return the source called `name`, also where it is not saved any more; None for none."""
+        return next((part for part in self.split() if part.name == name), None)
+
     def preflight(self) -> Iterator[Message]:
         """Yield what is doubtful; raise `PreflightError` for what makes saving impossible."""
         return iter(())
 
+    def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterable[Any]:
+        """Return the files that rows expect here, in any form that can be kept in memory.
+
+        Asked while the snapshots are open, of a source that reads later.
+        """
+        return ()
+
     @abstractmethod
     def artifacts(self, view: View) -> Iterator[Artifact]:
         """Yield the artifacts; each is read to its end before the next is asked for."""
+
+    def open_snapshot(self, *, work_dir: Path, without_rows: frozenset[str]) -> Snapshot:
+        """Open one consistent view of the database `alias`, without the rows of these tables."""
+        raise NotImplementedError(f"{self.name} saves no database")
+
+    def condition(self, *, held: Collection[str] = ()) -> Condition:
+        """Return how the database `alias` is; `held` are tables that had rows."""
+        return "unknown"
+
+    def stands_for(self, alias: str) -> bool:
+        """Say whether the database `alias` of ``DATABASES`` is the one that is saved here."""
+        return alias == self.alias
+
+    def server_locks(self) -> list[ServerLock]:
+        """Return what keeps the runs of other hosts away, on each server that they share."""
+        return []
+
+    def check_content(self, artifact: str, openers: Openers, facts: Facts, work: Path) -> None:
+        """Read a stored artifact to its end; raises DamagedError for what is wrong with it.
+
+        `work` is a private folder for what does not fit into memory.
+        """
+        with contextlib.closing(openers[artifact]()) as reader:
+            while reader.read(CHUNK):
+                pass
+
+    def targets(
+        self, restore_id: str, contents: Contents, where: Where
+    ) -> Sequence[Restorable] | None:
+        """Return where it goes back to; None where this source cannot be restored.
+
+        Raises RestoreError for a backup that does not fit what is here.
+        """
+        return None
+
+    def drill_target(self, drill_id: str, contents: Contents, folder: Path) -> Restorable | None:
+        """Return where a drill restores it to; None where that cannot be rehearsed.
+
+        `folder` is not there yet, is for this source alone, and is removed afterwards.
+        """
+        return None
+
+    def stored_files(self, openers: Openers) -> Iterator[tuple[bytes, str]]:
+        """Yield path and SHA-256 of each file that a restore writes; none for what has no files."""
+        return iter(())
+
+    def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
+        """Return the target that another process kept in its journal.
+
+        Raises StateError where `state` names other places than follow from the settings (what was
+        restored `elsewhere` lies where the operator said), and RestoreError where its place is
+        not in the settings any more.
+        """
+        raise StateError(
+            _("The journal has a restore of %(name)s, which cannot be restored."), name=self.name
+        )
+
+    def path_elsewhere(self, where: Where) -> Path | None:
+        """Return the file or folder of this machine that a restore to `where` would make."""
+        return None
+
+    def describe(self, facts: Mapping[str, Facts]) -> Message | None:
+        """Say in a few words how much a backup holds of it; `facts` are by artifact."""
+        return None
+
+    def place(self) -> Mapping[str, Any]:
+        """Return where its data lies, as plain values for the recovery sheet."""
+        return {"kind": self.name}
 
 
 def require_own(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -124,17 +311,31 @@ class Target(ABC):
     """Where an artifact is restored to: loaded beside the live data, checked, then swapped in.
 
     `state` is plain JSON and is all that a later process needs to finish, roll back or undo:
-    `restored_target(state)` of the source's module makes the same target again. Every method
-    may be called again after a crash at any point. What was swapped `for_good` cannot be undone,
-    so it is swapped last.
+    `restored_target(state)` of the source makes the same target again. It holds the
+    ``restore_id``. Every method may be called again after a crash at any point. What was swapped
+    `for_good` cannot be undone, so it is swapped last. What `merges` writes into the live data of
+    a database: nothing is kept beside, nor in the journal, and the safety backup is that of the
+    database. `alias` is the database of ``DATABASES`` that is restored.
     """
 
     state: dict[str, Any]
     for_good = False
+    merges = False
+
+    @property
+    def alias(self) -> str | None:
+        return None
 
     @abstractmethod
     def plan(self) -> list[Message]:
         """Say what will happen and what only an administrator can do; raise what forbids it."""
+
+    def claims(self) -> frozenset[str]:
+        """Return the whole name of each thing that this target makes, renames or removes.
+
+        No two targets of a restore may claim the same: see `require_distinct`.
+        """
+        return frozenset()
 
     @abstractmethod
     def has_live(self) -> bool:
@@ -155,6 +356,10 @@ class Target(ABC):
     def side_settings(self) -> dict[str, Any] | None:
         """Return the ``DATABASES`` entry of what was loaded beside, None for no database."""
         return None
+
+    def kept_at(self) -> str:
+        """Return where the live data is kept once it is replaced; "" where it is not."""
+        return ""
 
     def swap_has_begun(self) -> bool:
         """Say whether the swap has changed anything live that was not swapped back.
@@ -179,3 +384,16 @@ class Target(ABC):
     @abstractmethod
     def remove_replaced(self) -> None:
         """Remove what was replaced."""
+
+
+def require_distinct(targets: Iterable[Target]) -> None:
+    """Raise RestoreError where two of `targets` would make or remove the same thing."""
+    claimed: set[str] = set()
+    for target in targets:
+        if taken := claimed & target.claims():
+            raise RestoreError(
+                _("Two databases of this restore would both be restored by way of %(name)s."),
+                hint=_("Restore them one after the other: --only database:ALIAS"),
+                name=min(taken),
+            )
+        claimed |= target.claims()

@@ -1,8 +1,8 @@
-"""Databases as sources: one for each database that the settings name, by its vendor."""
+"""Databases as sources: one for each database that the settings name, by its engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,25 @@ from django.db import connections
 
 from mipyme_backup.errors import ConfigurationError, RestoreError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.process import Reader
-from mipyme_backup.sources import postgresql, sqlite
+from mipyme_backup.policy.own_rows import is_own
 from mipyme_backup.sources.base import (
     Artifact,
+    Condition,
+    Contents,
     Facts,
+    Openers,
+    Restorable,
+    ServerLock,
     Snapshot,
     Source,
     Target,
     View,
+    Where,
     artifact_name,
     require_own,
 )
-from mipyme_backup.sources.postgresql.advisory import AdvisoryLock
-from mipyme_backup.sources.postgresql.parse import check_dump
-from mipyme_backup.sources.sqlite.parse import check_file
-
-PREFIX = "database:"
-TARGETS_BY_VENDOR = {
-    "sqlite": {"sqlite"},
-    "postgresql": {"postgresql", "postgresql_in_place"},
-}
-"""The ``type`` in the state of a target, by the vendor of its database."""
+from mipyme_backup.sources.condition import expected_tables
+from mipyme_backup.sources.engines import Database, Dump, Engine, engine_of
 
 
 class DatabaseSource(Source):
@@ -80,219 +77,207 @@ class DatabaseSource(Source):
             )
         distinct: dict[tuple[Any, ...], str] = {}
         for alias in self._wanted():
-            distinct.setdefault(self._identity(alias), alias)
+            distinct.setdefault(self.identity(alias), alias)
         return list(distinct.values())
 
     def split(self) -> list[Source]:
-        return [_AliasSource(self, alias) for alias in self.aliases]
+        return [_OneDatabase(self, alias) for alias in self.aliases]
+
+    def part(self, name: str) -> Source | None:
+        key, _colon, alias = name.partition(":")
+        return _OneDatabase(self, alias) if key == self.name and alias else None
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         for source in self.split():
             yield from source.artifacts(view)
 
-    def settings(self, alias: str) -> dict[str, Any]:
-        """Return the ``DATABASES`` entry of `alias` with this source's overrides."""
-        return _overridden(connections.settings[alias], self._overrides.get(alias, {}))
-
-    def restore_settings(self, alias: str) -> dict[str, Any]:
-        """Return the entry with which `alias` is restored: that of `settings`, overridden again."""
-        return _overridden(self.settings(alias), self._restore_overrides.get(alias, {}))
-
-    def vendor(self, alias: str) -> str:
-        """Return ``postgresql`` or ``sqlite``; raises ConfigurationError for any other."""
-        vendor = str(connections[alias].vendor)
-        if vendor not in {"postgresql", "sqlite"}:
-            raise ConfigurationError(
-                _("The database %(alias)s is on %(vendor)s, which cannot be saved yet."),
-                hint=_("Leave it out with SOURCES['database']['OPTIONS']['aliases']."),
-                alias=alias,
-                vendor=vendor,
-            )
-        return vendor
-
-    def preflight_alias(self, alias: str) -> Iterator[Message]:
-        """Yield what is doubtful of one database; raises what makes saving it impossible."""
-        if self.vendor(alias) == "postgresql":
-            yield from postgresql.preflight(alias, self.settings(alias), bin_dir=self._bin_dir)
-        else:
-            sqlite.preflight(alias, self.settings(alias))
-
-    def open_snapshot(
-        self, alias: str, *, work_dir: Path, without_rows: frozenset[str]
-    ) -> Snapshot:
-        """Open one consistent view of the database; the rows of `without_rows` stay out of it."""
-        if self.vendor(alias) == "sqlite":
-            return sqlite.SQLiteSnapshot(
-                alias, self.settings(alias), work_dir=work_dir, without_rows=without_rows
-            )
-        return postgresql.PostgreSQLSnapshot(
-            alias, self.settings(alias), without_rows=without_rows, bin_dir=self._bin_dir
-        )
-
-    def target(
-        self,
-        alias: str,
-        *,
-        restore_id: str,
-        facts: Facts,
-        raw_size: int,
-        to_database: str | None,
-        in_place: bool = False,
-    ) -> Target:
-        """Return where a backup of `alias` is restored to; RestoreError for another engine.
-
-        `facts` and `raw_size` (bytes) are those of its artifact. `in_place` is for a role that
-        may not create databases; an SQLite file is swapped as ever.
-        """
-        self._require_engine(alias, facts)
-        if self.vendor(alias) == "sqlite":
-            return sqlite.SQLiteTarget.prepare(
-                alias=alias,
-                settings_dict=self.restore_settings(alias),
-                restore_id=restore_id,
-                to_database=to_database,
-                raw_size=raw_size,
-            )
-        if in_place:
-            return postgresql.InPlaceTarget.prepare(
-                alias=alias,
-                settings_dict=self.restore_settings(alias),
-                restore_id=restore_id,
-                facts=facts,
-                bin_dir=self._bin_dir,
-            )
-        return postgresql.PostgreSQLTarget.prepare(
-            alias=alias,
-            settings_dict=self.restore_settings(alias),
-            restore_id=restore_id,
-            facts=facts,
-            to_database=to_database,
-            bin_dir=self._bin_dir,
-            site=connections.settings[alias],
-        )
-
-    def drill_target(
-        self, alias: str, *, drill_id: str, facts: Facts, raw_size: int, folder: Path
-    ) -> Target:
-        """Return where a backup of `alias` is loaded to be looked at and removed again.
-
-        On a server that is a database of its own, else a file in `folder`. Raises as `target`
-        does.
-        """
-        self._require_engine(alias, facts)
-        if self.vendor(alias) == "sqlite":
-            return self.target(
-                alias,
-                restore_id=drill_id,
-                facts=facts,
-                raw_size=raw_size,
-                to_database=str(folder / artifact_name(alias, "sqlite3")),
-            )
-        return postgresql.PostgreSQLTarget.prepare(
-            alias=alias,
-            settings_dict=self.restore_settings(alias),
-            restore_id=drill_id,
-            facts=facts,
-            bin_dir=self._bin_dir,
-            site=connections.settings[alias],
-            drill=True,
-        )
-
-    def saved_as(self, alias: str) -> str | None:
-        """Return the alias under which this very database is saved; None where it is not.
-
-        One that ``TEST`` calls a mirror of another (a replica) stands for that one.
-        """
-        mirrored = (connections.settings[alias].get("TEST") or {}).get("MIRROR")
-        name = mirrored if mirrored in connections.settings else alias
-        try:
-            identity = self._identity(name)
-        except ConfigurationError:
-            return None
-        return next((known for known in self.aliases if self._identity(known) == identity), None)
-
-    def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
-        """Return the target that another process kept in its journal.
-
-        Raises StateError where it names other places than follow from the settings. Only what was
-        restored `elsewhere` lies where the operator said.
-        """
-        settings = self.restore_settings(state["alias"])
-        if state["type"] not in TARGETS_BY_VENDOR[self.vendor(state["alias"])]:
-            require_own(state, {"type": self.vendor(state["alias"])})
-        if state["type"] == "sqlite":
-            sqlite.SQLiteTarget.check_state(state, settings, elsewhere=elsewhere)
-            return sqlite.SQLiteTarget.from_state(state)
-        if state["type"] == "postgresql_in_place":
-            postgresql.InPlaceTarget.check_state(state, settings)
-            return postgresql.InPlaceTarget.from_state(state, settings, self._bin_dir)
-        postgresql.PostgreSQLTarget.check_state(state, settings, elsewhere=elsewhere)
-        site = connections.settings[state["alias"]]
-        return postgresql.PostgreSQLTarget.from_state(state, settings, self._bin_dir, site)
-
-    def server_locks(self) -> list[Any]:
+    def server_locks(self) -> list[ServerLock]:
         """Return an advisory lock for each server that holds a database of the project.
 
         One for each server, not for each database: two of our sessions would exclude each other.
         """
-        by_server: dict[tuple[str, ...], AdvisoryLock] = {}
+        by_server: dict[tuple[Any, ...], ServerLock] = {}
         for alias in self._wanted():
-            if connections[alias].vendor == "postgresql":
-                settings = self.settings(alias)
-                server = postgresql.identity(settings)[:-1]
-                by_server.setdefault(server, AdvisoryLock(alias, settings))
+            engine = engine_of(connections[alias].vendor)
+            if engine is not None:
+                database = self.database(alias)
+                server = engine.server(database)
+                if server is not None:
+                    by_server.setdefault(server, engine.server_lock(database))
         return list(by_server.values())
 
-    def check_content(self, name: str, reader: Reader, facts: Facts) -> None:
-        """Parse the raw dump `name` to its end; raises DamagedError for what is wrong."""
-        if facts.get("engine") == "postgresql":
-            check_dump(reader, int(facts["major"]), self._bin_dir)
-        else:
-            check_file(reader)
-
-    def _require_engine(self, alias: str, facts: Facts) -> None:
-        """Raise RestoreError where the settings lack the database, or it is of another engine."""
+    def database(self, alias: str) -> Database:
+        """Return how the database `alias` is reached; raises RestoreError for an unknown one."""
         if alias not in connections.settings:
             raise RestoreError(
                 _("The backup holds the database %(alias)s, which is not in DATABASES."),
                 hint=_("Add it to DATABASES, or restore others with --only."),
                 alias=alias,
             )
-        vendor = self.vendor(alias)
-        if facts.get("engine") != vendor:
-            raise RestoreError(
-                _("The backup of %(alias)s is of %(saved)s, and the database here is %(here)s."),
-                hint=_("Use the engine it was made on, or load the fixtures: --only fixtures"),
+        site = connections.settings[alias]
+        settings = _overridden(site, self._overrides.get(alias, {}))
+        return Database(
+            alias=alias,
+            settings=settings,
+            restore_settings=_overridden(settings, self._restore_overrides.get(alias, {})),
+            site=site,
+            bin_dir=self._bin_dir,
+        )
+
+    def engine(self, alias: str) -> Engine:
+        """Return the engine of a database; raises ConfigurationError where there is none for it."""
+        vendor = str(connections[alias].vendor)
+        engine = engine_of(vendor)
+        if engine is None:
+            raise ConfigurationError(
+                _("The database %(alias)s is on %(vendor)s, which cannot be saved yet."),
+                hint=_("Leave it out with SOURCES['database']['OPTIONS']['aliases']."),
                 alias=alias,
-                saved=facts.get("engine"),
-                here=vendor,
+                vendor=vendor,
             )
+        return engine
+
+    def identity(self, alias: str) -> tuple[Any, ...]:
+        """Return what is the same for two aliases of one database."""
+        return (connections[alias].vendor, *self.engine(alias).identity(self.database(alias)))
 
     def _wanted(self) -> Sequence[str]:
         return list(connections.settings) if self._aliases is None else self._aliases
 
-    def _identity(self, alias: str) -> tuple[Any, ...]:
-        module = sqlite if self.vendor(alias) == "sqlite" else postgresql
-        return (module.__name__, *module.identity(self.settings(alias)))
+
+class _OneDatabase(Source):
+    """One database, by its alias."""
+
+    needs_snapshot = True
+    place_option = "--to-database"
+
+    def __init__(self, databases: DatabaseSource, alias: str) -> None:
+        self._databases = databases
+        self.alias: str = alias
+        self.name = f"{databases.name}:{alias}"
+
+    def preflight(self) -> Iterator[Message]:
+        yield from self._engine.preflight(self._database)
+
+    def artifacts(self, view: View) -> Iterator[Artifact]:
+        yield view.snapshots[self.alias].artifact()
+
+    def open_snapshot(self, *, work_dir: Path, without_rows: frozenset[str]) -> Snapshot:
+        return self._engine.open_snapshot(
+            self._database, work_dir=work_dir, without_rows=without_rows
+        )
+
+    def condition(self, *, held: Collection[str] = ()) -> Condition:
+        wanted = expected_tables(self.alias)
+        engine = engine_of(connections[self.alias].vendor)
+        if engine is None or not wanted:
+            return "unknown"
+        kept = frozenset(filter(is_own, held))
+        return engine.condition(self._database, wanted=wanted, held=kept)
+
+    def stands_for(self, alias: str) -> bool:
+        """Say whether both are one database; a mirror in ``TEST`` stands for what it mirrors."""
+        mirrored = (connections.settings[alias].get("TEST") or {}).get("MIRROR")
+        name = mirrored if mirrored in connections.settings else alias
+        try:
+            return self._databases.identity(name) == self._databases.identity(self.alias)
+        except ConfigurationError:
+            return False
+
+    def check_content(self, artifact: str, openers: Openers, facts: Facts, work: Path) -> None:
+        engine = engine_of(str(facts.get("engine"))) or self._engine
+        engine.check_content(self._database, openers[artifact](), facts)
+
+    def targets(self, restore_id: str, contents: Contents, where: Where) -> Sequence[Restorable]:
+        dump = self._dump(restore_id, contents)
+        target = self._engine.target(self._database, dump, where)
+        return [Restorable(target=target, artifacts=[*contents], facts=dump.facts)]
+
+    def drill_target(self, drill_id: str, contents: Contents, folder: Path) -> Restorable:
+        dump = self._dump(drill_id, contents)
+        file = folder / artifact_name(self.alias, self._engine.suffix)
+        target = self._engine.drill_target(self._database, dump, file)
+        return Restorable(target=target, artifacts=[*contents], facts=dump.facts)
+
+    def restored_target(self, state: dict[str, Any], *, elsewhere: bool) -> Target:
+        if self.alias not in connections.settings:
+            raise RestoreError(
+                _(
+                    "A restore of the database %(alias)s is kept, which is not in DATABASES any"
+                    " more."
+                ),
+                hint=_("Put it back there until KEEP_REPLACED_HOURS are over."),
+                alias=self.alias,
+            )
+        require_own(state, {"alias": self.alias})
+        return self._engine.restored_target(self._database, state, elsewhere=elsewhere)
+
+    def path_elsewhere(self, where: Where) -> Path | None:
+        name = where.to_database
+        return None if name is None else self._engine.path_elsewhere(name)
+
+    def describe(self, facts: Mapping[str, Facts]) -> Message | None:
+        tables = [saved["tables"] for saved in facts.values() if "tables" in saved]
+        return Message(
+            _("%(tables)d tables, %(rows)d rows"),
+            {
+                "tables": sum(map(len, tables)),
+                "rows": sum(sum(counts.values()) for counts in tables),
+            },
+        )
+
+    def place(self) -> Mapping[str, Any]:
+        entry, vendor = self._database.settings, connections[self.alias].vendor
+        server = ":".join(str(entry[key]) for key in ("HOST", "PORT") if entry.get(key))
+        return {
+            "kind": "database",
+            "alias": self.alias,
+            "vendor": vendor,
+            "database": entry["NAME"],
+            "user": entry.get("USER"),
+            "server": server,
+        }
+
+    @property
+    def _engine(self) -> Engine:
+        return self._databases.engine(self.alias)
+
+    @property
+    def _database(self) -> Database:
+        return self._databases.database(self.alias)
+
+    def _dump(self, restore_id: str, contents: Contents) -> Dump:
+        """Return what a backup holds of it.
+
+        Raises RestoreError where the settings lack the database, or it is of another engine.
+        """
+        database, vendor = self._database, str(connections[self.alias].vendor)
+        if _engine_name(contents) != vendor:
+            raise RestoreError(
+                _("The backup of %(alias)s is of %(saved)s, and the database here is %(here)s."),
+                hint=_("Use the engine it was made on, or load the fixtures: --only fixtures"),
+                alias=self.alias,
+                saved=_engine_name(contents),
+                here=vendor,
+            )
+        name = artifact_name(database.alias, self._engine.suffix)
+        if name not in contents:
+            raise RestoreError(
+                _("The backup holds no %(name)s."),
+                hint=_("Restore another backup, and report this one."),
+                name=name,
+            )
+        return Dump(
+            facts=contents[name].facts,
+            raw_size=sum(saved.raw_size for saved in contents.values()),
+            restore_id=restore_id,
+        )
+
+
+def _engine_name(contents: Contents) -> str:
+    return next((str(s.facts["engine"]) for s in contents.values() if "engine" in s.facts), "")
 
 
 def _overridden(entry: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     options = {**(entry.get("OPTIONS") or {}), **(given.get("OPTIONS") or {})}
     return {**entry, **given, "OPTIONS": options}
-
-
-class _AliasSource(Source):
-    """One database."""
-
-    needs_snapshot = True
-
-    def __init__(self, databases: DatabaseSource, alias: str) -> None:
-        self._databases = databases
-        self.alias = alias
-        self.name = f"{PREFIX}{alias}"
-
-    def preflight(self) -> Iterator[Message]:
-        return self._databases.preflight_alias(self.alias)
-
-    def artifacts(self, view: View) -> Iterator[Artifact]:
-        yield view.snapshots[self.alias].artifact()

@@ -18,14 +18,13 @@ from django.core.files.storage import storages
 
 from mipyme_backup.errors import DamagedError, PreflightError, SourceError
 from mipyme_backup.sources.base import Source, View
-from mipyme_backup.sources.media import MediaSource, restored_target
 from mipyme_backup.sources.media.remote import objects_in
 from mipyme_backup.sources.media.remote.objects import OWN, Found, Objects, Opened
 from mipyme_backup.sources.media.remote.sftp import SFTPObjects
 from mipyme_backup.testing import Restoring, SourceContract, TargetContract
 from tests import services
 from tests.sshd import SSHServer, missing, running_sshd
-from tests.unit.sources.media_trees import Saved, collect, restored, texts
+from tests.unit.sources.media_trees import Saved, collect, media_source, restored, target_of, texts
 
 S3 = "storages.backends.s3.S3Storage"
 SFTP = "storages.backends.sftpstorage.SFTPStorage"
@@ -78,7 +77,7 @@ class _Source(SourceContract):
     @pytest.fixture
     def source(self, storage: None) -> Source:
         become(OLD)
-        return MediaSource(storage="media", pack_size=5000)
+        return media_source(storage="media", pack_size=5000)
 
     @pytest.fixture
     def view(self) -> View:
@@ -87,7 +86,7 @@ class _Source(SourceContract):
     def test_what_did_not_change_is_not_read_again(
         self, source: Source, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        media = MediaSource(storage="media")
+        media = media_source(storage="media")
         first = aged(collect(media))
         read: list[Found] = []
         opened = type(objects_in("media")).open
@@ -109,12 +108,12 @@ class _Target(TargetContract):
     @pytest.fixture
     def restoring(self, storage: None) -> Restoring:
         become(NEW)
-        source = MediaSource(storage="media")
+        source = media_source(storage="media")
         saved = collect(source)
         become(OLD)
         return Restoring(
-            make=lambda: source.target(restore_id="ab12"),
-            again=lambda state: restored_target(source, state, elsewhere=False),
+            make=lambda: target_of(source, "ab12"),
+            again=lambda state: source.restored_target(state, elsewhere=False),
             live=live,
             artifacts=saved.artifacts(),
             facts=saved.facts,
@@ -259,11 +258,11 @@ def test_an_incremental_backup_sends_no_request_for_an_object_that_did_not_chang
 ) -> None:
     for number in range(30):
         storages["media"].save(f"{number}/file", ContentFile(b"%d" % number))
-    first = collect(MediaSource(storage="media"))
+    first = collect(media_source(storage="media"))
     storages["media"].save("fresh", ContentFile(b"fresh"))
     requests.clear()
 
-    second = collect(MediaSource(storage="media"), aged(first))
+    second = collect(media_source(storage="media"), aged(first))
 
     assert requests == {"ListObjectsV2": 1, "GetObject": 1}
     assert second.facts["new_files"] == 1
@@ -279,7 +278,7 @@ def test_a_first_backup_reads_ahead_and_gets_each_object_once(
     requests.clear()
     threads = threading.active_count()
 
-    saved = collect(MediaSource(storage="media"))
+    saved = collect(media_source(storage="media"))
 
     assert requests == {"ListObjectsV2": 1, "GetObject": 101}
     assert texts(restored(saved, tmp_path / "out")) == files
@@ -299,7 +298,7 @@ def test_a_file_that_is_gone_when_it_is_read_ahead_is_a_warning(
 
     monkeypatch.setattr(type(objects_in("media")), "media", listed)
 
-    saved = collect(MediaSource(storage="media"))
+    saved = collect(media_source(storage="media"))
 
     assert saved.warnings == ["1 media files vanished while they were read: 15"]
     assert saved.facts["files"] == 19
@@ -317,7 +316,7 @@ def test_odd_keys_come_back_or_are_named(
     for marker in ("", "folder/", "double/"):
         client.put_object(Bucket="backups", Key=f"{moto_storage}/{marker}")
     before = keys(moto_server, moto_storage)
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
 
     saved = collect(source)
 
@@ -328,7 +327,7 @@ def test_odd_keys_come_back_or_are_named(
     assert index == good | {"double/below"}
     for name in good:
         client.delete_object(Bucket="backups", Key=f"{moto_storage}/{name}")
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.plan()
     target.load(saved.artifacts())
     target.swap()
@@ -356,12 +355,12 @@ def test_what_belongs_to_an_object_is_kept_and_ours_are_private(
     client = moto_server.client()
     for name in ("one.jpg", "two.css"):
         storages["media"].save(name, ContentFile(b"new"))
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
     saved = collect(source)
     storages["media"].delete("one.jpg")
     storages["media"].save("two.css", ContentFile(b"old and longer"))
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
 
     side = "public/.mipyme_backup_restoring_id/files/0/1"
@@ -387,12 +386,12 @@ def test_a_large_object_goes_in_parts(
     content = secrets.token_bytes(9 * 2**20)
     for name in ("large.jpg", "twin.png"):
         storages["media"].save(name, ContentFile(content))
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
     saved = collect(source)
     become({})
     requests.clear()
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
     target.swap()
 
@@ -408,7 +407,7 @@ def test_a_large_object_goes_in_parts(
     }
     become({})
     with pytest.raises(DamagedError):
-        source.target(restore_id="other").load(Saved(saved.index, with_other_hash).artifacts())
+        target_of(source, "other").load(Saved(saved.index, with_other_hash).artifacts())
     assert not [*objects_in("media").below(f"{OWN}restoring_other/")]
 
 
@@ -423,7 +422,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_read_anew(
     monkeypatch.setattr("mipyme_backup.sources.media.remote.tree.RemoteTree.small_bytes", 10)
     storages["media"].save("large", ContentFile(b"old" * 100_000))
     replaced: list[int] = []
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
 
     def read(reader: Any) -> bytes:
         # The header is out, and the hash of the old content in it.
@@ -445,11 +444,11 @@ def test_a_compressed_object_comes_back_compressed(
 ) -> None:
     use(settings, S3, moto_server.options(location="gzip", gzip=True))
     storages["media"].save("style.css", ContentFile(b"body {}" * 1000))
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
     saved = collect(source)
     storages["media"].delete("style.css")
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
     target.swap()
     target.remove_replaced()
@@ -465,12 +464,12 @@ def test_a_bucket_that_is_missing_or_refuses_is_told_without_secrets(
     use(settings, S3, moto_server.options(bucket_name="absent"))
 
     with pytest.raises(PreflightError, match="Cannot list the storage media") as caught:
-        list(MediaSource(storage="media").preflight())
+        list(media_source(storage="media").preflight())
 
     assert "Make the bucket" in str(caught.value.hint)
     assert moto_server.secret_key not in f"{caught.value} {caught.value.hint}"
     with pytest.raises(SourceError):
-        collect(MediaSource(storage="media"))
+        collect(media_source(storage="media"))
 
 
 def test_a_service_that_is_away_is_no_empty_media(settings: Any) -> None:
@@ -480,7 +479,7 @@ def test_a_service_that_is_away_is_no_empty_media(settings: Any) -> None:
     use(settings, S3, server.options())
 
     with pytest.raises(SourceError) as caught:
-        collect(MediaSource(storage="media"))
+        collect(media_source(storage="media"))
 
     assert "canary" not in str(caught.value)
 
@@ -494,10 +493,10 @@ def test_an_old_file_on_sftp_is_not_read_again(sftp_storage: None, tmp_path: Pat
     storage.sftp.mkdir(f"{storage.root_path}/hollow")
     storage.sftp.utime(f"{storage.root_path}/folder/new\nline", (1_500_000_000, 1_500_000_000))
 
-    saved = collect(MediaSource(storage="media"))
+    saved = collect(media_source(storage="media"))
 
     assert texts(restored(saved, tmp_path / "out")) == {"folder/new\nline": b"1"}
-    again = collect(MediaSource(storage="media"), saved)
+    again = collect(media_source(storage="media"), saved)
     assert again.index == saved.index
     assert again.facts["new_files"] == 0
 
@@ -506,7 +505,7 @@ def test_a_root_that_is_gone_is_no_empty_media_and_is_made_by_a_restore(
     sftp_storage: None,
 ) -> None:
     become(NEW)
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
     saved = collect(source)
     storage: Any = storages["media"]
     storage.sftp.rename(storage.root_path, f"{storage.root_path}_lost")
@@ -514,7 +513,7 @@ def test_a_root_that_is_gone_is_no_empty_media_and_is_made_by_a_restore(
     with pytest.raises(SourceError):
         collect(source)
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.plan()
     assert not target.has_live()
     target.load(saved.artifacts())
@@ -526,7 +525,7 @@ def test_a_file_comes_where_a_folder_was_and_back(
     sftp_storage: None,
 ) -> None:
     become({"a": b"file", "b/c/d": b"below"})
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
     saved = collect(source)
     other = {"a/x/y": b"below a", "b": b"a file now"}
     for name in ("a", "b/c/d"):
@@ -536,7 +535,7 @@ def test_a_file_comes_where_a_folder_was_and_back(
     storage.sftp.rmdir(f"{storage.root_path}/b")
     become(other)
 
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.load(saved.artifacts())
     target.swap()
 
@@ -550,7 +549,7 @@ def test_links_and_pipes_on_sftp_are_named_and_left_alone(openssh_storage: Path)
     (openssh_storage / "link").symlink_to("file")
     (openssh_storage / "outward").symlink_to("/etc")
     os.mkfifo(openssh_storage / "pipe")
-    source = MediaSource(storage="media")
+    source = media_source(storage="media")
     saved = collect(source)
     become({"file": b"old and longer"})
 
@@ -559,7 +558,7 @@ def test_links_and_pipes_on_sftp_are_named_and_left_alone(openssh_storage: Path)
         "2 links in the storage are not followed, and left out: link, outward",
         "1 media entries are no files (pipes, sockets, devices): pipe",
     ]
-    target = source.target(restore_id="id")
+    target = target_of(source, "id")
     target.plan()
     target.load(saved.artifacts())
     assert openssh_storage.joinpath(".mipyme_backup_restoring_id").stat().st_mode & 0o77 == 0
@@ -582,6 +581,6 @@ def test_a_file_on_sftp_that_may_not_be_read_is_named(
 
     monkeypatch.setattr(SFTPObjects, "chunks", refused)
 
-    saved = collect(MediaSource(storage="media"))
+    saved = collect(media_source(storage="media"))
 
     assert saved.warnings == ["1 media files could not be read: file"]

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from mipyme_backup.sources import DatabaseSource, MediaSource
+from mipyme_backup.sources import DatabaseSource
 from mipyme_backup.sources.base import Source, View
 from mipyme_backup.sources.postgresql import PostgreSQLSnapshot
 from mipyme_backup.sources.sqlite import SQLiteSnapshot
 from mipyme_backup.testing import FakeSource, SourceContract
 from tests.services import PostgreSQLServer
+from tests.unit.sources.media_trees import media_source
 
 
 class TestFakeSource(SourceContract):
@@ -90,7 +91,7 @@ class TestMediaSource(SourceContract):
 
     @pytest.fixture
     def source(self) -> Source:
-        return MediaSource(pack_size=8000)
+        return media_source(pack_size=8000)
 
     @pytest.fixture
     def view(self) -> View:

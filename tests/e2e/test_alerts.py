@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mipyme_backup.schedule import JOBS
 from tests.e2e.project import Project, sqlite_project
 from tests.smtpd import MailServer, mail_server
 
@@ -30,6 +31,9 @@ def project(mails: MailServer, tmp_path: Path) -> Iterator[Project]:
         lines = [f"{name} = {value!r}\n" for name, value in mails.settings().items()]
         alerts = {"recipients": ["ana@example.org"], "digest": None}
         lines.append(f'MIPYME_BACKUP["ALERTS"] = {alerts!r}\n')
+        lines.append(f'MIPYME_BACKUP["SCHEDULE"] = dict.fromkeys({JOBS!r})\n')
+        elsewhere = {"BACKEND": "tests.faulty.FarAway", "OPTIONS": {"location": str(made.backups)}}
+        lines.append(f'MIPYME_BACKUP["DESTINATIONS"] = {{"local": {elsewhere!r}}}\n')
         with (made.root / "config" / "settings.py").open("a") as settings:
             settings.writelines(lines)
         made.manage("migrate", "--verbosity=0")

@@ -216,11 +216,11 @@ class TestCallCommand:
 
         assert printed[-6:] == [
             "made complete",
-            "restore 6 There is no backup feedbeef.",
-            "restore 6 There is no backup feedbeef.",
+            "restore 4 There is no backup feedbeef.",
+            "restore 4 There is no backup feedbeef.",
             "restore 2 --json cannot ask whether to restore.",
             "backup 2 There is no destination nowhere.",
-            "verify_backups 6 There is no backup feedbeef.",
+            "verify_backups 4 There is no backup feedbeef.",
         ]
 
 

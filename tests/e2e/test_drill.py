@@ -196,7 +196,7 @@ def left_behind(project: Project) -> list[str]:
         if (state / name).is_dir()
         for path in (state / name).iterdir()
     ]
-    found += [str(path) for path in state.rglob("*.tmp")]
+    found += [str(path) for ending in ("*.tmp", "*.new") for path in state.rglob(ending)]
     if project.server is None:
         live = Path(project.database["NAME"])
         found += [str(path) for path in live.parent.iterdir() if path != live]

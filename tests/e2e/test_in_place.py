@@ -280,3 +280,101 @@ def test_another_process_knows_what_became_of_it(project: Project) -> None:
     assert later.swap() == 0.0
     with pytest.raises(RestoreError, match="safety backup"):
         later.undo()
+
+
+# Extensions that own tables of user rows
+
+
+@pytest.fixture
+def extended(project: Project) -> Project:
+    """A project with an extension that owns two tables: all rows of one are users', some of both.
+
+    As what its script would have done, which an administrator puts on the server.
+    """
+    assert project.server is not None
+    user = sql.Identifier(project.database["USER"])
+    project.server.execute(
+        sql.SQL(
+            "CREATE EXTENSION vector;"
+            "CREATE TABLE job (id int, note text);"
+            "CREATE TABLE kind (id int PRIMARY KEY, ours boolean);"
+            "CREATE TABLE of_kind (id int REFERENCES kind);"
+            "ALTER EXTENSION vector ADD TABLE job;"
+            "ALTER EXTENSION vector ADD TABLE kind;"
+            "ALTER EXTENSION vector ADD TABLE of_kind;"
+            "UPDATE pg_extension SET extcondition = ARRAY['', 'WHERE NOT ours', ''], extconfig ="
+            " ARRAY['job'::regclass, 'kind'::regclass, 'of_kind'::regclass]::oid[]"
+            " WHERE extname = 'vector';"
+            "INSERT INTO kind VALUES (1, true);"
+            "GRANT SELECT ON job, kind, of_kind TO {}"
+        ).format(user),
+        project.database["NAME"],
+    )
+    return project
+
+
+def as_administrator(project: Project, statement: str) -> list[tuple[Any, ...]]:
+    assert project.server is not None
+    query = sql.SQL(statement).format(sql.Identifier(project.database["USER"]))
+    return project.server.execute(query, project.database["NAME"])
+
+
+USER_ROWS = (
+    "INSERT INTO job VALUES (1, 'a'), (2, 'b');"
+    "INSERT INTO kind VALUES (2, false); INSERT INTO of_kind VALUES (2)"
+)
+ALL_ROWS = (
+    "SELECT (SELECT array_agg(note ORDER BY id) FROM job),"
+    " (SELECT array_agg(id ORDER BY id) FROM kind), (SELECT array_agg(id) FROM of_kind)"
+)
+
+
+@pytest.mark.rare
+def test_rows_in_tables_of_an_extension_are_replaced_and_not_doubled(extended: Project) -> None:
+    as_administrator(extended, "GRANT INSERT, DELETE ON job, kind, of_kind TO {}")
+    as_administrator(extended, USER_ROWS)
+    made = extended.backup()
+    as_administrator(
+        extended, "UPDATE job SET note = 'changed'; INSERT INTO job VALUES (3, 'since')"
+    )
+
+    extended.restore(made["id"], "--in-place", "--only=database")
+
+    assert as_administrator(extended, ALL_ROWS) == [(["a", "b"], [1, 2], [2])]
+    manifest = json.loads((extended.backups / made["name"] / "manifest.json").read_text())
+    counted = manifest["sources"][0]["facts"][DUMP]["tables"]
+    assert (counted["public.job"], counted["public.kind"]) == (2, 1)
+
+
+def test_rows_of_an_extension_that_may_not_be_replaced_are_refused(extended: Project) -> None:
+    as_administrator(extended, USER_ROWS)
+    made = extended.backup()
+
+    result = extended.manage("restore", made["id"], "--in-place", "--no-input", check=False)
+
+    assert result.returncode == 1
+    assert "GRANT SELECT, INSERT, DELETE ON" in result.stderr
+    assert as_administrator(extended, ALL_ROWS) == [(["a", "b"], [1, 2], [2])]
+
+
+@pytest.mark.rare
+def test_tables_of_an_extension_without_user_rows_are_left_alone(extended: Project) -> None:
+    made = extended.backup()
+
+    extended.restore(made["id"], "--in-place", "--only=database")
+
+    assert as_administrator(extended, ALL_ROWS) == [(None, [1], None)]
+
+
+@pytest.mark.usefixtures("_databases")
+def test_a_row_of_an_extension_that_is_missing_keeps_the_old_database(extended: Project) -> None:
+    as_administrator(extended, "GRANT INSERT, DELETE ON job, kind, of_kind TO {}")
+    as_administrator(extended, USER_ROWS)
+    with dumped(extended) as (data, facts):
+        facts["tables"]["public.kind"] = 2
+        target = target_of(extended, facts)
+        target.load({DUMP: lambda: BytesReader(data)})
+        target.check(facts)
+        with pytest.raises(RestoreError, match=r"public\.kind has 1 rows, the backup says 2"):
+            target.swap()
+    assert as_administrator(extended, ALL_ROWS) == [(["a", "b"], [1, 2], [2])]

@@ -417,8 +417,9 @@ def test_restores_have_a_role_of_their_own(settings: Any, shop: Shop) -> None:
         connections={"default": {"USER": "b", "HOST": "h"}},
         restore_connections={"default": {"USER": "r", "OPTIONS": {"sslmode": "require"}}},
     )
-    assert source.settings("default")["USER"] == "b"
-    entry = source.restore_settings("default")
+    database = source.database("default")
+    assert database.settings["USER"] == "b"
+    entry = database.restore_settings
     assert (entry["USER"], entry["HOST"], entry["OPTIONS"]["sslmode"]) == ("r", "h", "require")
 
 

@@ -57,11 +57,19 @@ def untranslated_in(text: str) -> list[str]:
     return found
 
 
+SET_UP_WELL = """
+MIPYME_BACKUP["DESTINATIONS"]["local"]["BACKEND"] = "tests.faulty.FarAway"
+JOBS = ("status", "daily", "monthly", "verify", "prune", "drill")
+MIPYME_BACKUP["SCHEDULE"] = dict.fromkeys(JOBS)
+"""
+"""A copy elsewhere, and no schedule, so that nothing is to be warned of."""
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project in the Spanish of Colombia, with rows and a file, and no backup yet."""
     with sqlite_project(tmp_path_factory.mktemp("spanish")) as project:
-        project.more_settings = 'LANGUAGE_CODE = "es-co"\n'
+        project.more_settings = 'LANGUAGE_CODE = "es-co"\n' + SET_UP_WELL
         project.write()
         project.manage("migrate", "--verbosity=0")
         project.manage("populate_zoo")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mipyme_backup.schedule import JOBS
 from tests import services
 from tests.e2e.project import Project, sqlite_project
 from tests.proxy import Fault, Proxy, proxy
@@ -21,6 +22,7 @@ STORAGES = {{
     "staticfiles": {{"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}},
     "offsite": {{"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": {options!r}}},
 }}
+MIPYME_BACKUP["SCHEDULE"] = dict.fromkeys({jobs!r})
 MIPYME_BACKUP["DESTINATIONS"]["offsite"] = {{
     "BACKEND": "mipyme_backup.destinations.StorageDestination",
     "OPTIONS": {{"storage": "offsite"}},
@@ -48,7 +50,7 @@ def project(server: services.S3Server, way: Proxy, tmp_path: Path) -> Iterator[P
             endpoint_url=f"http://127.0.0.1:{way.port}", location=tmp_path.name
         )
         with (made.root / "config" / "settings.py").open("a") as settings:
-            settings.write(STORAGES.format(options=options))
+            settings.write(STORAGES.format(options=options, jobs=JOBS))
         made.populate()
         made.backup()
         yield made

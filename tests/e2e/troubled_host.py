@@ -53,6 +53,7 @@ MIPYME_BACKUP = {{
 """
 
 MEANT = {
+    r"Every copy is on this server": "copies_here",
     r"Backups are not encrypted": "not_encrypted",
     r"The destination (\w+) cannot be reached": "destination_unreachable:{}",
     r"Copying the newest backup, \S+, to (\w+) failed": "copy_failed:{}",

@@ -287,6 +287,7 @@ class _World:
 
     def _else(self, now: datetime) -> Iterator[tuple[str, str]]:
         plan, up = self.plan, self._up(now)
+        yield "copies_here", "warning"
         for name in DESTINATIONS:
             if name not in up:
                 yield f"destination_unreachable:{name}", "warning" if up else "critical"

@@ -13,6 +13,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from mipyme_backup.encryption import program
+from mipyme_backup.policy import status, status_destinations, status_runs
 from tests import cheap_keys
 from tests.integration import asking
 
@@ -24,6 +25,19 @@ def _keys_are_cheap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "SYMMETRIC", cheap_keys.SYMMETRIC)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _is_set_up_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge the projects of these tests as if they had a copy elsewhere and a running schedule.
+
+    They have one folder, and travel in time. The modules that are about the two rules define a
+    fixture of this name that leaves these in.
+    """
+    standing = {status_destinations.all_here, status_runs.silent}
+    rules = tuple(rule for rule in status.RULES if rule not in standing)
+    assert len(rules) == len(status.RULES) - len(standing)
+    monkeypatch.setattr(status, "RULES", rules)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import time_machine
 
 from mipyme_backup import api
 from mipyme_backup.manifest import Manifest
-from mipyme_backup.operations.prune import PruneResult
 from mipyme_backup.recover import MANIFEST
+from mipyme_backup.results import PruneResult
 from tests.integration.conftest import LOCAL
 from tests.settings import WORK_DIR
 

@@ -19,8 +19,7 @@ from mipyme_backup.errors import DestinationError, KeyMissingError
 from mipyme_backup.manifest import Manifest, SavedSource
 from mipyme_backup.messages import Message
 from mipyme_backup.models import Backup
-from mipyme_backup.operations.reading import Found
-from mipyme_backup.operations.verify import Level, Verified
+from mipyme_backup.results import Found, Level, Verified
 
 pytestmark = pytest.mark.django_db
 

@@ -22,6 +22,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from mipyme_backup import api
 from mipyme_backup.metrics import BackupCollector
 from mipyme_backup.models import Look
+from mipyme_backup.monitoring import run_end
 from tests.integration.conftest import LOCAL
 
 urlpatterns = [path("backups/", include("mipyme_backup.urls"))]
@@ -168,13 +169,27 @@ class TestHealth:
 
         assert Look.objects.count() == 1
 
-    def test_look_outlives_a_restore(self, monitor: Client) -> None:
+    def test_look_outlives_a_restore(
+        self, monitor: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         api.backup()
+        seen = api.status()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_end, "take", _forbidden)  # the check at the end would keep a new one
+            api.restore(latest=True)
+
+        assert api.last_look().to_dict() == seen.to_dict()
+
+    def test_restore_ends_with_a_look_of_its_own(self, monitor: Client) -> None:
+        made = api.backup()
         seen = api.status()
 
         api.restore(latest=True)
 
-        assert api.last_look().to_dict() == seen.to_dict()
+        after = api.last_look()
+        assert after.at is not None and after.at > seen.at
+        assert after.facts["last_restore"]["backup"] == made.manifest.name
 
     @pytest.mark.parametrize(
         ("minutes", "stale"), [(0, False), (119, False), (121, True), (60 * 24 * 9, True)]

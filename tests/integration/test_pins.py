@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from mipyme_backup import api
-from mipyme_backup.errors import DamagedError, LockedError
+from mipyme_backup.errors import LockedError, NoBackupError
 from mipyme_backup.models import Backup
 from tests.integration.conftest import LOCAL
 from tests.integration.test_api import _held
@@ -111,7 +111,7 @@ def test_destination_that_is_away_is_told_and_the_pin_stays(
 def test_unknown_backup_and_held_lock_are_refused(places: dict[str, Any], backups: Path) -> None:
     made = api.backup(only=["media"])
 
-    with pytest.raises(DamagedError):
+    with pytest.raises(NoBackupError):
         api.pin(identifier="nothing")
     with _held(backups, "backup"), pytest.raises(LockedError):
         api.pin(identifier=made.manifest.id)

@@ -18,6 +18,7 @@ from mipyme_backup.operations import rolling, verify
 from mipyme_backup.operations.reading import check_stored
 from mipyme_backup.process import Reader
 from mipyme_backup.recover import MANIFEST
+from mipyme_backup.results import Level, Verified
 from tests.integration.conftest import LOCAL
 from tests.integration.pruning import History, history
 
@@ -25,7 +26,7 @@ __all__ = ["history"]
 AGES = (20, 15, 10, 5, 4, 3, 2, 1)
 
 
-def nights(count: int, *, every: int = 1) -> list[list[verify.Verified]]:
+def nights(count: int, *, every: int = 1) -> list[list[Verified]]:
     """Verify so many times from now on, once in `every` nights; returns what each found."""
     found = []
     for number in range(0, count * every, every):
@@ -178,7 +179,7 @@ def test_line_that_is_cut_says_nothing_of_what_is_stored(line_that_is_cut: Histo
 
 @pytest.mark.parametrize("level", ["stored", "content"])
 def test_destination_that_goes_away_is_not_called_damaged(
-    level: verify.Level, line_that_is_cut: History
+    level: Level, line_that_is_cut: History
 ) -> None:
     results = api.verify(level=level)
 

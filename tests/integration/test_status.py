@@ -348,7 +348,15 @@ class TestFindings:
             },
         }
 
-        assert look() == {"no_backup": "critical", "unreadable:local": "warning"}
+        seen = api.status(timeout=GENEROUS)
+        told = {one.id: f"{one.message} {one.hint}" for one in seen.findings}
+        assert look() == {
+            "no_backup": "critical",
+            "old_key_needed:local": "warning",
+        }
+        assert "1 backups on local were made with another key" in told["old_key_needed:local"]
+        assert "old_passphrase_files" in told["old_key_needed:local"]
+        assert not any("removed" in text for text in told.values())
 
 
 def ago(**length: float) -> time_machine.travel:
@@ -698,7 +706,7 @@ def test_drill_is_on_record_even_where_its_report_cannot_be_kept(
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(drill_report, "write_file", full)
+    monkeypatch.setattr(drill_report, "replace_file", full)
 
     with pytest.raises(OSError):
         api.drill()

@@ -42,6 +42,11 @@ class Command(BackupCommand):
         )
         parser.add_argument("--label", default="", help=_("a note that is kept with the backup"))
         parser.add_argument(
+            "--allow-empty",
+            action="store_true",
+            help=_("go on where the project's tables are gone and there are backups of them"),
+        )
+        parser.add_argument(
             "--complete",
             metavar="ID",
             help=_("take none: complete the copies of this one on the destinations that lack it"),
@@ -62,6 +67,7 @@ class Command(BackupCommand):
             only=options["only"],
             destinations=options["destination"],
             label=options["label"],
+            allow_empty=options["allow_empty"],
             progress=self.progress,
         )
 
@@ -86,8 +92,8 @@ class Command(BackupCommand):
                     (_("Backup"), f"{escape(manifest.name)}  ({manifest.id})"),
                     (_("Status"), tables.status(result.status)),
                     *(
-                        (source.name, escape(_source_summary(source.facts)))
-                        for source in manifest.sources
+                        (name, escape(translated(summary) if summary else "✓"))
+                        for name, summary in result.summaries.items()
                     ),
                     (
                         _("Size"),
@@ -119,31 +125,3 @@ def _encryption_summary(manifest: Manifest) -> str:
     if manifest.encryption is None:
         return _("none")
     return f"{manifest.encryption}, {_('key')} {manifest.key_fingerprint}"
-
-
-def _source_summary(facts: Any) -> str:
-    """Return what a source holds, in a few words."""
-    parts = []
-    for values in facts.values():
-        tables_ = values.get("tables")
-        if tables_ is not None:
-            parts.append(
-                _("%(tables)d tables, %(rows)s rows")
-                % {"tables": len(tables_), "rows": tables.number(sum(tables_.values()))}
-            )
-        models = values.get("models")
-        if models is not None:
-            parts.append(
-                _("%(models)d models, %(rows)s rows")
-                % {"models": len(models), "rows": tables.number(sum(models.values()))}
-            )
-        if "files" in values:
-            parts.append(
-                _("%(files)s files, %(size)s, %(new)s new")
-                % {
-                    "files": tables.number(values["files"]),
-                    "size": tables.size(values["bytes"]),
-                    "new": tables.number(values["new_files"]),
-                }
-            )
-    return "; ".join(parts)

@@ -15,7 +15,7 @@ from mipyme_backup import api
 from mipyme_backup.api import PruneResult
 from mipyme_backup.management import tables
 from mipyme_backup.management.base import BackupCommand, gettext_noop, translated
-from mipyme_backup.operations.prune import Outcome, Pruned
+from mipyme_backup.results import Outcome, Pruned
 
 PARTIAL = 3
 STYLES = {"keep": "green", "delete": "yellow", "locked": "cyan", "failed": "red"}

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mipyme_backup import api
 from mipyme_backup.management import crontab, tables
-from mipyme_backup.management.base import BackupCommand, gettext_noop, translated
+from mipyme_backup.management.base import BackupCommand, gettext_noop, said, translated
 from mipyme_backup.schedule import JOB_TEXTS
 
 FAILED = 1
@@ -90,7 +90,8 @@ class Command(BackupCommand):
         outcomes = []
         for outcome in api.run_due(progress=self.progress):
             outcomes.append(outcome)
-            if not self.as_json and (options["verbosity"] or outcome.error):  # cron mails it
+            urgent = outcome.error or outcome.partial  # cron mails it
+            if not self.as_json and (options["verbosity"] or urgent):
                 self.progress.pause()
                 self.console.print(escape(_outcome_text(outcome)))
         if self.as_json:
@@ -151,6 +152,10 @@ def _outcome_text(outcome: api.Outcome) -> str:
         "busy": _("%(what)s, %(slot)s: another process is at it"),
         "failed": _("%(what)s, %(slot)s: failed: %(reason)s"),
     }[outcome.ending]
+    if outcome.partial:
+        text = _("%(what)s, %(slot)s: done in part")
     error = outcome.error
     reason = f"{translated(error.message)} {translated(error.hint)}".strip() if error else ""
-    return text % {"what": what, "slot": tables.moment(outcome.slot.isoformat()), "reason": reason}
+    slot = tables.moment(outcome.slot.isoformat())
+    line = text % {"what": what, "slot": slot, "reason": reason}
+    return " ! ".join([line, *map(said, outcome.warnings)])

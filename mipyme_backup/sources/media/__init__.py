@@ -2,14 +2,7 @@
 
 from mipyme_backup.sources.media.check import check_files
 from mipyme_backup.sources.media.remote import RemoteMediaTarget
-from mipyme_backup.sources.media.source import TARGETS, MediaSource, restored_target
+from mipyme_backup.sources.media.source import MediaSource
 from mipyme_backup.sources.media.target import MediaTarget
 
-__all__ = [
-    "TARGETS",
-    "MediaSource",
-    "MediaTarget",
-    "RemoteMediaTarget",
-    "check_files",
-    "restored_target",
-]
+__all__ = ["MediaSource", "MediaTarget", "RemoteMediaTarget", "check_files"]

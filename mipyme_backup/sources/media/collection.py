@@ -14,6 +14,7 @@ from mipyme_backup.sources.base import View
 from mipyme_backup.sources.media.behind import Behind
 from mipyme_backup.sources.media.changes import Changes
 from mipyme_backup.sources.media.index import (
+    INDEX_NAME,
     MODE_BITS,
     FileRecord,
     FolderRecord,
@@ -39,6 +40,7 @@ class Collection:
 
     `tree` holds the media, below the folder `root` where it is one. `members` yields what goes
     into packs, in order; after it came to its end, `index`, `facts` and `warnings` are complete.
+    Of a place that cannot be seen (`unseen`), all that the last index has is kept.
     """
 
     def __init__(
@@ -48,7 +50,10 @@ class Collection:
         *,
         root: Path | None = None,
         changes: Changes | None = None,
+        index_name: str = INDEX_NAME,
+        unseen: bool = False,
     ) -> None:
+        self._index_name = index_name
         self._changes = changes or Changes()
         self.index = Spool()
         self._tree = tree
@@ -67,7 +72,7 @@ class Collection:
         self._expected = ExpectedFiles(view.expected_files, root)
         self._last_file = b""
         self._last_record: FileRecord | None = None
-        self._closed_folder: bytes | None = None
+        self._closed_folder = b"" if unseen else None
 
     def members(self) -> Generator[Member, None, None]:
         """Yield each content that no pack holds yet; it is packed when the next is asked for."""
@@ -101,6 +106,7 @@ class Collection:
             "packs": sorted(self._packs),
             "left_out": self._left_out_count,
             "missing": self._missing,
+            "gone": self._left_out.count(Reason.GONE),
             "links": self._links,
             "files_behind_links": self._behind.files,
             "bytes_behind_links": self._behind.bytes,
@@ -123,7 +129,7 @@ class Collection:
 
     def _previous_records(self) -> Iterator[Record]:
         try:
-            reader = self._view.previous_media()
+            reader = self._view.previous(self._index_name)
             if reader is not None:
                 yield from read_records(reader)
         except (BackupError, OSError) as error:
@@ -148,6 +154,8 @@ class Collection:
         hidden = self._closed_folder is not None and record.key.startswith(self._closed_folder)
         below_a_file = self._last_file and record.key.startswith(self._last_file)
         if (hidden or record.path in self._expected) and not below_a_file:
+            if not hidden:
+                self._left_out.add(Reason.GONE, record.path)
             self._write_file(record)
 
     # One entry

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
+from mipyme_backup.private_files import unfinished
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
-from mipyme_backup.sources.media.lists import has_list, read_list, unfinished, write_list
+from mipyme_backup.sources.media.lists import has_list, read_list, write_list
 from mipyme_backup.sources.media.names import shown
 from mipyme_backup.sources.media.swap import OWN, Swap, replaced
 

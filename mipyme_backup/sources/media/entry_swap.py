@@ -9,13 +9,13 @@ from pathlib import Path
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
+from mipyme_backup.private_files import unfinished
 from mipyme_backup.sources.media.folders import Folder
 from mipyme_backup.sources.media.lists import (
     has_list,
     is_own,
     not_ours,
     read_list,
-    unfinished,
     write_list,
 )
 from mipyme_backup.sources.media.swap import OWN, Swap

@@ -14,9 +14,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.removal import BY_NAME, FOLDER, NO_FOLDER, remove_in
 from mipyme_backup.sources.media.kernel import exchange, rename_new
 
-__all__ = ["BY_NAME", "FOLDER", "NEW_FILE", "Folder", "held", "held_if_there", "open_folder"]
-
-NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+__all__ = ["BY_NAME", "FOLDER", "Folder", "held", "held_if_there", "open_folder"]
 
 
 class Folder:

@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mipyme_backup.errors import DamagedError
+from mipyme_backup.errors import DamagedError, RestoreError
 from mipyme_backup.messages import _
 from mipyme_backup.process import CHUNK, Reader
 from mipyme_backup.sources.media.names import from_text, sort_key, to_text
 from mipyme_backup.sources.media.owners import Owner
 
-INDEX_NAME = "media.index.jsonl"
+SUFFIX = ".index.jsonl"
+INDEX_NAME = f"media{SUFFIX}"
+"""What the index of the default storage is called."""
+
+POOL = "pool/"
 MAX_LINE_BYTES = 1024 * 1024
 MAX_LINK_BYTES = 4096  # PATH_MAX
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -258,3 +262,11 @@ class SpoolReader:
 
     def close(self) -> None:
         self._chunks = iter(())
+
+
+def index_in(artifacts: Iterable[str]) -> str:
+    """Return which of the artifacts of a source is its index; raises RestoreError for none."""
+    found = next((name for name in artifacts if name.endswith(SUFFIX)), None)
+    if found is None:
+        raise RestoreError(_("The backup has no index of the files (%(name)s)"), name=f"*{SUFFIX}")
+    return found

@@ -31,6 +31,10 @@ class Reason(Enum):
     TOO_DEEP = _("%(count)d media folders are nested too deeply, and are left out: %(names)s")
     UNFOLLOWED = _("%(count)d links in the storage are not followed, and left out: %(names)s")
     NAME = _("%(count)d objects have names that no file can have, and are left out: %(names)s")
+    GONE = _(
+        "%(count)d media files that the database names are gone since the last backup; this one"
+        " keeps them as they were, and restore --only media brings them back: %(names)s"
+    )
     MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
     UNSAVED = _("%(count)d media files that the database names could not be saved: %(names)s")
 

@@ -14,8 +14,9 @@ from typing import IO
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
+from mipyme_backup.private_files import replace_file
 from mipyme_backup.process import CHUNK
-from mipyme_backup.sources.media.folders import NEW_FILE, Folder
+from mipyme_backup.sources.media.folders import Folder
 from mipyme_backup.sources.media.names import OWN_PREFIX
 
 MAX_NAME_BYTES = 4096  # PATH_MAX; most file systems allow 255
@@ -49,24 +50,13 @@ def _require_ours(folder: Folder, name: str, status: os.stat_result) -> None:
 
 def write_list(folder: Folder, name: str, names: list[str]) -> None:
     """Write names to a file, each ended by NUL, so that it is there whole or not at all."""
-    new = unfinished(name)
-    folder.unlink(new)
-    descriptor = os.open(new, NEW_FILE, 0o600, dir_fd=folder.descriptor)
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(os.fsencode(name) + b"\0" for name in names)
-        file.flush()
-        os.fsync(file.fileno())
-    folder.rename(new, name)
-    folder.sync()
+    content = b"".join(os.fsencode(name) + b"\0" for name in names)
+    replace_file(name, content, dir_fd=folder.descriptor)
 
 
 def is_own(name: str) -> bool:
     """Return whether a name inside a media folder is one of ours."""
     return os.fsencode(name).startswith(OWN_PREFIX)
-
-
-def unfinished(name: str) -> str:
-    return f"{name}.new"
 
 
 def read_list(folder: Folder, name: str) -> Iterator[str]:

@@ -1,191 +1,196 @@
-"""Saves the files of a Django file storage: one that keeps them in a folder, or a remote one."""
+"""The files of the project's storages: of the default one, and of each that a file field uses."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.core.files.storage import FileSystemStorage
-
-from mipyme_backup.errors import ConfigurationError, PreflightError, RestoreError, SourceError
+from mipyme_backup.errors import ConfigurationError, PreflightError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import Artifact, Source, Target, View
-from mipyme_backup.sources.content import check_lines
-from mipyme_backup.sources.media.changes import Changes
-from mipyme_backup.sources.media.check import check_pack
-from mipyme_backup.sources.media.collection import Collection
-from mipyme_backup.sources.media.contents import FolderTree
-from mipyme_backup.sources.media.index import INDEX_NAME
-from mipyme_backup.sources.media.location import resolved
-from mipyme_backup.sources.media.packs import Packer
-from mipyme_backup.sources.media.remote import RemoteMediaTarget, RemoteTree, objects_in
-from mipyme_backup.sources.media.remote.failures import failures
-from mipyme_backup.sources.media.remote.families import storage_of
-from mipyme_backup.sources.media.target import MediaTarget
-from mipyme_backup.sources.media.tree import Tree
-
-PACK_SIZE = 512 * 1024 * 1024
-PACK_NAME = "files.tar"
-TARGETS: Mapping[str, type[MediaTarget] | type[RemoteMediaTarget]] = {
-    "media": MediaTarget,
-    "remote_media": RemoteMediaTarget,
-}
-"""The targets of media by the ``type`` in their state."""
+from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, StoredIn, View
+from mipyme_backup.sources.file_fields import named_files
+from mipyme_backup.sources.media.files import FileOptions, FileSource, escaped
+from mipyme_backup.sources.media.storages import (
+    DEFAULT,
+    Kept,
+    folder_of,
+    kept_files,
+    label_of,
+    names_in,
+    storage_called,
+)
+from mipyme_backup.sources.media.tables import Anywhere
 
 
 class MediaSource(Source):
-    """The files of the storage `storage`, in packs of about `pack_size` bytes.
+    """The files of the storages that the project's file fields use, and of the default one.
 
-    `follow_links` saves what is behind links that lead out of the folder; else they are saved as
-    links. A file is read again when its size, time, change time or inode changed: `ignore_ctime`
-    and `ignore_inode` leave the last two out. With `full_read_days` it is read again after so many
-    days however it looks.
-
-    Yields the packs that are new in this run, then the index of all files.
+    `storages` names others: aliases of ``STORAGES``, or fields as ``app.Model.field``; `storage`
+    is one alias that alone is saved. `exclude` names those that are left out on purpose; what file
+    fields keep in any other that is not saved is counted and told. For the other options see
+    `FileOptions`.
     """
 
     name = "media"
 
     def __init__(
         self,
-        storage: str = "default",
-        pack_size: int = PACK_SIZE,
+        storage: str | None = None,
         *,
-        follow_links: bool = False,
-        ignore_ctime: bool = False,
-        ignore_inode: bool = False,
-        full_read_days: int | None = None,
+        storages: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        if full_read_days is not None and not (type(full_read_days) is int and full_read_days > 0):
-            raise ConfigurationError(
-                _("full_read_days of MediaSource is %(value)s, and must be a number of days"),
-                hint=_("Give it a whole number from 1 on, or leave it out."),
-                value=repr(full_read_days),
-            )
-        self.storage = storage
-        self.pack_size = pack_size
-        self.follow_links = follow_links
-        self._changes = partial(
-            Changes,
-            ignore_ctime=ignore_ctime,
-            ignore_inode=ignore_inode,
-            full_read_days=full_read_days,
-        )
+        for option, names in (("storages", storages), ("exclude", exclude)):
+            if isinstance(names, str):
+                raise ConfigurationError(
+                    _("%(option)s of MediaSource must be a list of aliases or fields."),
+                    option=option,
+                )
+        if storage is not None and storages is not None:
+            raise ConfigurationError(_("MediaSource takes either storage or storages."))
+        self._only = storage
+        self._names = [storage] if storage is not None else storages
+        self._exclude = frozenset(exclude)
+        self._options = FileOptions(**options)
+
+    def split(self) -> list[Source]:
+        return [self._part(place) for place in self._places()]
+
+    def part(self, name: str) -> Source | None:
+        """Return what saves one storage, also where no field uses it any more."""
+        entry, _colon, key = name.partition(":")
+        if entry != self.name:
+            return None
+        key = key or self._only or DEFAULT
+        found = next((place for place in self._places() if place.key == key), None)
+        return self._part(found or _unused(key))
+
+    def artifacts(self, view: View) -> Iterator[Artifact]:
+        for source in self.split():
+            yield from source.artifacts(view)
+
+    def unsaved(self) -> list[Kept]:
+        """Return where file fields keep what is neither saved nor left out on purpose."""
+        saved = {field for place in self._places() for field in place.fields}
+        others = [place for place in kept_files() if place.key not in self._exclude]
+        for place in others:
+            place.fields = {f: prefix for f, prefix in place.fields.items() if f not in saved}
+        return [place for place in others if place.fields]
+
+    def _places(self) -> list[Kept]:
+        return [place for place in kept_files(self._names) if place.key not in self._exclude]
+
+    def _part(self, place: Kept) -> Source:
+        own = place.key in (DEFAULT, self._only)
+        name = self.name if own else f"{self.name}:{place.key}"
+        asked_for = own or self._names is not None
+        return StorageSource(self, name, place, self._options, asked_for=asked_for)
+
+
+class StorageSource(FileSource):
+    """The files of one storage.
+
+    One that was not `asked_for`, and cannot be listed, is left out and told, for it must not keep
+    the rest from being saved. The default one tells of what no source saves.
+    """
+
+    def __init__(
+        self, media: MediaSource, name: str, place: Kept, options: FileOptions, *, asked_for: bool
+    ) -> None:
+        super().__init__(options)
+        self.name = name
+        self._media = media
+        self._place = place
+        self._asked_for = asked_for
+        self._unlisted = False
+        self._unsaved: Counter[tuple[str, str, str]] = Counter()
+
+    @property
+    def index_stem(self) -> str:
+        entry, colon, key = self.name.partition(":")
+        return f"{escaped(entry)}.{escaped(key)}" if colon else escaped(entry)
+
+    @property
+    def tag(self) -> str:
+        return super().tag if ":" in self.name else ""  # as earlier versions called theirs
 
     @property
     def location(self) -> Path | None:
-        """The folder of the files; None where the project has not set any.
-
-        Raises ConfigurationError. A remote storage has no folder.
-        """
-        storage = storage_of(self.storage)
-        if not isinstance(storage, FileSystemStorage):
-            return None
-        # Without MEDIA_ROOT, Django takes the working directory: that is not media.
-        if os.fspath(storage.base_location) in ("", "."):
-            return None
-        return Path(storage.location)
+        return self._place.folder
 
     @property
-    def remote(self) -> bool:
-        """Whether the files lie elsewhere than in a local folder; raises ConfigurationError."""
-        return not isinstance(storage_of(self.storage), FileSystemStorage)
+    def remote_key(self) -> str | None:
+        return self._place.key if self._place.remote else None
 
-    def target(
-        self, *, restore_id: str, to_directory: Path | None = None, links: bool = True
-    ) -> Target:
-        """Return where media is restored to: the storage, or a new folder `to_directory`.
+    @property
+    def is_left_out(self) -> bool:
+        return self._unlisted
 
-        Without `links` it gets none of the links that lead out of the media folder.
-        Raises RestoreError where the settings name no place.
-        """
-        if to_directory is None and self.remote:
-            return RemoteMediaTarget.prepare(storage=self.storage, restore_id=restore_id)
-        location = to_directory or self.location
-        if location is None:
-            raise RestoreError(
-                _("The backup holds media, and the settings have no MEDIA_ROOT."),
-                hint=_("Set it, or name a folder with --to-media."),
-            )
-        target = MediaTarget.prepare(
-            location=location, restore_id=restore_id, to_directory=to_directory
+    @property
+    def stored_in(self) -> StoredIn:
+        fields = self._place.fields
+        return StoredIn(
+            aliases=self._place.aliases,
+            fields={label_of(field): prefix for field, prefix in fields.items()},
+            in_context=[label_of(field) for field in self._place.in_context],
         )
-        target.links = links
-        return target
 
     def preflight(self) -> Iterator[Message]:
-        if self.remote:
-            objects = objects_in(self.storage)
-            with failures(objects, _("list"), PreflightError):
-                objects.require_listable()
-        location = self.location
-        if location is not None and resolved(location, PreflightError).exists():
-            if not location.is_dir():
-                raise PreflightError(
-                    _("The media folder %(folder)s is no folder"), folder=str(location)
-                )
-            if not os.access(location, os.R_OK | os.X_OK):
-                raise PreflightError(
-                    _("The media folder %(folder)s cannot be read"),
-                    hint=_("Run the backup as a user who may read it."),
-                    folder=str(location),
-                )
-        return iter(())
-
-    def artifacts(self, view: View) -> Iterator[Artifact]:
-        location = self.location
-        tree: Tree = FolderTree(location, follow_links=self.follow_links)
-        if self.remote:
-            tree = RemoteTree(objects_in(self.storage))
-        collection = Collection(tree, view, root=location, changes=self._changes())
-        members = collection.members()
+        self._unlisted = False
         try:
-            packer = Packer(members, self.pack_size)
-            for pack, reader in packer.packs():
-                yield Artifact(name=PACK_NAME, pool=pack, open=_opener(reader), check=check_pack)
-            yield Artifact(
-                name=INDEX_NAME,
-                open=collection.index.open,
-                check=check_lines,
-                read_again=True,
-                facts=collection.facts,
-                warnings=collection.warnings,
+            yield from super().preflight()
+        except PreflightError as error:
+            if self._asked_for:
+                raise
+            self._unlisted = True
+            text = _("The files of %(name)s are not saved: %(reason)s")
+            yield Message(text, {"name": self.name, "reason": error.message})
+
+    def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterator[str | Anywhere]:
+        self._unsaved.clear()
+        unsaved = self._media.unsaved() if ":" not in self.name else []
+        if self._unlisted:
+            unsaved.append(self._place)
+        for snapshot in snapshots.values():
+            with snapshot.reading() as using:
+                for place in unsaved:
+                    for named in named_files(using, fields=place.fields.keys()):
+                        key = (place.key, label_of(named.field), named.schema or "")
+                        self._unsaved[key] += 1
+                if not self._unlisted:
+                    yield from names_in(self._place, using)
+
+    def completed(self, facts: Facts) -> Facts:
+        """Return the facts, with how many files rows name that are not saved, by field."""
+        if not self._unsaved and not self._unlisted:
+            return facts
+        counts = [
+            {"storage": storage, "field": field, "schema": schema, "rows": rows}
+            for (storage, field, schema), rows in sorted(self._unsaved.items())
+        ]
+        unlisted = {"unreadable": facts.get("unreadable", 0) + 1} if self._unlisted else {}
+        return {**facts, **unlisted, "unsaved": counts}
+
+    def unsaved_warnings(self) -> list[Message]:
+        return [
+            Message(
+                _(
+                    "%(rows)d files that %(field)s names are not saved: they are in the storage"
+                    " %(storage)s, which MediaSource leaves out"
+                ),
+                {
+                    "rows": rows,
+                    "field": f"{schema}.{field}" if schema else field,
+                    "storage": storage,
+                },
             )
-        except OSError as error:
-            raise SourceError(
-                _("The media folder %(folder)s cannot be read: %(reason)s"),
-                folder=str(location),
-                reason=error.strerror,
-            ) from error
-        finally:
-            members.close()
-            collection.close()
+            for (storage, field, schema), rows in sorted(self._unsaved.items())
+        ]
 
 
-def _opener(reader: Reader) -> Callable[[], Reader]:
-    return lambda: reader
-
-
-def restored_target(source: MediaSource, state: Mapping[str, Any], *, elsewhere: bool) -> Target:
-    """Return the target that a state was taken from.
-
-    Raises RestoreError where its storage is unknown, and StateError where it names other places
-    than those of `source`; only what was restored `elsewhere` lies where the operator said.
-    """
-    try:
-        if state["type"] == "media":
-            MediaTarget.check_state(state, None if elsewhere else source.location)
-        else:
-            RemoteMediaTarget.check_state(state, source.storage)
-        return TARGETS[state["type"]].from_state(dict(state))
-    except ConfigurationError as error:
-        raise RestoreError(
-            _("A restore of the media in the storage %(alias)s is kept: %(reason)s"),
-            hint=_("Put it back into STORAGES until KEEP_REPLACED_HOURS are over."),
-            alias=state["storage"],
-            reason=error,
-        ) from error
+def _unused(key: str) -> Kept:
+    storage = storage_called(key)
+    return Kept(key=key, storage=storage, folder=folder_of(storage))

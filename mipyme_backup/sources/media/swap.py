@@ -22,7 +22,8 @@ from typing import Any
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import _
-from mipyme_backup.sources.media.folders import BY_NAME, NEW_FILE, Folder, held, held_if_there
+from mipyme_backup.private_files import write_file
+from mipyme_backup.sources.media.folders import BY_NAME, Folder, held, held_if_there
 from mipyme_backup.sources.media.index import MALFORMED, mode_and_owner
 from mipyme_backup.sources.media.kernel import mounts_below
 from mipyme_backup.sources.media.names import OWN_PREFIX, shown
@@ -122,7 +123,7 @@ class Swap(ABC):
     def mark_in(self, folder: Folder) -> None:
         """Mark a folder; a link by the name of the mark is not followed."""
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._mark_name, NEW_FILE, 0o600, dir_fd=folder.descriptor))
+            write_file(self._mark_name, b"", dir_fd=folder.descriptor)
         folder.sync()
 
     def note_dress(self, dress: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from mipyme_backup.process import CHUNK
 from mipyme_backup.sources.media.index import FileRecord, Record, Spool
@@ -72,56 +73,114 @@ class KnownContents:
         self._table.close()
 
 
+class Anywhere(NamedTuple):
+    """A file of which only the end of its path is known: one for each place that names it."""
+
+    place: str
+    name: str
+
+
 class ExpectedFiles:
     """The files that rows of the database name: which of them has not turned up yet.
 
-    `names` are storage names; what lies outside `root` is expected, and will not turn up.
+    `names` are storage names; what lies outside `root` is expected, and will not turn up. Of a
+    name `Anywhere`, as many paths that end in it must turn up as places name it.
     """
 
-    def __init__(self, names: Iterable[str], root: Path | None) -> None:
+    def __init__(self, names: Iterable[str | Anywhere], root: Path | None) -> None:
         self._table = _memory()
         self._table.execute("CREATE TABLE expected (name INTEGER PRIMARY KEY)")
-        self._names = Spool()
-        self._table.executemany(
-            "INSERT OR IGNORE INTO expected VALUES (?)",
-            ([_number(path)] for path in self._paths(names, root)),
-        )
-        row = self._table.execute("SELECT count(*) FROM expected").fetchone()
-        self.missing = int(row[0])
-
-    def _paths(self, names: Iterable[str], root: Path | None) -> Iterator[bytes]:
-        top = os.fsencode(root or "/")
+        self._table.execute("CREATE TABLE named (place INTEGER PRIMARY KEY)")
+        self._table.execute("CREATE TABLE ending (name INTEGER PRIMARY KEY, wanted INTEGER)")
+        self._top = os.fsencode(root or "/")
+        self._names, self._endings = Spool(), Spool()
+        self._missing = self._missing_endings = 0
+        self._table.execute("BEGIN")
         for name in names:
-            path = os.path.relpath(os.path.join(top, os.fsencode(name)), top)
-            if name and path != b".":
-                self._names.write(path + b"\0")
-                yield path
+            self._expect(name)
+        self._table.execute("COMMIT")
+
+    @property
+    def missing(self) -> int:
+        """How many files have not turned up."""
+        return self._missing + self._missing_endings
+
+    def _expect(self, name: str | Anywhere) -> None:
+        text = name.name if isinstance(name, Anywhere) else name
+        path = os.path.relpath(os.path.join(self._top, os.fsencode(text)), self._top)
+        if not text or path == b".":
+            return
+        if not isinstance(name, Anywhere):
+            self._names.write(path + b"\0")
+            self._missing += self._insert("expected", path)
+        elif self._insert("named", name.place.encode() + b"\0" + path):
+            self._endings.write(path + b"\0")
+            self._missing_endings += 1
+            self._table.execute(
+                "INSERT INTO ending VALUES (?, 1)"
+                " ON CONFLICT (name) DO UPDATE SET wanted = wanted + 1",
+                [_number(path)],
+            )
+
+    def _insert(self, table: Literal["expected", "named"], key: bytes) -> int:
+        return self._table.execute(
+            f"INSERT OR IGNORE INTO {table} VALUES (?)",  # noqa: S608 - one of two
+            [_number(key)],
+        ).rowcount
 
     def __contains__(self, path: bytes) -> bool:
         query = "SELECT 1 FROM expected WHERE name = ?"
-        return self.missing > 0 and bool(self._table.execute(query, [_number(path)]).fetchone())
+        if self._missing and self._table.execute(query, [_number(path)]).fetchone():
+            return True
+        query = "SELECT 1 FROM ending WHERE name = ? AND wanted > 0"
+        return self._missing_endings > 0 and any(
+            self._table.execute(query, [_number(ending)]).fetchone() for ending in _endings(path)
+        )
 
     def found(self, path: bytes) -> None:
         """Note that `path` is saved."""
-        if self.missing:
+        if self._missing:
             query = "DELETE FROM expected WHERE name = ?"
-            self.missing -= self._table.execute(query, [_number(path)]).rowcount
+            self._missing -= self._table.execute(query, [_number(path)]).rowcount
+        if self._missing_endings:
+            for ending in _endings(path):
+                self._missing_endings -= self._seen(ending)
+
+    def _seen(self, ending: bytes) -> int:
+        query = "UPDATE ending SET wanted = wanted - 1 WHERE name = ? AND wanted > 0"
+        return self._table.execute(query, [_number(ending)]).rowcount
 
     def missing_names(self) -> Iterator[bytes]:
         """Yield the files that have not turned up."""
-        if not self.missing:
-            return
-        reader = self._names.open()
-        rest = b""
-        while data := reader.read(CHUNK):
-            *paths, rest = (rest + data).split(b"\0")
-            for path in paths:
-                if path in self:
-                    self.found(path)  # a name given twice is one file
-                    yield path
+        for path in _listed(self._names) if self._missing else ():
+            query = "DELETE FROM expected WHERE name = ?"
+            if self._table.execute(query, [_number(path)]).rowcount:  # a name given twice is one
+                self._missing -= 1
+                yield path
+        for path in _listed(self._endings) if self._missing_endings else ():
+            if self._seen(path):
+                self._missing_endings -= 1
+                yield path
 
     def close(self) -> None:
         self._table.close()
+
+
+def _listed(names: Spool) -> Iterator[bytes]:
+    reader = names.open()
+    rest = b""
+    while data := reader.read(CHUNK):
+        *paths, rest = (rest + data).split(b"\0")
+        yield from paths
+
+
+def _endings(path: bytes) -> Iterator[bytes]:
+    """Yield `path`, then without its first folder, and so on down to the name of the file."""
+    while True:
+        yield path
+        _first, slash, path = path.partition(b"/")
+        if not slash:
+            return
 
 
 def _number(path: bytes) -> int:

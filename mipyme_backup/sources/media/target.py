@@ -19,7 +19,13 @@ from mipyme_backup.sources.media.entry_swap import EntrySwap
 from mipyme_backup.sources.media.extract import Extraction
 from mipyme_backup.sources.media.folder_swap import FolderSwap, can_be_renamed
 from mipyme_backup.sources.media.folders import Folder, held, held_if_there
-from mipyme_backup.sources.media.index import INDEX_NAME, MALFORMED, mode_and_owner, read_records
+from mipyme_backup.sources.media.index import (
+    MALFORMED,
+    POOL,
+    index_in,
+    mode_and_owner,
+    read_records,
+)
 from mipyme_backup.sources.media.kernel import sync_file_system
 from mipyme_backup.sources.media.left_out import LeftOut, Reason
 from mipyme_backup.sources.media.location import resolved
@@ -34,9 +40,10 @@ RESTORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class MediaTarget(Target):
     """The media folder of a restore: `prepare` a new one, or take one up `from_state`.
 
-    `state`: ``type`` ("media"), ``restore_id``, ``location`` (the live folder, links resolved),
-    ``inside`` (whether it cannot be renamed, so that all happens inside it), ``side`` and
-    ``replaced`` (where the restored and the replaced files lie meanwhile), ``to_directory``
+    `state`: ``type`` ("media"), ``restore_id``, maybe a ``tag``, ``location`` (the live folder,
+    links resolved), ``inside`` (whether it cannot be renamed, so that all happens inside it),
+    ``side`` and ``replaced`` (where the restored and the replaced files lie meanwhile),
+    ``to_directory``
     (None, or the folder that is restored to instead).
 
     `links` says whether links that lead out of the folder are made.
@@ -54,7 +61,7 @@ class MediaTarget(Target):
         if directory is not None:
             self._elsewhere = Elsewhere(Path(directory), state["restore_id"])
         self._swap = self._elsewhere or _swap_of(
-            self._live, state["restore_id"], inside=state["inside"]
+            self._live, _name_of(state), inside=state["inside"]
         )
 
     @classmethod
@@ -65,19 +72,24 @@ class MediaTarget(Target):
         restore_id: str,
         to_directory: Path | None = None,
         inside: bool | None = None,
+        tag: str = "",
     ) -> MediaTarget:
-        """Return the target of a new restore; `inside` None finds out by itself."""
+        """Return the target of a new restore; `inside` None finds out by itself.
+
+        `tag` tells apart what several targets of one restore put beside their live folders.
+        """
         if not RESTORE_ID.fullmatch(restore_id):
             raise RestoreError(_("%(id)s cannot be the id of a restore"), id=restore_id)
         live = resolved(location, RestoreError)
         if inside is None:
             inside = to_directory is None and not can_be_renamed(live)
-        swap = _swap_of(live, restore_id, inside=inside)
+        swap = _swap_of(live, _name_of({"restore_id": restore_id, "tag": tag}), inside=inside)
         directory = None if to_directory is None else str(resolved(to_directory, RestoreError))
         return cls(
             {
                 "type": "media",
                 "restore_id": restore_id,
+                **({"tag": tag} if tag else {}),
                 "location": os.fspath(live),
                 "inside": inside,
                 "side": directory or os.fspath(swap.side),
@@ -92,7 +104,7 @@ class MediaTarget(Target):
         return cls(dict(state))
 
     @classmethod
-    def check_state(cls, state: Mapping[str, Any], location: Path | None) -> None:
+    def check_state(cls, state: Mapping[str, Any], location: Path | None, tag: str = "") -> None:
         """Raise StateError where `state` names others than the live folder `location` and ours.
 
         Without a `location` it is that of a folder elsewhere, which the operator named.
@@ -101,10 +113,11 @@ class MediaTarget(Target):
         own = cls.prepare(
             location=location or Path(state["to_directory"]),
             restore_id=state["restore_id"],
+            tag=tag,
             to_directory=directory,
             inside=bool(state["inside"]),
         )
-        require_own(state, own.state)
+        require_own(state, {"tag": None, **own.state})
 
     def plan(self) -> list[Message]:
         if self._elsewhere is not None:
@@ -124,6 +137,12 @@ class MediaTarget(Target):
             )
             messages.append(Message(text, params))
         return messages
+
+    def claims(self) -> frozenset[str]:
+        return frozenset(str(self.state[key]) for key in ("location", "side", "replaced"))
+
+    def kept_at(self) -> str:
+        return str(self.state["replaced"])
 
     def has_live(self) -> bool:
         return self._live.is_dir()
@@ -173,11 +192,9 @@ class MediaTarget(Target):
             ) from error
 
     def _load(self, artifacts: Mapping[str, Callable[[], Reader]], root: int) -> None:
-        if INDEX_NAME not in artifacts:
-            raise RestoreError(_("The backup has no media index (%(name)s)"), name=INDEX_NAME)
         wanted = Wanted()
         try:
-            wanted.add(read_records(artifacts[INDEX_NAME]()))
+            wanted.add(read_records(artifacts[index_in(artifacts)]()))
             with (
                 held_if_there(self._live) as live,
                 Extraction(wanted, root, Ownership(_owner(live))) as extraction,
@@ -187,7 +204,7 @@ class MediaTarget(Target):
                 if live is not None:
                     extraction.reuse(live.descriptor)
                 for pack in wanted.packs():
-                    if (opener := artifacts.get(f"pool/{pack}")) is not None:
+                    if (opener := artifacts.get(f"{POOL}{pack}")) is not None:
                         extraction.unpack(opener())
                 require_all(wanted, extraction.mismatched)
                 if self.links:
@@ -275,8 +292,14 @@ class MediaTarget(Target):
             )
 
 
-def _swap_of(live: Path, restore_id: str, *, inside: bool) -> Swap:
-    return EntrySwap(live, restore_id) if inside else FolderSwap(live, restore_id)
+def _swap_of(live: Path, name: str, *, inside: bool) -> Swap:
+    return EntrySwap(live, name) if inside else FolderSwap(live, name)
+
+
+def _name_of(state: Mapping[str, Any]) -> str:
+    """Return what the names beside the live folder end in; earlier versions knew no tag."""
+    tag = state.get("tag", "")
+    return f"{state['restore_id']}_{tag}" if tag else str(state["restore_id"])
 
 
 def _owner(live: Folder | None) -> tuple[int, int] | None:

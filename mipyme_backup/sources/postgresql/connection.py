@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from django.db import Error, connections, transaction
@@ -181,6 +182,7 @@ def connect(
         partial(refuse_pooler, alias=alias, where=where),
     )
     wrapper.introspection = SafeIntrospection(wrapper)
+    make_cursors_plain(wrapper)
     if register_as != NO_DB_ALIAS:
         connections[register_as] = wrapper
     try:
@@ -206,6 +208,15 @@ def connect(
             reason=reason(error),
         ) from error
     return wrapper
+
+
+def make_cursors_plain(connection: BaseDatabaseWrapper) -> None:
+    """Give `connection` the cursors of Django's own back ends, for as long as it is there.
+
+    Back ends for tenants set a search_path with each cursor.
+    """
+    plain = BaseDatabaseWrapper._cursor  # type: ignore[attr-defined]
+    connection._cursor = MethodType(plain, connection)  # type: ignore[attr-defined]
 
 
 class _Unshadowed:

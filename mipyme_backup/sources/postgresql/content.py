@@ -31,12 +31,19 @@ OWNER_IS_TRUSTED = """
      FROM pg_catalog.pg_roles me, pg_catalog.pg_roles o
      WHERE me.rolname = session_user AND o.oid = c.relowner)
 """
+# An extension may own a table and leave its rows, or those of a condition, to its users. These are
+# in a dump, and the table is not.
+USERS_ROWS = """
+    (SELECT coalesce(u.condition, '') FROM pg_catalog.pg_extension x,
+        unnest(x.extconfig, x.extcondition) u (relation, condition)
+     WHERE u.relation = c.oid LIMIT 1)
+"""
 TABLES = f"""
     SELECT c.oid, n.nspname, c.relname, c.relkind::text,
            EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_class'::regclass
                    AND e.objid = c.oid AND e.deptype = 'e'),
            has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
-           {OWNER_IS_TRUSTED}
+           {OWNER_IS_TRUSTED}, {USERS_ROWS}
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {APPLICATION_SCHEMAS}
     ORDER BY n.nspname, c.relname
@@ -113,7 +120,8 @@ class Table:
     """A table or a partitioned one.
 
     `usable` says whether our role may look into its schema, `trusted` whether its owner would gain
-    nothing by our rights.
+    nothing by our rights. Of a table of an extension `users_rows` is the condition ("WHERE …", or
+    "" for all) of the rows that are its users', None where none are.
     """
 
     oid: int
@@ -124,6 +132,12 @@ class Table:
     usable: bool
     selectable: bool
     trusted: bool
+    users_rows: str | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether a dump carries rows of its own for it."""
+        return not self.partitioned and (not self.of_extension or self.users_rows is not None)
 
     @property
     def readable(self) -> bool:
@@ -166,8 +180,19 @@ def tables(cursor: Any) -> list[Table]:
             usable=usable,
             selectable=selectable,
             trusted=trusted,
+            users_rows=users_rows,
         )
-        for oid, schema, name, kind, of_extension, usable, selectable, trusted in cursor.fetchall()
+        for (
+            oid,
+            schema,
+            name,
+            kind,
+            of_extension,
+            usable,
+            selectable,
+            trusted,
+            users_rows,
+        ) in cursor.fetchall()
     ]
 
 

@@ -10,7 +10,8 @@ rights are copied, by one narrow column, and the lines are counted here: some te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mipyme_backup.sources.postgresql import content
@@ -26,7 +27,7 @@ FAMILY = """
     WITH RECURSIVE family (oid) AS (
         SELECT %s::oid
         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON f.oid = i.inhparent)
-    SELECT n.nspname, c.relname FROM family JOIN pg_catalog.pg_class c ON c.oid = family.oid
+    SELECT n.nspname, c.relname, c.oid FROM family JOIN pg_catalog.pg_class c ON c.oid = family.oid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'
 """
 OWNED_SEQUENCES = f"""
@@ -53,17 +54,29 @@ def row_counts(cursor: Any, counted: Iterable[content.Table]) -> dict[str, int]:
     """Return the rows by ``schema.table``; a partitioned table's are counted in its partitions."""
     counts = {}
     for table in counted:
-        if table.partitioned or table.of_extension:
+        if not table.counted:
             continue
-        if table.trusted:
-            counts[table.label] = int(
-                content.single(cursor, f"SELECT count(*) FROM ONLY {table.quoted}")
-            )
+        # With a condition pg_dump itself makes a query of it.
+        if table.trusted or table.users_rows:
+            query = f"SELECT count(*) FROM ONLY {table.quoted} {table.users_rows or ''}"
+            counts[table.label] = int(content.single(cursor, query))
             continue
-        cursor.execute(NARROWEST, [table.oid])
-        columns = "".join(f" ({identifier(name)})" for (name,) in cursor.fetchall())
-        counts[table.label] = _copy(cursor, f"{table.quoted}{columns}").count
+        counts[table.label] = copied_count(cursor, table.oid, table.quoted)
     return counts
+
+
+def copied_count(cursor: Any, oid: int, quoted: str) -> int:
+    """Count the rows of one table by copying its narrowest column."""
+    cursor.execute(NARROWEST, [oid])
+    columns = "".join(f" ({identifier(name)})" for (name,) in cursor.fetchall())
+    return _copy(cursor, f"{quoted}{columns}").count
+
+
+def has_rows(cursor: Any, table: content.Table) -> bool:
+    """Say whether the table has any row; of one that a stranger owns, all are counted."""
+    if table.trusted:
+        return bool(content.single(cursor, f"SELECT EXISTS (SELECT FROM {table.quoted})"))
+    return any(row_counts(cursor, [table]).values())
 
 
 def sequences_behind(cursor: Any) -> list[str]:
@@ -89,7 +102,7 @@ def _highest(cursor: Any, oid: int, column: str) -> int | None:
         _copy(
             cursor, f"{identifier(schema)}.{identifier(name)} ({identifier(column)})", whole=True
         ).highest
-        for schema, name in cursor.fetchall()
+        for schema, name, _oid in cursor.fetchall()
     ]
     return max((highest for highest in found if highest is not None), default=None)
 
@@ -112,6 +125,23 @@ class _Lines:
                 if line != rb"\N":
                     value = int(line)
                     self.highest = value if self.highest is None else max(self.highest, value)
+
+
+def copied_lines(cursor: Any, what: str) -> Iterator[bytes]:
+    """Yield the lines that COPY writes of `what`, without their ends."""
+    statement = f"COPY {what} TO STDOUT"
+    with cursor.db.wrap_database_errors:
+        if hasattr(cursor, "copy_expert"):  # psycopg2 writes to a file only
+            written = io.BytesIO()
+            cursor.copy_expert(statement, written)
+            written.seek(0)
+            yield from (line.removesuffix(b"\n") for line in written)
+            return
+        with cursor.copy(statement) as copy:
+            rest = b""
+            for data in copy:
+                *lines, rest = (rest + bytes(data)).split(b"\n")
+                yield from lines
 
 
 def _copy(cursor: Any, what: str, *, whole: bool = False) -> _Lines:

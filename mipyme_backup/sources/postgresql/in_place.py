@@ -29,6 +29,8 @@ from mipyme_backup.sources.postgresql.connection import (
     client_secrets,
     connected,
     conninfo,
+    identifier,
+    identity,
     server_major,
 )
 from mipyme_backup.sources.postgresql.load import NO_OWNER, restore_flags
@@ -85,6 +87,8 @@ class InPlaceTarget(Target):
         ):
             name = str(content.single(cursor, "SELECT current_database()"))
             tables = content.names(cursor, replacing.TABLE_IDS)
+            saved = facts.get("tables") or {}
+            labels = [table.label for table in replacing.extension_tables(cursor)]
         return cls(
             {
                 "type": "postgresql_in_place",
@@ -93,6 +97,7 @@ class InPlaceTarget(Target):
                 "live": name,
                 "replaced": "",
                 "tables": tables,
+                "extension_rows": {label: saved[label] for label in labels if label in saved},
                 "facts": {key: facts[key] for key in KEPT_FACTS if key in facts},
             },
             settings_dict,
@@ -140,7 +145,37 @@ class InPlaceTarget(Target):
                 cursor,
                 foreign_objects=foreign_objects,
             )
+            self._require_replaceable(cursor)
         return [*lines, *releases.client_warnings(tools[-1])]
+
+    @property
+    def alias(self) -> str:
+        return str(self.state["alias"])
+
+    def _require_replaceable(self, cursor: Any) -> None:
+        """Raise RestoreError where rows that are an extension's users' could not be replaced."""
+        for table in replacing.extension_tables(cursor):
+            if table.may_delete and table.may_insert:
+                continue
+            saved = int(self.state.get("extension_rows", {}).get(table.label, 0))
+            query = f"SELECT EXISTS (SELECT FROM ONLY {table.quoted} {table.condition})"  # noqa: S608
+            if saved or (_readable(cursor, table) and content.single(cursor, query)):
+                raise RestoreError(
+                    _(
+                        "The rows of %(table)s, which belongs to the extension %(extension)s,"
+                        " cannot be replaced by %(role)s."
+                    ),
+                    hint=_(
+                        "As administrator, in that database: GRANT SELECT, INSERT, DELETE ON"
+                        " %(table)s TO %(role)s;"
+                    ),
+                    table=table.quoted,
+                    extension=table.extension,
+                    role=identifier(rights(cursor, server_major(cursor.db)).role),
+                )
+
+    def claims(self) -> frozenset[str]:
+        return frozenset({"/".join((*identity(self._settings)[:-1], self.state["live"]))})
 
     def has_live(self) -> bool:
         try:
@@ -228,6 +263,12 @@ class InPlaceTarget(Target):
             allowed = rights(cursor, major)
             installed = frozenset(content.extensions(cursor))
             kept_schemas = frozenset(content.names(cursor, replacing.KEPT_SCHEMAS))
+            # What `plan` let pass has no rows, here and in the backup.
+            untouched = {
+                (table.schema, table.name)
+                for table in replacing.extension_tables(cursor)
+                if not (table.may_delete and table.may_insert)
+            }
             tools = (find_tool(t, major, self._bin_dir).path for t in ("pg_restore", "psql"))
             restore, psql = tools
             trusted = owner_rights.trusted_owners(cursor, allowed.role, self._facts)
@@ -235,6 +276,7 @@ class InPlaceTarget(Target):
         try:
             contents, stream = peek_contents(WholeDump(dump))
             chosen = select(contents.entries, allowed, installed, kept_schemas)
+            chosen = chosen.without_rows(untouched)
             flags = restore_flags(contents, allowed, self._facts.get("roles") or ())
             disarm, warnings = "", list[Message]()
             if NO_OWNER in flags:
@@ -294,3 +336,9 @@ class InPlaceTarget(Target):
 
     def _connected(self) -> Any:
         return connected(self._alias, self._settings)
+
+
+def _readable(cursor: Any, table: replacing.ExtensionTable) -> bool:
+    query = "SELECT pg_catalog.has_table_privilege(%s, 'SELECT')"
+    cursor.execute(query, [table.quoted])
+    return bool(cursor.fetchone()[0])

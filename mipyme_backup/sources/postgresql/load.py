@@ -197,17 +197,21 @@ def load_dump(
     rights: Rights,
     installed: frozenset[str],
     dump_roles: Sequence[str],
+    throwaway: bool = False,
 ) -> Contents | None:
     """Restore `dump` into the database `name`, and read it to its very end.
 
-    Returns the dump's table of contents where its owners were not restored. Raises DamagedError
-    when the dump is not whole, RestoreError with pg_restore's own words.
+    What ties a database to another server is left out of a `throwaway` one. Returns the dump's
+    table of contents where its owners were not restored. Raises DamagedError when the dump is not
+    whole, RestoreError with pg_restore's own words.
     """
     whole = _OneAtATime(WholeDump(dump))
     try:
         contents, stream = peek_contents(whole)
         flags = restore_flags(contents, rights, dump_roles)
         chosen = select(contents.entries, rights, installed)
+        if throwaway:
+            chosen = chosen.without_kinds({"SUBSCRIPTION"})
         for entry in chosen.left_out:
             logger.info("Left out of %s: %s %s", name, entry.kind, entry.tag)
         with (

@@ -7,7 +7,7 @@ from typing import Any
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.postgresql import content, plan_rights
+from mipyme_backup.sources.postgresql import content, plan_rights, subscriptions
 from mipyme_backup.sources.postgresql.connection import identifier
 from mipyme_backup.sources.postgresql.load import property_statements
 from mipyme_backup.sources.postgresql.situation import Situation
@@ -32,6 +32,7 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
         plan_rights.as_superuser,
         _left_to_administrators,
         _in_the_way,
+        _subscriptions,
     )
     return [message for step in steps for message in step(situation, cursor)]
 
@@ -225,6 +226,34 @@ def _in_the_way(situation: Situation, cursor: Any) -> Iterator[Message]:
             ),
             {"slots": ", ".join(slots)},
         )
+
+
+def _subscriptions(situation: Situation, cursor: Any) -> Iterator[Message]:
+    """Say what becomes of logical replication into the database that is replaced."""
+    if situation.live is None:
+        return
+    for found in subscriptions.of_database(cursor, situation.live):
+        params = {
+            "subscription": identifier(found.name),
+            "name": situation.name,
+            "before": situation.before,
+            "sql": "; ".join(found.detaching) + ";",
+        }
+        if found.ours:
+            text = _(
+                "The subscription %(subscription)s is disabled before %(name)s is replaced, and is"
+                " disabled in what is restored. Its slot does not send again what came since the"
+                " backup: copy that from the publisher. Afterwards, in %(name)s: ALTER SUBSCRIPTION"
+                " %(subscription)s ENABLE; ALTER SUBSCRIPTION %(subscription)s REFRESH PUBLICATION"
+                " WITH (copy_data = false);"
+            )
+        else:
+            text = _(
+                "The subscription %(subscription)s belongs to another role: %(before)s would go on"
+                " receiving and could not be dropped. As administrator, in %(name)s, before the"
+                " restore: %(sql)s"
+            )
+        yield Message(text, params)
 
 
 def _names(situation: Situation) -> dict[str, object]:

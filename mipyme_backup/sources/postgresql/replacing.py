@@ -10,6 +10,7 @@ that counts the rows when the transaction commits. A script that ends too early 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mipyme_backup.sources.postgresql import content
@@ -70,6 +71,20 @@ FOREIGN_OBJECTS = f"""
 """
 TABLE_IDS = f"SELECT c.oid::bigint {RELATIONS} AND c.relkind IN ('r', 'p') ORDER BY 1"
 
+# The extension stays, and with it its tables: what the dump holds of them would come on top.
+EXTENSION_TABLES = f"""
+    SELECT n.nspname AS schema, c.relname AS name, {content.USERS_ROWS} AS condition,
+           has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'SELECT')
+           AND has_schema_privilege(n.oid, 'USAGE') AS may_delete,
+           has_table_privilege(c.oid, 'INSERT') AND has_schema_privilege(n.oid, 'USAGE')
+           AS may_insert,
+           (SELECT x.extname FROM pg_catalog.pg_extension x WHERE c.oid = ANY (x.extconfig) LIMIT 1)
+           AS extension
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND {content.USERS_ROWS} IS NOT NULL
+    ORDER BY 1, 2
+"""
+
 # The list is made before anything is dropped: what goes along by CASCADE has no name then.
 DROPS = f"""
 DO $mipyme_backup$
@@ -105,12 +120,37 @@ BEGIN
         WHERE {OURS.format(owner="lomowner")};
 END $mipyme_backup$;
 """
-CHECK = """
+# Rows may refer to rows of another such table: as long as some pass empties one, another follows.
+EMPTYINGS = f"""
+DO $mipyme_backup$
+DECLARE item text; left_over text[]; failed text[];
+BEGIN
+    left_over := ARRAY(SELECT format('DELETE FROM ONLY %I.%I ', schema, name) || condition
+        FROM ({EXTENSION_TABLES}) t WHERE may_delete);
+    LOOP
+        failed := ARRAY[]::text[];
+        FOREACH item IN ARRAY left_over LOOP
+            BEGIN
+                EXECUTE item;
+            EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN
+                failed := failed || item;
+            END;
+        END LOOP;
+        EXIT WHEN cardinality(failed) = 0;
+        IF cardinality(failed) = cardinality(left_over) THEN
+            EXECUTE failed[1];
+        END IF;
+        left_over := failed;
+    END LOOP;
+END $mipyme_backup$;
+"""
+CHECK = f"""
 CREATE TEMPORARY TABLE mipyme_backup_expected (label text, expected bigint) ON COMMIT DROP;
 CREATE FUNCTION pg_temp.mipyme_backup_check() RETURNS trigger LANGUAGE plpgsql AS $mipyme_backup$
 DECLARE item record; found bigint;
 BEGIN
-    FOR item IN SELECT e.label, e.expected, c.oid, n.nspname, c.relname
+    FOR item IN SELECT e.label, e.expected, c.oid, n.nspname, c.relname,
+            {content.USERS_ROWS} AS users_rows
         FROM pg_temp.mipyme_backup_expected e
         LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
             ON n.nspname || '.' || c.relname = e.label AND c.relkind = 'r'
@@ -118,8 +158,8 @@ BEGIN
     LOOP
         found := NULL;
         IF item.oid IS NOT NULL THEN
-            EXECUTE format('SELECT count(*) FROM ONLY %I.%I', item.nspname, item.relname)
-                INTO found;
+            EXECUTE format('SELECT count(*) FROM ONLY %I.%I ', item.nspname, item.relname)
+                || coalesce(item.users_rows, '') INTO found;
         END IF;
         IF found IS DISTINCT FROM item.expected THEN
             RAISE EXCEPTION '% has % rows, the backup says %',
@@ -147,6 +187,33 @@ CREATE CONSTRAINT TRIGGER mipyme_backup_disarm AFTER INSERT ON pg_temp.mipyme_ba
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExtensionTable:
+    """A table of an installed extension, whose rows of `condition` are its users'."""
+
+    schema: str
+    name: str
+    condition: str
+    may_delete: bool
+    may_insert: bool
+    extension: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def quoted(self) -> str:
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
+
+
+def extension_tables(cursor: Any) -> list[ExtensionTable]:
+    """Return the tables whose rows a dump holds, and that stay because they are an extension's."""
+    cursor.execute(EXTENSION_TABLES)
+    names = ("schema", "name", "condition", "may_delete", "may_insert", "extension")
+    return [ExtensionTable(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
 def opening(*, role: str | None, rows: Mapping[str, int], disarm: str = "") -> str:
     """Return what precedes a dump's script; `rows` are those of the manifest by ``schema.table``.
 
@@ -161,6 +228,7 @@ def opening(*, role: str | None, rows: Mapping[str, int], disarm: str = "") -> s
         f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000};",
         "SET LOCAL search_path = '';",
         DROPS,
+        EMPTYINGS,
         CHECK,
         *([DISARM.format(statement=literal(disarm))] if disarm else []),
         # Without a label: the row whose trigger checks all the others, in the end.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from mipyme_backup.sources.postgresql.archive import Entry
@@ -18,6 +18,24 @@ class Selection:
 
     kept: tuple[Entry, ...]
     left_out: tuple[Entry, ...]
+
+    def without_rows(self, tables: Collection[tuple[str, str]]) -> Selection:
+        """Return it without the rows of `tables`, which are (schema, name)."""
+        return self._without(lambda e: e.kind == "TABLE DATA" and (e.schema, e.tag) in tables)
+
+    def without_kinds(self, kinds: Collection[str]) -> Selection:
+        """Return it without objects of `kinds`, and what is said of them."""
+        return self._without(
+            lambda e: (
+                e.kind in kinds
+                or (e.kind == "COMMENT" and any(e.tag.startswith(f"{kind} ") for kind in kinds))
+            )
+        )
+
+    def _without(self, unwanted: Callable[[Entry], bool]) -> Selection:
+        left_out = tuple(entry for entry in self.kept if unwanted(entry))
+        kept = tuple(entry for entry in self.kept if not unwanted(entry))
+        return Selection(kept=kept, left_out=(*self.left_out, *left_out))
 
     def use_list(self) -> bytes:
         """Return it as ``pg_restore --use-list`` reads it: the number at the head of a line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from mipyme_backup.sources.postgresql.privileges import may_not_connect
 MAINTENANCE = ("postgres", "template1")
 NO_PRIVILEGE = "42501"
 NAME_BYTES = 63  # NAMEDATALEN - 1
+HASH_DIGITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,14 @@ def drop_database(cursor: Any, name: str) -> None:
 
 
 def beside(name: str, word: str, restore_id: str) -> str:
-    """Return ``<name>__<word>_<restore_id>``, with `name` cut so that it is a valid identifier."""
+    """Return ``<name>__<word>_<restore_id>``, a valid identifier.
+
+    A `name` that must be cut carries a hash of the whole one: two databases whose names begin
+    alike must not share what is made beside them.
+    """
     suffix = f"__{word}_{restore_id}"
+    if len((name + suffix).encode()) <= NAME_BYTES:
+        return name + suffix
+    suffix = f"_{hashlib.sha256(name.encode()).hexdigest()[:HASH_DIGITS]}{suffix}"
     room = NAME_BYTES - len(suffix.encode())
     return name.encode()[:room].decode(errors="ignore") + suffix

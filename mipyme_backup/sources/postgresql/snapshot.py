@@ -168,6 +168,9 @@ class PostgreSQLSnapshot:
             with contextlib.suppress(Error):
                 connection.close()
 
+    def row_counts(self) -> Mapping[str, int]:
+        return (self._facts or {}).get("tables") or {}
+
     def check(self) -> None:
         if self._watcher.lost.is_set():
             raise self._busy()

@@ -40,7 +40,8 @@ SESSIONS = """
 """
 END_SESSIONS = f"SELECT pg_catalog.pg_terminate_backend(a.pid) {SESSIONS} AND {MAY_END}"
 OTHERS_SESSIONS = f"""
-    SELECT DISTINCT a.usename || ' (' || coalesce(nullif(a.application_name, ''), a.backend_type)
+    SELECT DISTINCT a.usename || ' ('
+           || coalesce(nullif(a.application_name, ''), a.backend_type, 'another role''s')
            || ')' {SESSIONS} AND NOT {MAY_END} ORDER BY 1
 """
 

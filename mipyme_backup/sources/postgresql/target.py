@@ -13,10 +13,15 @@ from mipyme_backup.errors import BackupError, RestoreError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, artifact_name, require_own
-from mipyme_backup.sources.postgresql import content, owner_rights, plan, releases
+from mipyme_backup.sources.postgresql import content, owner_rights, plan, releases, subscriptions
 from mipyme_backup.sources.postgresql import facts as facts_of
 from mipyme_backup.sources.postgresql.archive import Contents
-from mipyme_backup.sources.postgresql.connection import connected, identifier, server_major
+from mipyme_backup.sources.postgresql.connection import (
+    connected,
+    identifier,
+    identity,
+    server_major,
+)
 from mipyme_backup.sources.postgresql.differences import differences
 from mipyme_backup.sources.postgresql.load import (
     closing_statements,
@@ -123,6 +128,7 @@ class PostgreSQLTarget(Target):
             connection.cursor() as cursor,
         ):
             exists = name in databases(cursor)
+            received = subscriptions.of_database(cursor, name)
         if to_database and exists:
             raise RestoreError(
                 _("The database %(name)s exists already"),
@@ -140,6 +146,7 @@ class PostgreSQLTarget(Target):
                 "side": thrown_away or beside(name, "restoring", restore_id),
                 "before": beside(name, "before", restore_id),
                 "parked": beside(name, "swapping", restore_id),
+                "receiving": [one.name for one in received if one.enabled and one.ours],
                 "facts": {key: facts[key] for key in KEPT_FACTS if key in facts},
             },
             settings_dict,
@@ -205,6 +212,19 @@ class PostgreSQLTarget(Target):
             )
         return [*lines, *releases.client_warnings(tool)]
 
+    @property
+    def alias(self) -> str:
+        return str(self.state["alias"])
+
+    def kept_at(self) -> str:
+        return str(self.state["before"])
+
+    def claims(self) -> frozenset[str]:
+        server = "/".join(identity(self._settings)[:-1])
+        return frozenset(
+            f"{server}/{name}" for name in (self._name, self._side, self._before, self._parked)
+        )
+
     def has_live(self) -> bool:
         return bool(self.state["replaces"]) and not self._is_empty()
 
@@ -248,6 +268,7 @@ class PostgreSQLTarget(Target):
                 role=None if role == login.get("USER") else role,
                 rights=allowed,
                 installed=installed,
+                throwaway=self._name != self.state["model"],
                 dump_roles=self._facts.get("roles") or (),
             )
         finally:
@@ -326,7 +347,20 @@ class PostgreSQLTarget(Target):
             with explained(_("%(name)s could not be opened: %(reason)s"), name=self._side):
                 for statement in opening:
                     cursor.execute(statement)
-        return self._exchange(self._side, self._before if present else None)
+        if not present:
+            return self._exchange(self._side, None)
+        # Its sessions of replication would come back; and what it receives from then on is lost.
+        self._switch_subscriptions(on=False)
+        try:
+            return self._exchange(self._side, self._before)
+        except BaseException:
+            self._switch_subscriptions(on=True)
+            raise
+
+    def _switch_subscriptions(self, *, on: bool) -> None:
+        """Let the live database receive, or not, what it received when the restore began."""
+        names = self.state.get("receiving", ())
+        subscriptions.switch(self._alias, self._settings, self._name, names, on=on)
 
     def undo(self) -> None:
         with self._maintenance() as connection, connection.cursor() as cursor:
@@ -336,12 +370,22 @@ class PostgreSQLTarget(Target):
         if not self.state["replaces"]:
             self._rename_away()
         elif self._before in names:
+            with self._maintenance() as connection, connection.cursor() as cursor:
+                found = subscriptions.of_database(cursor, self._name)
+            enabled = [one.name for one in found if one.enabled and one.ours]
+            subscriptions.switch(self._alias, self._settings, self._name, enabled, on=False)
             self._exchange(self._before, self._side if self._name in names else None)
+            self._switch_subscriptions(on=True)
         else:
             raise _nothing_to_swap(self._before)
 
     def discard(self) -> None:
         self._drop(self._side)
+        if self.state.get("receiving"):
+            with self._maintenance() as connection, connection.cursor() as cursor:
+                replaced = self._before in databases(cursor)
+            if not replaced:  # a swap that was killed may have begun to disable them
+                self._switch_subscriptions(on=True)
 
     def remove_replaced(self) -> None:
         self._drop(self._before)
@@ -372,6 +416,8 @@ class PostgreSQLTarget(Target):
             self._maintenance() as connection,
             connection.cursor() as cursor,
         ):
+            found = subscriptions.of_database(cursor, name)
+            subscriptions.detach(self._alias, self._settings, name, found)
             drop_database(cursor, name)
 
     def _create(
@@ -386,6 +432,8 @@ class PostgreSQLTarget(Target):
             template="template1" if self._template1(properties, foreign) else "template0",
         )
         with explained(_("%(name)s could not be created: %(reason)s"), name=self._side):
+            found = subscriptions.of_database(cursor, self._side)
+            subscriptions.detach(self._alias, self._settings, self._side, found)
             drop_database(cursor, self._side)
             cursor.execute(statement)
             for closing in closing_statements(self._side, owner, *self._logins.names(allowed)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 HEADING = "*** in database main ***\n"
 SIDECARS = ("-wal", "-shm", "-journal")
+NAME_BYTES = 255
+HASH_DIGITS = 10
 
 
 def in_memory(name: object) -> bool:
@@ -38,13 +41,13 @@ def live_path(settings_dict: Mapping[str, Any]) -> Path:
     return Path(os.fsdecode(name)).resolve()
 
 
-def identity(settings_dict: Mapping[str, Any]) -> tuple[object, ...]:
+def identity(settings_dict: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what is equal for two ``DATABASES`` entries that are one database."""
     name = settings_dict.get("NAME")
     if name == ":memory:":
-        return ("sqlite", name, id(settings_dict))
+        return ("sqlite", name, str(id(settings_dict)))
     if in_memory(name):
-        return ("sqlite", name)
+        return ("sqlite", str(name))
     return ("sqlite", str(live_path(settings_dict)))
 
 
@@ -127,6 +130,20 @@ def create_private(path: Path) -> None:
 
 def sidecar(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return a file beside the database `path`, whose name has room for journals of its own.
+
+    Where that of `path` must be cut, a hash of the whole one stands in for the rest.
+    """
+    room = NAME_BYTES - len(".tmp") - max(map(len, SIDECARS))
+    if len(os.fsencode(path.name + suffix)) <= room:
+        return path.with_name(path.name + suffix)
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:HASH_DIGITS]
+    tail = f".{digest}{suffix}"
+    cut = os.fsencode(path.name)[: room - len(tail)].decode(errors="ignore")
+    return path.with_name(cut + tail)
 
 
 def remove(path: Path) -> None:

@@ -30,7 +30,7 @@ class SQLiteTarget(Target):
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
         self._live = Path(state["live"])
-        self._side = files.sidecar(self._live, f".restoring_{state['restore_id']}")
+        self._side = files.beside(self._live, f".restoring_{state['restore_id']}")
         self._before = Path(state["before"])
 
     @classmethod
@@ -63,7 +63,7 @@ class SQLiteTarget(Target):
                 "engine": settings_dict["ENGINE"],
                 "time_zone": settings_dict.get("TIME_ZONE"),
                 "live": str(live),
-                "before": str(files.sidecar(live, f".before_{restore_id}")),
+                "before": str(files.beside(live, f".before_{restore_id}")),
                 "new_file": to_database is not None,
                 "restore_id": restore_id,
                 "raw_size": raw_size,
@@ -129,6 +129,16 @@ class SQLiteTarget(Target):
                 },
             )
         ]
+
+    @property
+    def alias(self) -> str:
+        return str(self.state["alias"])
+
+    def kept_at(self) -> str:
+        return str(self.state["before"])
+
+    def claims(self) -> frozenset[str]:
+        return frozenset(map(str, (self._live, self._side, self._before)))
 
     def has_live(self) -> bool:
         return self._live.exists() and self._live.stat().st_size > 0

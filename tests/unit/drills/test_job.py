@@ -6,6 +6,7 @@ from mipyme_backup.drills.job import (
     LONGEST_PROBLEM,
     MOST_PROBLEMS,
     Database,
+    Files,
     Job,
     Step,
     listed,
@@ -22,9 +23,15 @@ def test_job_is_read_as_it_was_written() -> None:
             "other": None,
         },
         folder="/state/work/1",
-        media_storage="default",
-        media_folder="/state/work/1/media",
-        hashes="/state/work/1/hashes",
+        files=[
+            Files(
+                folder="/state/work/1/0",
+                hashes="/state/hashes",
+                aliases={"default": "", "private": "private"},
+                fields={"shop.Invoice.pdf": "private/"},
+                in_context=["shop.Invoice.pdf"],
+            )
+        ],
         assertions=["shop.drills.has_orders"],
     )
 

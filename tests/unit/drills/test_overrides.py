@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery, _state
 
-from mipyme_backup.drills.job import Database, Job
+from mipyme_backup.drills.job import Database, Files, Job
 from mipyme_backup.drills.overrides import UNREACHABLE, apply, check, overrides
 
 FILES = "django.core.files.storage.FileSystemStorage"
@@ -42,15 +42,17 @@ DRILLED = Database(
 )
 
 
+def restored(alias: str) -> Files:
+    return Files(aliases={alias: ""}, folder="/state/media", hashes="/state/hashes")
+
+
 def job(**values: Any) -> Job:
     return Job(
         **{
             "settings": "config.settings",
             "databases": {"default": DRILLED},
             "folder": "/state/work",
-            "media_storage": "default",
-            "media_folder": "/state/media",
-            "hashes": "/state/hashes",
+            "files": [restored("default")],
             **values,
         }
     )
@@ -82,7 +84,7 @@ def test_no_storage_is_a_live_one() -> None:
 
 
 def test_media_of_another_storage_than_the_default_one() -> None:
-    changed = overrides(LIVE, job(media_storage="private"))
+    changed = overrides(LIVE, job(files=[restored("private")]))
 
     assert changed["STORAGES"]["private"]["OPTIONS"] == {"location": "/state/media"}
     assert changed["STORAGES"]["default"]["OPTIONS"] == {"location": "/state/work/storages/default"}
@@ -90,7 +92,7 @@ def test_media_of_another_storage_than_the_default_one() -> None:
 
 
 def test_backup_without_media_leaves_no_live_folder() -> None:
-    changed = overrides({}, job(media_storage=None, media_folder=None, hashes=None))
+    changed = overrides({}, job(files=[]))
 
     assert changed["MEDIA_ROOT"] == "/state/work/storages/default"
     assert changed["STORAGES"]["default"] == {

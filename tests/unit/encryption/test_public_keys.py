@@ -19,6 +19,7 @@ from mipyme_backup.errors import (
     KeyMissingError,
     PreflightError,
 )
+from mipyme_backup.private_files import unfinished
 from mipyme_backup.testing import BytesReader, read_whole
 from tests import pod
 from tests.keyrings import Ring, home, keyring, public_half
@@ -100,7 +101,7 @@ def test_a_host_that_lost_its_secret_says_so(host: GPG) -> None:
 def test_secret_that_a_full_disk_cut_short_is_made_anew(host: GPG) -> None:
     assert host.host_secret_file is not None
     host.host_secret_file.parent.mkdir(mode=0o700)
-    host.host_secret_file.with_suffix(".tmp").touch(mode=0o600)
+    Path(unfinished(host.host_secret_file)).touch(mode=0o600)
 
     assert decrypted(host, encrypted(host, readable_here=True), readable_here=True) == PLAIN
     assert [*host.host_secret_file.parent.iterdir()] == [host.host_secret_file]

@@ -24,6 +24,22 @@ def test_what_each_source_saved() -> None:
     assert (media.raw_size, media.stored_size) == (5000, 9 + 700)
 
 
+def test_what_fixtures_leave_out_is_told_with_schema_and_rows() -> None:
+    facts = {
+        "fixtures.jsonl": {"left_out": {"shop.Big": "too many"}, "left_out_rows": {"shop.Big": 9}},
+        "fixtures.default.acme.jsonl": {
+            "schema": "acme",
+            "left_out": {"shop.Big": "too many"},
+        },
+    }
+    source = {"name": "fixtures", "artifacts": [], "facts": facts}
+
+    assert saved_contents({"sources": [source]})[0].left_out == {
+        "shop.Big": "too many; 9 rows are left out",
+        "acme: shop.Big": "too many",
+    }
+
+
 def test_volumes_are_named_as_they_lie_there() -> None:
     (part,) = saved_contents(MANIFEST)[0].parts
 
@@ -95,7 +111,9 @@ MANIFEST: dict[str, Any] = {
         {
             "name": "media",
             "artifacts": [_artifact("b/media.index", 40, (9, "ee"))],
-            "facts": {"media.index": {"files": 3, "bytes": 5000, "left_out": 0}},
+            "facts": {
+                "media.index": {"files": 3, "bytes": 5000, "left_out": 0, "packs": ["p"]},
+            },
         },
     ],
     "packs": [_artifact("pool/p", 5120, (700, "ff"))],

@@ -41,6 +41,22 @@ def reason(copies: list[Copy], name: str) -> str:
     return str(found.reason)
 
 
+class TestEmpty:
+    """A backup of a database without tables: kept for its days, and for nothing else."""
+
+    def test_it_protects_itself_and_displaces_nobody(self) -> None:
+        part = [aged(days, whole=False) for days in (40, 50, 60)]
+        empty = [aged(days, whole=False, empty=True) for days in (31, 32, 33)]
+
+        assert kept([*part, *empty]) == {copy.name for copy in part}
+
+    def test_young_or_pinned_it_stays(self) -> None:
+        young = aged(1, whole=False, empty=True)
+        pinned = aged(99, whole=False, empty=True, pinned=True)
+
+        assert kept([young, pinned]) == {young.name, pinned.name}
+
+
 YOUNG = [aged(days) for days in (1, 2, 3)]
 """As many as are always kept, so that they protect nobody else."""
 

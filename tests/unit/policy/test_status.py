@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mipyme_backup.messages import Message
 from mipyme_backup.policy.status import LEVELS, Finding, age_text, findings, level_of
-from mipyme_backup.policy.status_facts import BackupFacts, DrillFacts, Facts, RunFacts
+from mipyme_backup.policy.status_facts import BackupFacts, DrillFacts, Facts, RunFacts, Silence
 from tests.unit.policy.shapes import HOUR, NOW, POLICY, backup, destination, facts, found
 
 
@@ -451,3 +451,47 @@ def test_the_order_of_the_backups_does_not_matter(seen: Facts, random: Any) -> N
         return findings(POLICY, facts_, NOW)
 
     assert told(replace(seen, backups=shuffled)) == told(seen)
+
+
+class TestOldKeys:
+    def test_backups_of_another_key_are_told_with_the_setting(self) -> None:
+        other = destination("offsite", need_key=["a", "b", "c", "d"])
+
+        (finding,) = findings(POLICY, facts(destinations=[destination("local"), other]), NOW)
+
+        assert (finding.id, finding.level) == ("old_key_needed:offsite", "warning")
+        assert "4 backups" in str(finding.message) and "a, b, c, …" in str(finding.message)
+        assert "old_passphrase_files" in str(finding.hint)
+
+    def test_number_that_cannot_be_read_was_not_removed(self) -> None:
+        places = [destination("local", need_key=["a"]), destination("offsite", need_key=["a"])]
+        seen = facts(destinations=places, highest_known=10)
+
+        (hidden,) = [one for one in findings(POLICY, seen, NOW) if one.id == "newest_hidden"]
+
+        assert "one of 1 that need another key" in str(hidden.message)
+        assert "removed" not in f"{hidden.message} {hidden.hint}"
+
+
+class TestPlaces:
+    def test_copies_on_this_server_alone(self) -> None:
+        here = [destination("local", here=True)]
+
+        assert found(facts(destinations=here)) == {"copies_here": "warning"}
+        assert found(facts(destinations=[*here, destination("offsite")])) == {}
+
+    def test_where_nothing_was_looked_at_nothing_is_said(self) -> None:
+        assert "copies_here" not in found(facts(destinations=[]))
+
+
+class TestSilence:
+    @pytest.mark.parametrize(
+        ("since", "text"),
+        [(None, "has never been called"), (NOW - 3 * HOUR, "for 3 h, although a job was due")],
+    )
+    def test_schedule_that_nothing_calls(self, since: datetime | None, text: str) -> None:
+        (finding,) = findings(POLICY, facts(silence=Silence(since=since)), NOW)
+
+        assert (finding.id, finding.level) == ("schedule_silent", "warning")
+        assert text in str(finding.message)
+        assert "install-cron" in str(finding.hint) and "None" in str(finding.hint)

@@ -9,7 +9,7 @@ import pytest
 
 from mipyme_backup.policy.status import findings
 from mipyme_backup.policy.status_facts import BackupFacts
-from mipyme_backup.policy.suspicion import Loss, loss
+from mipyme_backup.policy.suspicion import Loss, emptied, loss
 from tests.unit.policy.shapes import HOUR, NOW, POLICY, backup, facts
 
 SHRINKING = replace(POLICY, max_shrink=0.5)
@@ -137,3 +137,53 @@ def test_whoever_allows_any_loss_is_told_of_none() -> None:
     gone = lost(history(1000, 1000, 1000, {}, sizes=[10**7, 10**7, 10**7, 0]), max_shrink=1)
 
     assert (gone.suspect, gone.size, [*gone.rows], [*gone.vanished]) == (None, None, [], [])
+
+
+class TestEmptied:
+    """A small site loses everything below every floor that the falls have."""
+
+    FEW = {"shop_order": 3, "auth_user": 2, "auth_permission": 40, "django_session": 9}
+    NONE = {"shop_order": 0, "auth_user": 0, "auth_permission": 40, "django_session": 1}
+
+    def test_few_rows_that_are_all_gone(self) -> None:
+        found = told(history(self.FEW, self.NONE))
+
+        assert found.keys() == {"rows_gone"}
+        assert "(2)" in found["rows_gone"] and "mipyme_backup_0" in found["rows_gone"]
+
+    def test_it_is_told_until_a_week_of_backups_has_passed(self) -> None:
+        assert "rows_gone" in told(history(self.FEW, *[self.NONE] * 7))
+        assert told(history(self.FEW, *[self.NONE] * 8)) == {}
+
+    def test_rows_that_a_migration_brings_hide_nothing(self) -> None:
+        before = {**self.FEW, "shop_country": 200}
+
+        assert "rows_gone" in told(history(before, {**self.NONE, "shop_country": 200}))
+
+    def test_in_other_databases_and_schemas_too(self) -> None:
+        before = {"public.a": 1, "public.auth_permission": 9, "logs: public.b": 1}
+        after = {"public.a": 0, "public.auth_permission": 9, "logs: public.b": 0}
+
+        assert "rows_gone" in told(history(before, after))
+
+    def test_what_was_empty_once_before_comes_and_goes(self) -> None:
+        assert told(history(self.NONE, self.FEW, self.NONE)) == {}
+
+    @pytest.mark.parametrize(
+        "after",
+        [
+            {"shop_order": 0, "auth_user": 2},
+            {"shop_order": 1, "auth_user": 0},
+            {"store_order": 3, "accounts_user": 2},  # renamed, not emptied
+        ],
+    )
+    def test_what_is_in_use_is_no_loss(self, after: Mapping[str, int]) -> None:
+        assert told(history(self.FEW, after)) == {}
+
+    def test_it_holds_prune_back_and_max_shrink_lets_it_go(self) -> None:
+        backups = history(self.FEW, self.NONE)
+
+        found = emptied(0.5, backups)
+
+        assert found is not None and "most tables (2)" in str(found.suspect)
+        assert emptied(1, backups) is None

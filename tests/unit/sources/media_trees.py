@@ -15,8 +15,9 @@ from typing import Any
 from django.test import override_settings
 
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.base import View
+from mipyme_backup.sources.base import Target, View, Where
 from mipyme_backup.sources.media import MediaSource, MediaTarget
+from mipyme_backup.sources.media.files import FileSource
 
 LONG_AGO = 1_500_000_000_123_456_789
 INDEX = "media.index.jsonl"
@@ -59,15 +60,31 @@ class Saved:
         return names
 
 
+LIVE = Where()
+
+
 def opener(data: bytes) -> Callable[[], Reader]:
     return lambda: Bytes(data)
+
+
+def media_source(**options: Any) -> FileSource:
+    """Return what saves the default storage, or the one that `options` name."""
+    source = MediaSource(**options).part("media")
+    assert isinstance(source, FileSource)
+    return source
+
+
+def target_of(source: FileSource, restore_id: str, where: Where = LIVE) -> Target:
+    """Return what a backup of the source is restored to."""
+    (restorable,) = source.targets(restore_id, {}, where)
+    return restorable.target
 
 
 def view_after(previous: Saved | None, expected: Iterable[str] = ()) -> View:
     if previous is None:
         return View(expected_files=expected)
     return View(
-        previous_media=opener(previous.index),
+        previous=lambda name: previous.artifacts()[name](),
         known_packs=frozenset(previous.packs),
         expected_files=expected,
     )
@@ -90,11 +107,11 @@ def save(
 ) -> Saved:
     """Save a media folder; `read` reads the packs, and may meddle with the folder meanwhile."""
     with override_settings(MEDIA_ROOT=str(root)):
-        return collect(MediaSource(**options), previous, expected=expected, read=read)
+        return collect(media_source(**options), previous, expected=expected, read=read)
 
 
 def collect(
-    source: MediaSource,
+    source: FileSource,
     previous: Saved | None = None,
     *,
     expected: Iterable[str] = (),

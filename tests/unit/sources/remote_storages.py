@@ -14,9 +14,11 @@ from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 from django.test import override_settings
 
-from mipyme_backup.sources.media import MediaSource, RemoteMediaTarget
+from mipyme_backup.sources.media import RemoteMediaTarget
+from mipyme_backup.sources.media.files import FileSource
 from mipyme_backup.sources.media.remote.generic import GenericObjects
 from mipyme_backup.sources.media.remote.objects import OWN, Found
+from tests.unit.sources.media_trees import media_source
 
 LONG_AGO = datetime(2020, 5, 17, 12, 0, tzinfo=UTC)
 
@@ -139,8 +141,8 @@ def ours(storage: MortalStorage) -> list[str]:
     return sorted(name for name in storage.files if name.startswith(OWN))
 
 
-def source() -> MediaSource:
-    return MediaSource(storage="memory")
+def source() -> FileSource:
+    return media_source(storage="memory")
 
 
 def target() -> RemoteMediaTarget:

@@ -11,8 +11,14 @@ from django.db import connections
 from django.test import modify_settings
 from pytest_django import DjangoDbBlocker
 
-from mipyme_backup.sources.file_fields import file_names
+from mipyme_backup.sources.media.storages import kept_files, names_in
 from tests.unit.sources.fixture_app.databases import migrated, sqlite_entry
+
+
+def file_names(using: str) -> list[str]:
+    """Return what rows name in the default storage."""
+    (place,) = (place for place in kept_files() if place.key == "default")
+    return [str(name) for name in names_in(place, using)]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pytest_django import DjangoDbBlocker
 
 from mipyme_backup.errors import DamagedError, RestoreError
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.fixtures import FixturesSource, FixturesTarget, restored_target
+from mipyme_backup.sources.fixtures import FixturesSource, FixturesTarget
 from tests.services import PostgreSQLServer
 from tests.unit.sources.fixture_app.databases import (
     ROOT,
@@ -303,7 +303,7 @@ def test_rows_make_the_database_live(small: str) -> None:
 
 def test_a_later_process_is_told_to_run_the_restore_again(small: str) -> None:
     target = _loaded(small, _fixture(small))
-    later = restored_target(json.loads(json.dumps(target.state)))
+    later = FixturesTarget.from_state(json.loads(json.dumps(target.state)))
 
     with pytest.raises(RestoreError, match="cannot be merged") as stopped:
         later.swap()

@@ -13,10 +13,10 @@ import pytest
 from django.test import override_settings
 
 from mipyme_backup.errors import BackupError, PreflightError, RestoreError, SourceError
-from mipyme_backup.sources.media import MediaSource, MediaTarget
+from mipyme_backup.sources.media import MediaTarget
 from mipyme_backup.sources.media.location import located, resolved
 from tests.unit.sources.forks import NOBODY, in_child
-from tests.unit.sources.media_trees import save, write
+from tests.unit.sources.media_trees import media_source, save, write
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs files of two owners")
 
@@ -82,7 +82,7 @@ def refusals(media: Path) -> dict[str, Callable[[], object]]:
     elsewhere = media.parent.parent / "elsewhere"
     return {
         "backup": lambda: save(media),
-        "preflight": lambda: list(MediaSource().preflight()),
+        "preflight": lambda: list(media_source().preflight()),
         "restore": lambda: MediaTarget.prepare(location=media, restore_id="id"),
         "new folder": lambda: MediaTarget.prepare(
             location=elsewhere, restore_id="id", to_directory=media

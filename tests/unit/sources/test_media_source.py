@@ -16,12 +16,13 @@ from django.test import override_settings
 from mipyme_backup.errors import ConfigurationError, DamagedError, PreflightError, SourceError
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.media import MediaSource, MediaTarget
+from mipyme_backup.sources.media import MediaTarget
 from tests.unit.sources.forks import in_child
 from tests.unit.sources.media_trees import (
     Bytes,
     Saved,
     contents,
+    media_source,
     read_all,
     restored,
     save,
@@ -188,8 +189,8 @@ def test_absent_unset_and_linked_media_folders(media: Path, tmp_path: Path) -> N
     assert save(tmp_path / "absent").facts["files"] == 0
     assert paths(save(tmp_path / "link")) == ["file"]
     with override_settings(MEDIA_ROOT=""):
-        assert MediaSource().location is None
-        (artifact,) = MediaSource().artifacts(View())
+        assert media_source().location is None
+        (artifact,) = media_source().artifacts(View())
         assert read_all(artifact.open()) == b""
 
 
@@ -198,19 +199,19 @@ def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
 
     with override_settings(MEDIA_ROOT=str(file)):
         with pytest.raises(PreflightError):
-            list(MediaSource().preflight())
+            list(media_source().preflight())
         with pytest.raises(SourceError):
-            list(MediaSource().artifacts(View()))
+            list(media_source().artifacts(View()))
 
 
 def test_storages_that_are_unknown_or_cannot_be_made_are_refused() -> None:
     broken = {"BACKEND": "tests.absent.Storage"}
     with override_settings(STORAGES={"broken": broken}):
         with pytest.raises(ConfigurationError, match="broken") as refusal:
-            list(MediaSource(storage="broken").preflight())
+            list(media_source(storage="broken").preflight())
         assert "mipyme_backup[s3]" in str(refusal.value.hint)
         with pytest.raises(ConfigurationError, match="absent"):
-            list(MediaSource(storage="absent").preflight())
+            list(media_source(storage="absent").preflight())
 
 
 def test_names_in_warnings_stay_on_one_line_and_are_few(media: Path) -> None:
@@ -325,7 +326,7 @@ def test_packs_are_cut_at_their_size_and_a_larger_file_is_its_own(
 def test_the_next_artifact_is_refused_while_a_pack_is_half_read(media: Path) -> None:
     write(media, "file", b"1" * 1000)
     with override_settings(MEDIA_ROOT=str(media)):
-        artifacts = MediaSource().artifacts(View())
+        artifacts = media_source().artifacts(View())
         next(artifacts).open().read(10)
 
         with pytest.raises(RuntimeError):
@@ -611,10 +612,10 @@ def test_a_reader_that_fails_half_way_through_the_last_index_is_survived(
             raise DamagedError("the stream is cut")
 
     view = view_after(first)
-    failing = View(previous_media=lambda: Failing(first.index[:3000]), known_packs=view.known_packs)
+    failing = View(previous=lambda _name: Failing(first.index[:3000]), known_packs=view.known_packs)
     second = Saved(packs=dict(first.packs))
     with override_settings(MEDIA_ROOT=str(media)):
-        for artifact in MediaSource().artifacts(failing):
+        for artifact in media_source().artifacts(failing):
             content = read_all(artifact.open())
             if artifact.pool:
                 second.packs[artifact.pool] = content

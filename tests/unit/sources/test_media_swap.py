@@ -26,7 +26,7 @@ from mipyme_backup.sources.media.swap import Swap
 from tests.unit.sources.forks import NOBODY, in_child, killed_at_line
 from tests.unit.sources.media_trees import texts
 
-CODE = ("media/swap.py", "media/entry_swap.py", "media/folder_swap.py")
+CODE = ("media/swap.py", "media/entry_swap.py", "media/folder_swap.py", "private_files.py")
 DEEP = (*CODE, "mipyme_backup/removal.py")
 OLD = {"both": b"old", "old/below": b"old", "was folder/x": b"old", "was file": b"old"}
 NEW = {"both": b"new", "new/below": b"new", "was folder": b"new", "was file/x": b"new"}

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from mipyme_backup.errors import BackupError, DamagedError, PreflightError, RestoreError
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import View
-from mipyme_backup.sources.media import MediaSource, MediaTarget, extract
+from mipyme_backup.sources.media import MediaTarget, extract
 from mipyme_backup.sources.media.index import FileRecord, read_records
 from mipyme_backup.sources.media.kernel import clone
 from tests.unit.sources.forks import NOBODY, in_child, killed_at_line
@@ -33,6 +33,7 @@ from tests.unit.sources.media_trees import (
     Bytes,
     Saved,
     contents,
+    media_source,
     opener,
     read_all,
     restored,
@@ -716,12 +717,12 @@ def test_many_files_take_little_memory(tmp_path: Path, count: int, megabytes: in
         write(tmp_path, "media/new", b"so that known contents are asked for")
         before = peak_memory()
         view = View(
-            previous_media=lambda: index.open("rb", buffering=0),
+            previous=lambda _name: index.open("rb", buffering=0),
             known_packs=frozenset([PACK]),
             expected_files=lines_of(expected),
         )
         with override_settings(MEDIA_ROOT=str(tmp_path / "media")):
-            for artifact in MediaSource().artifacts(view):
+            for artifact in media_source().artifacts(view):
                 reader = artifact.open()
                 while reader.read(1 << 20):
                     pass

@@ -239,6 +239,15 @@ def test_a_name_beside_fits_and_keeps_the_id(name: str) -> None:
     assert made.endswith("__restoring_r0123456789")
 
 
+@pytest.mark.parametrize("letter", ["x", "ñ", "€", "🦆"])
+@pytest.mark.parametrize("word", ["restoring", "before", "swapping", "drill"])
+def test_names_that_begin_alike_have_nothing_beside_them_in_common(letter: str, word: str) -> None:
+    first, second = (("a" + letter * 62).encode()[:60].decode(errors="ignore") + e for e in "12")
+    made = {beside(name, word, "0123456789abcdef") for name in (first, second, first + second)}
+    assert len(made) == 3
+    assert all(len(name.encode()) <= 63 for name in made)
+
+
 @pytest.mark.parametrize(
     ("output", "version"),
     [

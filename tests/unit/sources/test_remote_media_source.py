@@ -13,12 +13,11 @@ import pytest
 from django.core.files.base import ContentFile
 
 from mipyme_backup.errors import PreflightError, SourceError
-from mipyme_backup.sources.media import MediaSource
 from mipyme_backup.sources.media.left_out import Reason
 from mipyme_backup.sources.media.remote.listing import Listing
 from mipyme_backup.sources.media.remote.objects import Found
 from tests.unit.sources import media_trees
-from tests.unit.sources.media_trees import Saved, collect, restored, texts, write
+from tests.unit.sources.media_trees import Saved, collect, media_source, restored, texts, write
 from tests.unit.sources.remote_storages import LONG_AGO, MortalStorage, fill, memory, source
 
 FILES = {"a/b": b"1", "a-b": b"2", "a.b": b"3", "a/c/d": b"4" * 5000, "empty": b"", "日本": b"1"}
@@ -330,5 +329,5 @@ def refusing(verb: str, *names: str) -> Any:
 
 
 def test_a_source_knows_whether_it_is_remote(storage: Any) -> None:
-    assert MediaSource(storage="memory").remote
-    assert MediaSource(storage="memory").location is None
+    assert media_source(storage="memory").remote_key == "memory"
+    assert media_source(storage="memory").location is None

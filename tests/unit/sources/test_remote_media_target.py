@@ -13,9 +13,18 @@ from django.core.files.storage import storages
 
 from mipyme_backup.errors import DamagedError, PreflightError, RestoreError
 from mipyme_backup.process import Reader
-from mipyme_backup.sources.media import MediaSource, RemoteMediaTarget, restored_target
+from mipyme_backup.sources.base import Where
+from mipyme_backup.sources.media import RemoteMediaTarget
 from tests.unit.sources import media_trees
-from tests.unit.sources.media_trees import INDEX, Saved, collect, opener, write
+from tests.unit.sources.media_trees import (
+    INDEX,
+    Saved,
+    collect,
+    media_source,
+    opener,
+    target_of,
+    write,
+)
 from tests.unit.sources.remote_storages import (
     LONG_AGO,
     Death,
@@ -94,7 +103,7 @@ def loaded(saved: Saved) -> RemoteMediaTarget:
 
 def again(made: RemoteMediaTarget) -> Any:
     state = json.loads(json.dumps(made.state))
-    return restored_target(MediaSource(storage=state["storage"]), state, elsewhere=False)
+    return media_source(storage=state["storage"]).restored_target(state, elsewhere=False)
 
 
 def test_swap_and_undo_change_what_is_live_and_leave_nothing_else(
@@ -366,7 +375,7 @@ def test_a_restore_whose_storage_is_unknown_now_says_so(saved: Saved) -> None:
     state = {**loaded(saved).state, "storage": "renamed"}
 
     with pytest.raises(RestoreError, match="renamed") as caught:
-        restored_target(MediaSource(storage="renamed"), state, elsewhere=False)
+        media_source(storage="renamed").restored_target(state, elsewhere=False)
 
     assert "KEEP_REPLACED_HOURS" in str(caught.value.hint)
 
@@ -521,7 +530,7 @@ def test_readers_are_closed(storage: MortalStorage, saved: Saved) -> None:
 def test_a_folder_is_restored_to_where_it_is_asked_for(
     storage: MortalStorage, saved: Saved, tmp_path: Path
 ) -> None:
-    made = MediaSource(storage="memory").target(restore_id="id", to_directory=tmp_path / "out")
+    made = target_of(media_source(storage="memory"), "id", Where(to_directory=tmp_path / "out"))
 
     made.plan()
     made.load(saved.artifacts())

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from django.core.exceptions import ImproperlyConfigured
-from django.core.files.storage import InvalidStorageError, Storage, storages
-
-from mipyme_backup.errors import ConfigurationError
-from mipyme_backup.messages import _
 from mipyme_backup.sources.media.remote.objects import Objects
+from mipyme_backup.sources.media.storages import storage_called
 
 FAMILIES = {
     "storages.backends.s3.S3Storage": "s3.S3Objects",
@@ -18,32 +14,9 @@ FAMILIES = {
 """By the class that a storage derives from, wherever its author put his own."""
 
 
-def storage_of(alias: str) -> Storage:
-    """Return the storage that STORAGES calls `alias`; raises ConfigurationError."""
-    if alias not in storages.backends:
-        raise ConfigurationError(
-            _("The media source names the storage %(alias)s, which STORAGES does not have"),
-            hint=_("Set its OPTIONS to an alias of STORAGES."),
-            alias=alias,
-        )
-    try:
-        storage: Storage = storages[alias]
-    except (InvalidStorageError, ImportError, ImproperlyConfigured, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            _("The storage %(alias)s, which keeps the media, cannot be used: %(reason)s"),
-            hint=_(
-                'Look at its OPTIONS in STORAGES. S3 needs pip install "mipyme_backup[s3]", SFTP'
-                ' pip install "mipyme_backup[sftp]".'
-            ),
-            alias=alias,
-            reason=error,
-        ) from error
-    return storage
-
-
 def objects_in(alias: str) -> Objects:
-    """Return what is in the storage that STORAGES calls `alias`; raises ConfigurationError."""
-    storage = storage_of(alias)
+    """Return what is in a storage, by the `alias` or the field that `storage_called` takes."""
+    storage = storage_called(alias)
     family = "generic.GenericObjects"
     for kind in reversed(type(storage).__mro__):
         family = FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}", family)

@@ -14,10 +14,11 @@ from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Facts, Target, require_own
 from mipyme_backup.sources.media.index import (
-    INDEX_NAME,
     LARGEST,
+    POOL,
     FileRecord,
     Record,
+    index_in,
     read_records,
 )
 from mipyme_backup.sources.media.left_out import LeftOut, listed
@@ -104,6 +105,9 @@ class RemoteMediaTarget(Target):
         )
         return [Message(text, params) for text in texts]
 
+    def kept_at(self) -> str:
+        return str(self.state["replaced"])
+
     def has_live(self) -> bool:
         with (
             failures(self._objects, _("list"), RestoreError),
@@ -116,22 +120,20 @@ class RemoteMediaTarget(Target):
         with failures(self._objects, _("write to"), RestoreError):
             if self._side.begun or self._side.loaded:
                 return
-            if INDEX_NAME not in artifacts:
-                raise RestoreError(_("The backup has no media index (%(name)s)"), name=INDEX_NAME)
             self._side.remove_restored()
             with (
                 tempfile.TemporaryDirectory(prefix="mipyme_backup_") as folder,
                 tempfile.TemporaryFile() as index,
                 contextlib.closing(Wanted(Path(folder))) as wanted,
             ):
-                wanted.add(_noted(read_records(artifacts[INDEX_NAME]()), index))
+                wanted.add(_noted(read_records(artifacts[index_in(artifacts)]()), index))
                 self._require_names(wanted)
                 for link in wanted.links():
                     self._not_set.add(NotSet.LINK, link.path)
                 self._keep_live(wanted)
                 upload = Upload(self._side, wanted)
                 for pack in wanted.packs():
-                    if (opener := artifacts.get(f"pool/{pack}")) is not None:
+                    if (opener := artifacts.get(f"{POOL}{pack}")) is not None:
                         upload.unpack(opener())
                 require_all(wanted, upload.mismatched)
                 self._side.finish(index)
