@@ -5,7 +5,7 @@ What concerns the machine is a warning under ``--deploy``, and preflight in our 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,14 @@ def check_settings(
 
     try:
         settings = conf.load()
-        api.check_parts()
+        folders = api.saved_folders()
     except ConfigurationError as error:
         return [_error(error)]
-    return [*_public_places(settings), *_media_storages(settings)]
+    return [
+        *_public_places(settings),
+        *_media_storages(settings),
+        *_saved_folders(settings, folders),
+    ]
 
 
 @register(Tags.security, deploy=True)
@@ -176,6 +180,19 @@ def _media_storages(settings: conf.Settings) -> Iterator[CheckMessage]:
                         "Give backups an alias of their own in STORAGES, with another bucket,"
                         " location or folder."
                     ),
+                    id="mipyme_backup.E003",
+                )
+
+
+def _saved_folders(settings: conf.Settings, folders: Mapping[str, Path]) -> Iterator[CheckMessage]:
+    """Yield what would save the backups in each backup again."""
+    for name, part in settings.destinations.items():
+        for what, folder in folders.items():
+            if _is_inside(_folder(part), folder):
+                text = _("The destination %(name)s lies in %(folder)s, which %(what)s saves.")
+                yield Error(
+                    text % {"name": name, "folder": folder, "what": what},
+                    hint=_("Move one of them: each backup would hold all earlier ones."),
                     id="mipyme_backup.E003",
                 )
 

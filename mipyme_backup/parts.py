@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -20,6 +21,9 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.policy import retention
 from mipyme_backup.sources.base import ServerLock, Source
 from mipyme_backup.sources.database import DatabaseSource
+from mipyme_backup.sources.folder import FolderSource
+from mipyme_backup.sources.media import MediaSource
+from mipyme_backup.sources.media.storages import folders_of_fields
 
 RETRY_FOR = 300.0
 
@@ -30,6 +34,21 @@ def check_parts() -> None:
     Reads no secret and touches no destination.
     """
     _build_parts(conf.load())
+
+
+def saved_folders() -> dict[str, Path]:
+    """Return the folders that are saved besides those of ``STORAGES``, by what names them.
+
+    Raises ConfigurationError; makes no storage.
+    """
+    sources, _destinations, _encryption = _build_parts(conf.load())
+    found: dict[str, Path] = {}
+    for name, source in sources.items():
+        if isinstance(source, MediaSource):
+            found |= folders_of_fields()
+        elif isinstance(source, FolderSource):
+            found[name] = source.location
+    return found
 
 
 def build_project(*, retry_for: float | None = None) -> Project:

@@ -61,6 +61,7 @@ CLAIM_WITHIN = 16 * 1024
 DERIVATIONS = 32
 MARKER = b',\n "authentication": '
 INDEX = "media.index.jsonl"
+INDEX_END = ".index.jsonl"
 POOL = "pool/"
 LINE_BYTES = 2**20
 PATH_BYTES = 65_536
@@ -270,7 +271,7 @@ class Artifact(NamedTuple):
 
 
 class Backup(NamedTuple):
-    """A manifest. `trust` is ``authentic``, ``unknown`` (no key at hand) or ``unsigned``."""
+    """A manifest; `packs` by id. `trust` is ``authentic``, ``unknown`` (no key) or ``unsigned``."""
 
     name: str
     id: str
@@ -279,7 +280,7 @@ class Backup(NamedTuple):
     finished: datetime
     sources: dict[str, list[Artifact]]
     facts: dict[str, dict[str, Any]]
-    packs: list[Artifact]
+    packs: dict[str, Artifact]
     encryption: str
     key: str
     document: dict[str, Any]
@@ -289,10 +290,37 @@ class Backup(NamedTuple):
         return "symmetric" in self.encryption
 
     def artifacts(self) -> list[Artifact]:
-        return [*(item for items in self.sources.values() for item in items), *self.packs]
+        return [*self.of_sources(), *self.packs.values()]
+
+    def of_sources(self) -> list[Artifact]:
+        return [artifact for artifacts in self.sources.values() for artifact in artifacts]
 
     def volumes(self) -> list[Volume]:
         return [volume for artifact in self.artifacts() for volume in artifact.volumes]
+
+    def is_index(self, artifact: Artifact) -> bool:
+        """Say whether it lists files whose contents are in packs."""
+        named = artifact.name.endswith(INDEX_END) and "packs" in self.facts.get(artifact.name, {})
+        return named or artifact.name == INDEX
+
+    def output(self, artifact: Artifact) -> str:
+        """Return the name of the file that it is unpacked to; of the folder, for an index."""
+        return artifact.name.removesuffix(INDEX_END) if self.is_index(artifact) else artifact.name
+
+    def packs_of(self, artifacts: Iterable[Artifact]) -> list[Artifact]:
+        """Return the packs that the indexes among them refer to, each once."""
+        wanted = {
+            pack
+            for artifact in artifacts
+            if self.is_index(artifact)
+            for pack in self.facts.get(artifact.name, {}).get("packs", self.packs)
+        }
+        return [pack for known, pack in self.packs.items() if known in wanted]
+
+    def unpacked_size(self, artifact: Artifact) -> int:
+        """Return how many bytes it takes once it is unpacked, as far as the manifest says."""
+        files = self.facts.get(artifact.name, {}).get("bytes") if self.is_index(artifact) else 0
+        return artifact.raw_size + (files if type(files) is int else 0)
 
 
 def authenticated(body: bytes, tail: bytes, keys: Keys) -> str:
@@ -358,9 +386,9 @@ def parsed(document: dict[str, Any], trust: str) -> Backup:
         sources[text_in(source["name"])] = [artifact_in(item) for item in source["artifacts"]]
         facts.update({name: dict(fact) for name, fact in source["facts"].items()})
     names = [artifact.name for items in sources.values() for artifact in items]
-    if len({*names, "media"}) != len(names) + 1:
+    if len({*names}) != len(names):
         raise ValueError("two artifacts of one name")
-    return Backup(
+    backup = Backup(
         name=matched(SAFE_PATH, document["name"]),
         id=text_in(document["id"]),
         trust=trust,
@@ -368,11 +396,33 @@ def parsed(document: dict[str, Any], trust: str) -> Backup:
         finished=moment(document["finished_at"]),
         sources=sources,
         facts=facts,
-        packs=[artifact_in(item) for item in document["packs"]],
+        packs=packs_in(document["packs"]),
         encryption=text_in(document["encryption"] or ""),
         key=text_in(document["key_fingerprint"] or ""),
         document=document,
     )
+    for artifact in filter(backup.is_index, backup.of_sources()):
+        folder_name(backup.output(artifact))
+        for pack in backup.facts.get(artifact.name, {}).get("packs", ()):
+            text_in(pack)
+    return backup
+
+
+def packs_in(documents: list[dict[str, Any]]) -> dict[str, Artifact]:
+    packs = {}
+    for document in documents:
+        if not document["path"].startswith(POOL):
+            raise ValueError("a pack outside of the pool")
+        packs[document["path"].split("/")[1]] = artifact_in(document)
+    if len(packs) != len(documents):
+        raise ValueError("two packs of one id")
+    return packs
+
+
+def folder_name(name: str) -> str:
+    if name.startswith(".") or name.endswith(PART):
+        raise ValueError(f"{name!r} is not allowed")
+    return matched(SAFE_NAME, name)
 
 
 def artifact_in(document: dict[str, Any]) -> Artifact:
@@ -696,14 +746,14 @@ def content(store: Store, backup: Backup, artifact: Artifact, keys: Keys) -> Chu
 
 
 def bad_media(path: bytes = b"") -> NoReturn:
-    where = path[:200].decode("utf-8", "backslashreplace") or INDEX
-    raise damaged(
-        "The media index or a pack is damaged or contradicts itself: %(where)s", where=where
-    )
+    text = "%(index)s or one of its packs is damaged or contradicts itself."
+    if path:
+        text = "%(index)s or one of its packs is damaged or contradicts itself: %(where)s"
+    raise damaged(text, index=INDEX, where=path[:200].decode("utf-8", "backslashreplace"))
 
 
 class Media:
-    """The files that the index names, in a table on disk: there may be a million.
+    """The files that one index names, in a table on disk: there may be a million.
 
     They are written below the open folder `root`, or only checked where that is None.
     """
@@ -967,16 +1017,19 @@ def write(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def read_media(store: Store, backup: Backup, keys: Keys, media: Media) -> None:
-    """Take the whole media of a backup into `media`."""
-    index = next(item for items in backup.sources.values() for item in items if item.name == INDEX)
-    facts = backup.facts.get(INDEX, {})
-    media.read_index(content(store, backup, index, keys))
-    if (media.files, media.bytes) != (facts.get("files"), facts.get("bytes")):
-        bad_media()
-    for pack in backup.packs:
-        media.read_pack(content(store, backup, pack, keys))
-    media.finish()
+def read_media(store: Store, backup: Backup, index: Artifact, keys: Keys, media: Media) -> None:
+    """Take all files of an index into `media`, out of the packs that it refers to."""
+    facts = backup.facts.get(index.name, {})
+    try:
+        media.read_index(content(store, backup, index, keys))
+        if (media.files, media.bytes) != (facts.get("files"), facts.get("bytes")):
+            bad_media()
+        for pack in backup.packs_of([index]):
+            media.read_pack(content(store, backup, pack, keys))
+        media.finish()
+    except Problem as problem:
+        problem.values["index"] = index.name
+        raise
 
 
 # ---------------------------------------------------------------------- the commands
@@ -1111,15 +1164,26 @@ def problems_of(
         return
     try:
         keys.check_opens(backup)
-        for artifact in (item for items in backup.sources.values() for item in items):
-            if artifact.name == INDEX:
-                with contextlib.closing(Media(None)) as media:
-                    read_media(store, backup, keys, media)
-            else:
-                for _data in content(store, backup, artifact, keys):
-                    pass
     except Problem as problem:
         yield problem
+        return
+    for artifact in backup.of_sources():
+        try:
+            read_content(store, backup, artifact, keys)
+        except Problem as problem:
+            yield problem
+            if problem.status != DAMAGED:  # it would be the same with each
+                return
+
+
+def read_content(store: Store, backup: Backup, artifact: Artifact, keys: Keys) -> None:
+    """Read an artifact to its end, and where it is an index, every file that it names."""
+    if backup.is_index(artifact):
+        with contextlib.closing(Media(None)) as media:
+            read_media(store, backup, artifact, keys, media)
+        return
+    for _data in content(store, backup, artifact, keys):
+        pass
 
 
 def unpack(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
@@ -1135,21 +1199,23 @@ def unpack(arguments: argparse.Namespace, store: Store, keys: Keys) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         text = "%(folder)s exists and is not an empty folder."
         raise Problem(FAILED, text, "Name a new one: --to FOLDER", folder=folder)
-    with_media = any(artifact.name == INDEX for artifact in artifacts)
+    outputs = by_output(backup, artifacts, folder)
     progress("Checking the stored files of %(name)s ...", name=backup.name)
-    read = [*artifacts, *(backup.packs if with_media else [])]
+    read = [*artifacts, *backup.packs_of(artifacts)]
     for problem in store.problems(volume for artifact in read for volume in artifact.volumes):
         raise problem
     made = not folder.exists()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_space(folder, sum(artifact.raw_size for artifact in read))
-        for artifact in artifacts:
+        check_space(folder, sum(map(backup.unpacked_size, artifacts)))
+        for output, artifact in outputs.items():
             progress("Unpacking %(name)s ...", name=artifact.name)
-            if artifact.name == INDEX:
-                unpack_media(store, backup, keys, folder)
+            if os.path.lexists(output):  # on a disk that does not tell A from a
+                raise taken(backup, output)
+            if backup.is_index(artifact):
+                unpack_media(store, backup, artifact, keys, output)
             else:
-                unpack_stream(content(store, backup, artifact, keys), folder / artifact.name)
+                unpack_stream(content(store, backup, artifact, keys), output)
     except BaseException:
         remove_half_written(folder)
         if made:
@@ -1172,6 +1238,23 @@ def selected(backup: Backup, only: Sequence[str]) -> list[str]:
         for source in backup.sources
         if not only or source in only or source.partition(":")[0] in only
     ]
+
+
+def by_output(backup: Backup, artifacts: Iterable[Artifact], folder: Path) -> dict[Path, Artifact]:
+    """Return the artifacts by the paths that they are unpacked to; Problem where two share one."""
+    outputs: dict[Path, Artifact] = {}
+    for artifact in artifacts:
+        output = folder / backup.output(artifact)
+        if output in outputs:
+            raise taken(backup, output)
+        outputs[output] = artifact
+    return outputs
+
+
+def taken(backup: Backup, output: Path) -> Problem:
+    text = "Two parts of %(name)s would be unpacked to %(output)s."
+    hint = "Unpack each into a folder of its own: --only SOURCE --to FOLDER"
+    return Problem(FAILED, text, hint, name=backup.name, output=output)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -1199,15 +1282,15 @@ def unpack_stream(chunks: Chunks, path: Path) -> None:
     os.rename(part, path)
 
 
-def unpack_media(store: Store, backup: Backup, keys: Keys, folder: Path) -> None:
-    """Write the files to ``media``, which has this name only once all of them are right."""
-    part = folder / f"media{PART}"
+def unpack_media(store: Store, backup: Backup, index: Artifact, keys: Keys, folder: Path) -> None:
+    """Write the files of an index to a folder that has its name only once all are right."""
+    part = folder.with_name(f"{folder.name}{PART}")
     part.mkdir(mode=0o700)
     root = os.open(part, FOLDER)
     try:
         with contextlib.closing(Media(root)) as media:
-            read_media(store, backup, keys, media)
-        os.rename(part, folder / "media")
+            read_media(store, backup, index, keys, media)
+        os.rename(part, folder)
     finally:
         os.close(root)
 
@@ -1229,9 +1312,10 @@ def tell_how_to_load(backup: Backup, sources: Sequence[str], folder: Path) -> No
     for source in sources:
         for artifact in backup.sources[source]:
             facts = backup.facts.get(artifact.name, {})
-            piece = folder / ("media" if artifact.name == INDEX else artifact.name)
+            piece = folder / backup.output(artifact)
             say("\n%(source)s", source=source)
-            for line in loading(facts, piece, source):
+            lines = loading_files if backup.is_index(artifact) else loading
+            for line in lines(facts, piece, source):
                 sys.stdout.write(f"  {shown(line)}\n")
 
 
@@ -1261,12 +1345,23 @@ def loading(facts: dict[str, Any], piece: Path, source: str) -> list[str]:
             "python manage.py migrate",
             f"python manage.py loaddata {path}",
         ]
-    if source == "media":
-        return [
-            _("# into the folder that the settings name in MEDIA_ROOT"),
-            f"find {path} -mindepth 1 -maxdepth 1 -exec cp -a {{}} /path/to/media/ \\;",
-        ]
     return [path]
+
+
+def loading_files(facts: dict[str, Any], piece: Path, source: str) -> list[str]:
+    """Return the lines that tell where the files of an index belong, and how to copy them there."""
+    kind, _colon, name = source.partition(":")
+    text = "# into the folder that the settings name in SOURCES for %(name)s"
+    if kind == "media":
+        text = "# into the folder of the file storage %(name)s (in STORAGES, or of that file field)"
+    if source == "media":
+        text = "# into the folder that the settings name in MEDIA_ROOT"
+    lines, place = [filled(text, {"name": name if kind == "media" else source})], facts.get("place")
+    if place and isinstance(place, str):
+        lines.append(f"{_('# where the files were:')} {place[:PATH_BYTES]}")
+    live = shlex.quote(f"/path/to/{piece.name}/")
+    copy = f"-mindepth 1 -maxdepth 1 -exec cp -a {{}} {live} \\;"
+    return [*lines, f"find {shlex.quote(str(piece))} {copy}"]
 
 
 def connection_to(database: str) -> str:
@@ -1529,8 +1624,11 @@ SPANISH = {
     "%(artifact)s holds more or less than the %(size)s that its manifest states.": (
         "%(artifact)s contiene más o menos que los %(size)s que dice su manifiesto."
     ),
-    "The media index or a pack is damaged or contradicts itself: %(where)s": (
-        "El índice de medios o un paquete está dañado o se contradice: %(where)s"
+    "%(index)s or one of its packs is damaged or contradicts itself.": (
+        "%(index)s o uno de sus paquetes está dañado o se contradice."
+    ),
+    "%(index)s or one of its packs is damaged or contradicts itself: %(where)s": (
+        "%(index)s o uno de sus paquetes está dañado o se contradice: %(where)s"
     ),
     "%(name)s\n  UNREADABLE: %(problem)s": "%(name)s\n  ILEGIBLE: %(problem)s",
     "  kind      %(kind)s  %(label)s": "  tipo        %(kind)s  %(label)s",
@@ -1585,6 +1683,12 @@ SPANISH = {
     "%(name)s holds no source %(source)s; it holds: %(known)s": (
         "%(name)s no contiene la fuente %(source)s; contiene: %(known)s"
     ),
+    "Two parts of %(name)s would be unpacked to %(output)s.": (
+        "Dos partes de %(name)s se desempacarían en %(output)s."
+    ),
+    "Unpack each into a folder of its own: --only SOURCE --to FOLDER": (
+        "Desempaque cada una en su propia carpeta: --only FUENTE --to CARPETA"
+    ),
     "%(folder)s has %(free)s free, and about %(needed)s are needed.": (
         "%(folder)s tiene %(free)s libres, y se necesitan unos %(needed)s."
     ),
@@ -1606,6 +1710,13 @@ SPANISH = {
     "# into the folder that the settings name in MEDIA_ROOT": (
         "# a la carpeta que la configuración nombra en MEDIA_ROOT"
     ),
+    "# into the folder of the file storage %(name)s (in STORAGES, or of that file field)": (
+        "# a la carpeta del almacenamiento %(name)s (en STORAGES, o el de ese campo de archivo)"
+    ),
+    "# into the folder that the settings name in SOURCES for %(name)s": (
+        "# a la carpeta que la configuración nombra en SOURCES para %(name)s"
+    ),
+    "# where the files were:": "# donde estaban los archivos:",
     "the folder that holds the backups (this file's own)": (
         "la carpeta que contiene los respaldos (la de este archivo)"
     ),

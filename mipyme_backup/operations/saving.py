@@ -28,6 +28,9 @@ from mipyme_backup.results import Found
 from mipyme_backup.sources.base import Artifact, Snapshot, Source, View
 
 ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_%+=@-][A-Za-z0-9._%+=@-]{0,199}")
+INDEX = ".index.jsonl"
+UNFINISHED = ".part"
+"""How `recover.py` ends the names of what is not whole yet."""
 ATTEMPTS = 4
 BACKOFF_SECONDS = 2.0
 
@@ -148,21 +151,23 @@ class Saving:
 
     def _take_name(self, source: Source, name: str) -> None:
         """Raise SourceError for a name that no file of a backup may have, or that is taken."""
-        if not ARTIFACT_NAME.fullmatch(name):
+        if not ARTIFACT_NAME.fullmatch(name) or name.endswith(UNFINISHED):
             raise SourceError(
                 _("The source %(source)s calls an artifact %(name)s: no file can be called so."),
                 hint=_("Letters, digits and . _ % + = @ - may be in it."),
                 source=source.name,
                 name=ascii(name),
             )
-        if name in self._names:
+        # An index of files is unpacked into a folder, called as what comes before its suffix.
+        unpacked = name.removesuffix(INDEX)
+        if unpacked in self._names:
             raise SourceError(
                 _("The source %(source)s calls an artifact %(name)s, and so does another source."),
                 hint=_("Each artifact of a backup needs a name of its own."),
                 source=source.name,
                 name=name,
             )
-        self._names.add(name)
+        self._names.add(unpacked)
 
     def _known_packs(self) -> dict[str, StoredArtifact]:
         """Return the packs of earlier backups that some destination holds whole, by id."""

@@ -219,6 +219,146 @@ def test_only_a_part(on_sqlite: Project, host: Host) -> None:
     assert not Path(f"{target} 2").exists()
 
 
+@pytest.fixture(scope="module")
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with files in three places, two of which share what they have in common."""
+    folder = tmp_path_factory.mktemp("shelves")
+    media, private, certificates = (folder / name for name in ("media", "pri vate", "certs"))
+    for place, files in (
+        (media, {"logo.png": b"logo", "a/photo.jpg": b"photo"}),
+        (private, {"invoice.pdf": b"invoice", "b/the same logo.png": b"logo"}),
+        (certificates, {"site.pem": b"key"}),
+    ):
+        for name, content in files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+    (certificates / "site.pem").chmod(0o400)
+    entries = {
+        "media": {"": str(media), "private": str(private)},
+        "certificates": {"": str(certificates)},
+    }
+    sources: dict[str, Any] = {
+        name: {"BACKEND": "tests.shelves.ShelvesSource", "OPTIONS": {"folders": folders}}
+        for name, folders in entries.items()
+    }
+    sources["database"] = {"BACKEND": "mipyme_backup.sources.DatabaseSource"}
+    with sqlite_project(folder / "project", SOURCES=sources) as project:
+        project.populate()
+        project.backup()
+        yield project
+
+
+@dataclass
+class Shelves:
+    """The backup of `shelves` on a bare host; `packs` are the ids that each index names."""
+
+    host: Host
+    name: str
+    live: dict[str, Path]
+    packs: dict[str, set[str]]
+
+    def unpack(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return self.host.with_key("unpack", self.name, "--to", str(self.host.out), *args)
+
+    def unpacked(self) -> set[str]:
+        return {path.name for path in self.host.out.iterdir()}
+
+    def lose(self, packs: set[str]) -> None:
+        for pack in packs:
+            shutil.rmtree(self.host.store / "pool" / pack)
+
+
+@pytest.fixture
+def shelved(shelves: Project, host: Host) -> Shelves:
+    host.bring(shelves.backups, shelves.passphrase_file.read_bytes())
+    (manifest,) = host.store.glob("manual_*/manifest.json")
+    saved = {
+        name.removesuffix(".index.jsonl"): facts
+        for source in json.loads(manifest.read_bytes())["sources"]
+        for name, facts in source["facts"].items()
+        if "packs" in facts
+    }
+    assert [*saved] == ["media", "media.private", "certificates"]
+    made = Shelves(
+        host,
+        manifest.parent.name,
+        {name: Path(facts["place"]) for name, facts in saved.items()},
+        {name: set(facts["packs"]) for name, facts in saved.items()},
+    )
+    assert made.packs["media"] < made.packs["media.private"]
+    assert made.packs["media"].isdisjoint(made.packs["certificates"])
+    return made
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
+def test_each_index_comes_back_to_a_folder_of_its_own(shelved: Shelves, python: str) -> None:
+    host, site = shelved.host, shelved.host.root / "site"
+    host.python = python
+
+    verified = host.with_key("verify", "--content")
+    unpacked = shelved.unpack()
+
+    assert verified.returncode == 0, verified.stdout
+    assert unpacked.returncode == 0, unpacked.stderr
+    assert shelved.unpacked() == {*shelved.live, "database.default.sqlite3"}
+    for name in shelved.live:
+        (site / name).mkdir(parents=True)
+    _load(unpacked.stdout, host, {"/path/to/": f"{site}/"})
+    for name, live in shelved.live.items():
+        assert len(_files(live)) > 0
+        assert _files(host.out / name) == _files(site / name) == _files(live)
+        assert _modes(site / name) == _modes(live)
+
+
+def test_the_next_steps_fit_each_source_of_files(shelved: Shelves) -> None:
+    printed = shelved.unpack().stdout
+
+    steps = {part.partition("\n")[0]: part for part in printed.split("\n\n")}
+    for source, text in (
+        ("media", "that the settings name in MEDIA_ROOT"),
+        ("media:private", "of the file storage private"),
+        ("certificates", "that the settings name in SOURCES for certificates"),
+    ):
+        folder = source.replace(":", ".")
+        assert text in steps[source]
+        assert f"# where the files were: {shelved.live[folder]}\n" in steps[source]
+        assert f"find {shelved.host.out / folder} " in steps[source]
+        assert f" /path/to/{folder}/ " in steps[source]
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        (["media"], {"media", "media.private"}),
+        (["media:private"], {"media.private"}),
+        (["certificates"], {"certificates"}),
+        (["certificates", "database"], {"certificates", "database.default.sqlite3"}),
+    ],
+    ids=repr,
+)
+def test_only_some_sources_of_files__and_no_pack_but_theirs_is_needed(
+    shelved: Shelves, only: list[str], expected: set[str]
+) -> None:
+    needed = {pack for name in expected for pack in shelved.packs.get(name, ())}
+    shelved.lose({pack for packs in shelved.packs.values() for pack in packs} - needed)
+
+    whole = shelved.unpack()
+    part = shelved.unpack(*(option for name in only for option in ("--only", name)))
+
+    assert whole.returncode == recover.DAMAGED and "is missing" in whole.stderr
+    assert part.returncode == 0, part.stderr
+    assert shelved.unpacked() == expected
+
+
+def test_a_lost_pack_of_one_index_is_told(shelved: Shelves) -> None:
+    shelved.lose(shelved.packs["certificates"])
+
+    verified = shelved.host.with_key("verify", "--content")
+
+    assert verified.returncode == recover.DAMAGED
+    assert verified.stdout.count("is missing") == 1
+
+
 def test_postgresql_project_comes_back_by_the_commands_that_are_printed(
     postgresql_server: services.PostgreSQLServer, host: Host
 ) -> None:
@@ -553,6 +693,93 @@ def test_what_even_a_signed_backup_may_not_do(host: Host, changes: dict[str, Any
     assert _tree(host.root) == before
 
 
+@pytest.mark.parametrize(
+    "facts", [{"packs": []}, {"packs": ["1" * 32]}, {"files": 2}, {"bytes": "7"}], ids=repr
+)
+def test_an_index_that_its_facts_contradict_is_named(host: Host, facts: dict[str, Any]) -> None:
+    forge(host, others={"private.index.jsonl": facts})
+
+    verified, unpacked = host.with_key("verify", "--content"), host.unpack()
+
+    for result, said in ((verified, verified.stdout), (unpacked, unpacked.stderr)):
+        assert result.returncode == recover.DAMAGED, said
+        assert "private.index.jsonl or one of its packs" in said
+    assert {path.name for path in host.out.iterdir()} == {"database.default.sqlite3", "media"}
+
+
+def test_verify__each_index_that_is_wrong_is_told(host: Host) -> None:
+    wrong: dict[str, Any] = {"one.index.jsonl": {"files": 2}, "two.index.jsonl": {"packs": []}}
+    forge(host, others={**wrong, "good.index.jsonl": {}})
+
+    verified = host.with_key("verify", "--content")
+
+    assert verified.returncode == recover.DAMAGED
+    for name in wrong:
+        assert verified.stdout.count(f"{name} or one of its packs") == 1
+    assert verified.stdout.count("is damaged") == 2
+
+
+def test_an_index_that_would_hide_a_folder_is_refused(host: Host) -> None:
+    forge(host, others={".ssh.index.jsonl": {}})
+    before = _tree(host.root)
+
+    verified, unpacked = host.with_key("verify"), host.unpack()
+
+    assert verified.returncode == recover.DAMAGED and "'.ssh' is not allowed" in verified.stdout
+    assert unpacked.returncode == recover.DAMAGED and "'.ssh' is not allowed" in unpacked.stderr
+    assert _tree(host.root) == before
+
+
+def test_two_parts_of_one_name_are_unpacked_one_by_one(host: Host) -> None:
+    forge(host, others={"database.default.sqlite3.index.jsonl": {}})
+    before = _tree(host.root)
+
+    both = host.unpack()
+
+    assert both.returncode == recover.FAILED
+    assert f"to {host.out / 'database.default.sqlite3'}. " in both.stderr
+    assert "--only SOURCE" in both.stderr
+    assert _tree(host.root) == before
+    assert host.unpack("--only", "database").returncode == 0
+    assert (host.out / "database.default.sqlite3").is_file()
+    shutil.rmtree(host.out)
+    assert host.unpack("--only", "other 0").returncode == 0
+    assert (host.out / "database.default.sqlite3" / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("piece", ["database.default.sqlite3", "media"])
+def test_what_is_in_the_place_of_a_piece_by_then_is_not_replaced(
+    host: Host, piece: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another program has put it there; or the disk takes the name of an earlier piece for it."""
+    forge(host)
+    progress = recover.progress
+
+    def taking(text: str, **values: object) -> None:
+        if text.startswith("Unpacking") and str(values["name"]).startswith(piece):
+            (host.out / piece).write_bytes(b"of another")
+        progress(text, **values)
+
+    monkeypatch.setattr(recover, "progress", taking)
+    key = ["--passphrase-file", str(host.passphrase_file)]
+    command = ["unpack", NAME, "--to", str(host.out), "--from", str(host.store), *key]
+
+    status = recover.main([*command, "--language", "en"])
+
+    assert status == recover.FAILED
+    assert f"would be unpacked to {host.out / piece}. " in capsys.readouterr().err
+    assert (host.out / piece).read_bytes() == b"of another"
+    assert not list(host.out.glob("*.part"))
+
+
+def test_a_stream_that_is_only_called_like_an_index_is_a_file(host: Host) -> None:
+    forge(host, artifact_name="search.index.jsonl")
+
+    assert host.with_key("verify", "--content").returncode == 0
+    assert host.unpack().returncode == 0
+    assert (host.out / "search.index.jsonl").stat().st_size == 300
+
+
 @pytest.mark.parametrize("tool", ["gpg", "zstd"])
 def test_missing_tool(frozen_host: Host, tool: str) -> None:
     if tool == "zstd":
@@ -825,24 +1052,27 @@ def forge(
     path: str | None = None,
     raw_size: Mapping[str, int] | None = None,
     facts: Mapping[str, int] | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
     volume_size: int = 2**20,
     signed: bool = True,
     secret: bytes = SECRET,
     encryption: str | None = None,
     encrypt: Callable[[bytes], bytes] = bytes,
 ) -> None:
-    """Write a backup by hand, right but for what the arguments change, and signed all the same."""
+    """Write a backup by hand, right but for what the arguments change, and signed all the same.
+
+    `others` are more indexes of the same files, each of a source of its own, by artifact name.
+    """
     line = {"size": len(CONTENT), "mtime_ns": 0, "mode": 0o600, "sha256": HASH, "pack": "0" * 32}
     records = [{**line, **record} for record in index or [{"path": "a"}]]
     stem = artifact_name if recover.SAFE_NAME.fullmatch(artifact_name) else "stem"
+    lines = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    others = others or {}
     made = [
         (artifact_name, path or f"{NAME}/{stem}", os.urandom(300) + bytes(bomb)),
-        (
-            "media.index.jsonl",
-            f"{NAME}/media.index.jsonl",
-            b"".join(json.dumps(record).encode() + b"\n" for record in records),
-        ),
+        ("media.index.jsonl", f"{NAME}/media.index.jsonl", lines),
         ("files.tar", f"pool/{'0' * 32}/files.tar", _tar(members or [(HASH, CONTENT)])),
+        *((name, f"{NAME}/other{number}", lines) for number, name in enumerate(others)),
     ]
     artifacts = []
     for name, place, content in made:
@@ -889,6 +1119,14 @@ def forge(
                 name="media",
                 artifacts=(artifacts[1],),
                 facts={"media.index.jsonl": dict(facts or totals)},
+            ),
+            *(
+                SavedSource(
+                    name=f"other {number}",
+                    artifacts=(artifacts[3 + number],),
+                    facts={name: {**totals, "packs": ["0" * 32], **changes}},
+                )
+                for number, (name, changes) in enumerate(others.items())
             ),
         ),
         packs=(artifacts[2],),

@@ -196,9 +196,12 @@ def recovery_reads_manifest(data: bytes, folder: Path) -> None:
     backup = store.backup(example().name, keys)
     store.lacking(backup)
     recover.selected(backup, [])
+    backup.packs_of(backup.of_sources())
     for source, artifacts in backup.sources.items():
         for artifact in artifacts:
-            recover.loading(backup.facts.get(artifact.name, {}), Path("/x"), source)
+            lines = recover.loading_files if backup.is_index(artifact) else recover.loading
+            lines(backup.facts.get(artifact.name, {}), Path("/x") / backup.output(artifact), source)
+            backup.unpacked_size(artifact)
 
 
 def recovery_reads_ending(data: bytes, _folder: Path) -> None:

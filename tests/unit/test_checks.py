@@ -288,6 +288,21 @@ class TestBackupsInTheMediaStorage:
 
         assert ids(check_settings()) == ["mipyme_backup.E003"]
 
+    def test_a_local_destination_in_a_folder_that_is_saved_is_one(
+        self, settings: Any, tmp_path: Path
+    ) -> None:
+        settings.MIPYME_BACKUP = {
+            **local(tmp_path / "etc" / "backups"),
+            "SOURCES": {
+                "etc": {
+                    "BACKEND": "mipyme_backup.sources.FolderSource",
+                    "OPTIONS": {"folder": tmp_path / "etc"},
+                }
+            },
+        }
+
+        assert ids(check_settings()) == ["mipyme_backup.E003"]
+
     def test_a_storage_in_public_files_is_told_once(self, settings: Any) -> None:
         settings.MIPYME_BACKUP = stored_in("default")
 

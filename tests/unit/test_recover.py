@@ -612,11 +612,128 @@ def test_a_body_is_bounded_before_it_is_parsed(tmp_path: Path, body: bytes) -> N
         recover.Store(tmp_path).backup("manual", recover.Keys([], None))
 
 
-def test_an_artifact_is_not_called_as_unfinished_work_is() -> None:
-    document = {"path": "a/b", "volumes": [], "stored_size": 0, "raw_size": 0, "name": "a.part"}
+def stored_at(path: str, name: str) -> dict[str, Any]:
+    return {"path": path, "volumes": [], "stored_size": 0, "raw_size": 10, "name": name}
 
+
+def parsed_with(
+    index: str, facts: dict[str, Any], packs: tuple[str, ...] = ("pool/one/files.tar",)
+) -> recover.Backup:
+    """Return a backup with this index of files, its facts, and packs at these paths."""
+    from tests.unit.test_manifest import dumped, example
+
+    document = json.loads(dumped(example()))
+    source = {"name": "own", "artifacts": [stored_at("m/own", index)], "facts": {index: facts}}
+    document["sources"].append(source)
+    document["packs"] = [stored_at(path, "files.tar") for path in packs]
+    return recover.parsed(document, "authentic")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".ssh", "a.part", ".part", "a/b", "/a", "a b", "a\nb", "é"],
+)
+def test_an_index_whose_folder_could_not_be_called_so_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not allowed"):
-        recover.artifact_in(document)
+        parsed_with(f"{name}.index.jsonl", {"packs": []})
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("media.index.jsonl", "media"),
+        ("media.private.index.jsonl", "media.private"),
+        ("media.shop%2EInvoice%2Epdf.index.jsonl", "media.shop%2EInvoice%2Epdf"),
+        ("certificates.index.jsonl", "certificates"),
+        ("index.jsonl.index.jsonl", "index.jsonl"),
+    ],
+)
+def test_an_index_is_unpacked_to_a_folder_of_its_name(name: str, folder: str) -> None:
+    backup = parsed_with(name, {"packs": ["one"]})
+    index = backup.sources["own"][0]
+
+    assert backup.is_index(index)
+    assert backup.output(index) == folder
+
+
+@pytest.mark.parametrize("packs", [None, 1, [1], [None], [["one"]], [{}]], ids=repr)
+def test_an_index_of_packs_that_are_no_ids_is_refused(packs: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        parsed_with("own.index.jsonl", {"packs": packs})
+
+
+@pytest.mark.parametrize(
+    "packs", [("elsewhere/one/files.tar",), ("pool/one/a", "pool/one/b"), ("pool/../one",)]
+)
+def test_packs_lie_in_the_pool_each_in_a_folder_of_its_own(packs: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"pool|one id|not allowed"):
+        parsed_with("own.index.jsonl", {"packs": []}, packs)
+
+
+def test_packs_of__those_that_the_indexes_name_each_once() -> None:
+    paths = ("pool/one/files.tar", "pool/two/files.tar", "pool/three/files.tar")
+    backup = parsed_with("own.index.jsonl", {"packs": ["three", "one", "gone"]}, paths)
+    index = backup.sources["own"][0]
+
+    assert backup.packs_of([index, index]) == [backup.packs["one"], backup.packs["three"]]
+    assert backup.packs_of(backup.sources["database:default"]) == []
+
+
+def test_packs_of__an_index_of_media_that_names_none_may_need_them_all() -> None:
+    backup = parsed_with("media.index.jsonl", {})
+
+    assert backup.packs_of(backup.sources["own"]) == [backup.packs["one"]]
+
+
+def test_unpacked_size__is_that_of_the_files_and_not_of_the_packs() -> None:
+    backup = parsed_with("own.index.jsonl", {"packs": ["one"], "bytes": 7_000})
+    dump, index = backup.of_sources()
+
+    assert (backup.unpacked_size(dump), backup.unpacked_size(index)) == (1_000, 7_010)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("media", "# into the folder that the settings name in MEDIA_ROOT"),
+        (
+            "media:a.B.c",
+            "# into the folder of the file storage a.B.c (in STORAGES, or of that file field)",
+        ),
+        ("certificates", "# into the folder that the settings name in SOURCES for certificates"),
+        ("env:live", "# into the folder that the settings name in SOURCES for env:live"),
+    ],
+)
+def test_loading_files__says_what_they_are_and_where_they_were(source: str, text: str) -> None:
+    place = "/srv/" + "p" * 300
+
+    lines = recover.loading_files({"place": place}, Path("/to/it is"), source)
+
+    assert lines[:2] == [text, f"# where the files were: {place}"]
+    assert shlex.split(lines[2])[1] == "/to/it is"
+    assert shlex.split(lines[2])[-3:] == ["{}", "/path/to/it is/", ";"]
+
+
+@pytest.mark.parametrize("place", [None, "", 5, ["/srv"]])
+def test_loading_files__a_place_that_is_not_known_is_not_told(place: Any) -> None:
+    assert len(recover.loading_files({"place": place}, Path("/to"), "media")) == 2
+
+
+def test_a_place_of_several_lines_stays_one_comment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = parsed_with("own.index.jsonl", {"packs": [], "place": "/srv\nrm -rf /\r\x1b[2K"})
+
+    recover.tell_how_to_load(backup, ["own"], tmp_path)
+
+    printed = capsys.readouterr().out
+    assert r"# where the files were: /srv\nrm -rf /\r\x1b[2K" in printed
+    assert sum(not line.startswith("  #") for line in printed.splitlines() if "srv" in line) == 0
+
+
+def test_an_artifact_is_not_called_as_unfinished_work_is() -> None:
+    with pytest.raises(ValueError, match="not allowed"):
+        recover.artifact_in(stored_at("a/b", "a.part"))
 
 
 @pytest.mark.parametrize("path", ["a" * 65_537, "9" * 2**20])
@@ -714,7 +831,7 @@ def test_the_command_for_media_leaves_the_live_folder_its_mode(tmp_path: Path) -
     for name in (".hidden", "below/file", "with blank"):
         (unpacked / name).write_text(name)
 
-    command = recover.loading({}, unpacked, "media")[-1]
+    command = recover.loading_files({}, unpacked, "media")[-1]
     subprocess.run(command.replace("/path/to/media", str(live)), shell=True, check=True)
 
     assert live.stat().st_mode & 0o777 == 0o755

@@ -169,7 +169,7 @@ class FileSource(Source):
                 open=collection.index.open,
                 check=check_lines,
                 read_again=True,
-                facts=lambda: self.completed(collection.facts()),
+                facts=lambda: self.completed({**collection.facts(), "place": self._described()}),
                 warnings=lambda: [*self.unsaved_warnings(), *collection.warnings()],
             )
         except OSError as error:
@@ -181,6 +181,10 @@ class FileSource(Source):
         finally:
             members.close()
             collection.close()
+
+    def _described(self) -> str:
+        """Return where the files are, for who puts them back by hand."""
+        return self.remote_key or str(self.location or "")
 
     def _tree(self) -> Tree:
         if self.is_left_out:

@@ -14,6 +14,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.db.models import FileField
+from django.utils.functional import LazyObject
 
 from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import _
@@ -83,6 +84,18 @@ def names_in(place: Kept, using: str) -> Iterator[str | Anywhere]:
             yield Anywhere(named.schema or "", named.name)
         else:
             yield place.fields[named.field] + named.name
+
+
+def folders_of_fields() -> dict[str, Path]:
+    """Return the folders that file fields name themselves, by field; no storage is made for it."""
+    found: dict[str, Path] = {}
+    for named in _all_fields():
+        storage = named.storage
+        if not isinstance(storage, LazyObject) and isinstance(storage, FileSystemStorage):
+            folder = folder_of(storage)
+            if folder is not None:
+                found[label_of(named)] = folder
+    return found
 
 
 def configured_storages() -> dict[str, Storage]:
