@@ -249,19 +249,23 @@ def scaled() -> Callable[[int, int], int]:
 
 
 @pytest.fixture
-def mount() -> Iterator[Mount]:
-    """Mounts, with the arguments of ``mount``, on the place that comes last."""
+def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mount]:
+    """Mounts, with the arguments of ``mount``, on the last of them, a place of the test."""
+    from mipyme_backup.sources.media.kernel import mounts_below
+
+    folders = [tmp_path]
+    if "workdir" in request.fixturenames:
+        folders.append(request.getfixturevalue("workdir"))
 
     def mount_on(*arguments: str | Path) -> None:
         if os.geteuid() != 0:
             pytest.skip("only root can mount")
+        assert any(Path(arguments[-1]).is_relative_to(folder) for folder in folders)
         if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode != 0:
             pytest.skip("this machine does not let us mount")
 
-    from mipyme_backup.sources.media.kernel import mount_points
-
-    before = mount_points()
     yield mount_on
-    # Some of them went along with a folder that was renamed.
-    for place in sorted(mount_points() - before, reverse=True):
-        subprocess.run(["umount", "--lazy", place], check=True)
+    # Looked for, as some went along with a folder that was renamed; others' mounts are not ours.
+    for folder in folders:
+        for place in reversed(mounts_below(folder)):
+            subprocess.run(["umount", "--lazy", place], check=True)

@@ -41,6 +41,10 @@ def left_out(name: str, facts: Mapping[str, Any]) -> list[tuple[Severity, Messag
     if skipped > 0:
         text = _("items that cannot be stored: links, special files, unusual names (%(count)d)")
         found.append(("warning", Message(text, {"count": skipped})))
+    behind = _total(facts, "files_behind_links")
+    if behind:
+        text = _("files behind links that lead out of the media folder (%(count)d)")
+        found.append(("warning", Message(text, {"count": behind})))
     unsaved = _unsaved(facts)
     if unsaved:
         shown = _shown(sorted(unsaved))

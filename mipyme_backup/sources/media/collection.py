@@ -261,7 +261,6 @@ class Collection:
         elif previous is not None and entry.path in self._expected:
             self._write_file(previous)
             return
-        self._left_out_count += 1
         owner = self._names.owner(entry.ids)
         self.index.write(LinkRecord(entry.path, link, entry.mtime_ns or 0, owner).line())
         self._links += 1

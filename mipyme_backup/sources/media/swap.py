@@ -231,7 +231,10 @@ def require_nothing_mounted(folder: Path) -> None:
     mounted = [path for path in mounts_below(folder) if not path.startswith(ours)]
     if mounted:
         raise RestoreError(
-            _("%(folder)s cannot be moved while there is a mount point in it: %(paths)s"),
+            _(
+                "%(folder)s cannot be moved or removed while there is a mount point in it:"
+                " %(paths)s"
+            ),
             hint=_(
                 "Unmount them (umount PATH), run the same command again, and mount them again; or"
                 " restore the media to another folder: --only media --to-media DIR"

@@ -251,7 +251,8 @@ class _Walk:
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             found = self._visit(path, folder, name, status, level.links + 1)
-            yield kept(Reason.LOOP) if found.reason is Reason.LOOP else found
+            as_link = found.reason in (Reason.LOOP, Reason.SPECIAL, Reason.TOO_DEEP)
+            yield kept(found.reason) if found.reason and as_link else found
         finally:
             os.close(folder)
 

@@ -27,6 +27,8 @@ def test_what_could_not_be_read_or_kept_warns() -> None:
     assert severities("media", media()) == []
     assert severities("media", media(unreadable=2, left_out=2)) == ["warning"]
     assert severities("media", media(left_out=3)) == ["warning"]
+    assert severities("media", media(links=2, files_behind_links=7)) == ["warning"]
+    assert severities("media", media(links=2, files_behind_links=0)) == []
     assert severities("camera", {"frames": {"unreadable": 1}}) == ["warning"]
 
 

@@ -237,6 +237,18 @@ def test_an_option_saves_what_is_behind_them(tmp_path: Path, media: Path, disk: 
     assert saved.facts["files_behind_links"] == 0
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_link_to_what_is_no_file_stays_a_link(tmp_path: Path, media: Path, follow: bool) -> None:
+    os.mkfifo(media / "pipe")
+    (media / "null").symlink_to("/dev/null")
+    (media / "to pipe").symlink_to("pipe")
+
+    saved = save(media, follow_links=follow)
+
+    assert links_in(restored(saved, tmp_path / "out")) == {"null": "/dev/null", "to pipe": "pipe"}
+    assert any("pipe" in text for text in saved.warnings)
+
+
 def test_followed_links_that_lead_back_or_up_come_to_an_end(
     tmp_path: Path, media: Path, disk: Path
 ) -> None:
