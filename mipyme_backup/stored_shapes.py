@@ -191,7 +191,10 @@ _FACT = record(
     {
         "tables": table(count),
         "models": table(count),
-        "left_out": table(text),
+        "left_out": either(table(text), count),
+        "absent": TEXTS,
+        "unreadable": count,
+        "missing": count,
         "files": count,
         "bytes": count,
         "engine": SCALAR,
@@ -249,6 +252,11 @@ _PLACE = record(
         "free_bytes": (optional(count), None),
         "total_bytes": (optional(count), None),
         "backups": (optional(count), None),
+        "may_delete": (optional(flag), None),
+        "unreadable": (TEXTS, []),
+        "need_key": (TEXTS, []),
+        "foreign": (count, 0),
+        "highest_sequence": (optional(count), None),
         "newest_good": (optional(_BACKUP), None),
     }
 )

@@ -62,6 +62,7 @@ def test_deploy_on_a_new_server_beside_the_old_backups(shop: Project, workdir: P
     assert "database_lost:default" not in found(host)
 
 
+@pytest.mark.rare
 def test_going_on_all_the_same_leaves_the_old_backup_the_latest(
     shop: Project, workdir: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_going_on_all_the_same_leaves_the_old_backup_the_latest(
     assert found(host)["database_lost:default"] == "critical"
 
 
+@pytest.mark.rare
 def test_pages_say_so_without_the_catalog(shop: Project) -> None:
     """The last look is gone with its database; this host remembers that it made backups."""
     shop.populate()
@@ -124,6 +126,7 @@ def test_first_deploy_of_a_new_project(shop: Project) -> None:
     assert shop.json("restore", "--latest", "--plan", "--no-input")["backup"]["id"] == again["id"]
 
 
+@pytest.mark.rare
 def test_database_that_does_not_exist(shop: Project, workdir: Path) -> None:
     shop.populate()
     shop.backup()
