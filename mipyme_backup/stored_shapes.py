@@ -191,9 +191,15 @@ _FACT = record(
     {
         "tables": table(count),
         "models": table(count),
-        "left_out": table(text),
+        "left_out": either(table(text), count),
         "left_out_rows": table(count),
         "schema": text,
+        "absent": TEXTS,
+        "unreadable": count,
+        "missing": count,
+        "gone": count,
+        "unsaved": listing(record({"field": text, "rows": count})),
+        "packs": TEXTS,
         "files": count,
         "bytes": count,
         "engine": SCALAR,
@@ -251,6 +257,11 @@ _PLACE = record(
         "free_bytes": (optional(count), None),
         "total_bytes": (optional(count), None),
         "backups": (optional(count), None),
+        "may_delete": (optional(flag), None),
+        "unreadable": (TEXTS, []),
+        "need_key": (TEXTS, []),
+        "foreign": (count, 0),
+        "highest_sequence": (optional(count), None),
         "newest_good": (optional(_BACKUP), None),
     }
 )

@@ -60,8 +60,8 @@ class Guarded:
         if not self._warned:
             self._warned = True
             text = _(
-                "Going on without the catalog (%(reason)s): after migrate, list_backups --sync"
-                " catches up."
+                "Going on without the catalog (%(reason)s): once it can be read, list_backups"
+                " --sync catches up."
             )
             warn(logger, text, reason=str(error).partition("\n")[0])
 

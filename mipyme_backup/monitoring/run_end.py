@@ -135,6 +135,6 @@ def _facts(
         backups=held,
         highest_sequence=last["highest_sequence"],
         unreadable=last["unreadable"],
-        need_key=last.get("need_key", ()),
+        need_key=last["need_key"],
         foreign=last["foreign"],
     )

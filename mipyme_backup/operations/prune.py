@@ -122,7 +122,10 @@ def _known(project: Project, now: datetime) -> Known:
     if known is None:
         raise PreflightError(
             _("The catalog cannot be read, and without it nobody can tell what should be where."),
-            hint=_("Run migrate, then list_backups --sync, then prune again."),
+            hint=_(
+                "If its database was lost: manage.py restore --latest. Else run migrate, then"
+                " list_backups --sync, then prune again."
+            ),
         )
     return known
 

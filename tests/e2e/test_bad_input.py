@@ -165,7 +165,7 @@ FORGED = [f"manual_20250101T00000{number}Z" for number in range(1, 5)]
 class TestWhichBackup:
     @pytest.mark.parametrize("command", ["restore", "verify_backups"])
     def test_unknown_id(self, project: Project, command: str) -> None:
-        refused(project, command, "feedbeef", status=6, code="damaged", says="feedbeef")
+        refused(project, command, "feedbeef", status=4, code="no_backup", says="feedbeef")
 
     def test_ambiguous_beginning(self, project: Project) -> None:
         _forge(

@@ -439,7 +439,7 @@ class TestKeys:
         assert _manifest(project, made["name"])["authentication"]["key"] != by_passphrase
         assert good["status"] == "complete"
         assert refused.returncode == 4
-        assert unknown.returncode == 6 and "folder" in json.loads(unknown.stdout)["error"]["hint"]
+        assert unknown.returncode == 4 and "folder" in json.loads(unknown.stdout)["error"]["hint"]
 
     def test_without_encryption_no_gpg_is_needed(self, project: Project) -> None:
         _append(project, "MIPYME_BACKUP['ENCRYPTION'] = None")

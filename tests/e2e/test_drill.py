@@ -510,7 +510,7 @@ def test_chosen_backup_and_destination(on_sqlite: Project) -> None:
 @pytest.mark.parametrize(
     ("args", "status", "code"),
     [
-        (["nosuch"], 6, "damaged"),
+        (["nosuch"], 4, "no_backup"),
         (["--from", "nowhere"], 2, "usage"),
         (["nosuch", "--latest"], 2, "usage"),
         ([], 4, "no_backup"),

@@ -111,3 +111,15 @@ def test_run_due_tells_the_warnings_as_json(letters: Path) -> None:
     daily = next(one for one in json.loads(out.getvalue()) if one["job"] == "daily")
     assert (daily["outcome"], daily["partial"]) == ("done", True)
     assert daily["warnings"] == ["3 letters could not be read."]
+
+
+def test_what_is_left_out_is_known_from_the_catalog_too(backups: Path, workdir: Path) -> None:
+    """While its destination is away, or is not asked at the end of a run."""
+    (workdir / "media" / "outside").symlink_to(workdir / "passphrase")
+    api.backup()
+    backups.rename(backups.with_name("away"))
+    backups.write_text("not a folder")
+
+    found = {one.id for one in api.status().findings}
+
+    assert {"left_out:media", "destination_unreachable:local"} <= found

@@ -174,3 +174,19 @@ def test_catalog_that_is_away_makes_no_good_run_fail(backups: Path) -> None:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE away RENAME TO mipyme_backup_look")
+
+
+def test_look_of_another_version_is_no_obstacle(offsite: Path) -> None:
+    api.backup()
+    kept = Look.objects.get()
+    place = kept.document["facts"]["destinations"]["offsite"]
+    for name in ("may_delete", "foreign", "highest_sequence", "need_key"):
+        del place[name]
+    place["unreadable"] = 7
+    kept.save()
+    before = api.last_look().at
+
+    api.backup()
+
+    after = api.last_look().at
+    assert before is not None and after is not None and after > before
