@@ -19,7 +19,8 @@ from mipyme_backup.errors import PoolerError, PreflightError, SourceBusyError, S
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Facts, artifact_name
-from mipyme_backup.sources.postgresql import content, facts, releases
+from mipyme_backup.sources.postgresql import content, facts, releases, restricted
+from mipyme_backup.sources.postgresql.archive import WholeDump
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
@@ -107,6 +108,7 @@ class PostgreSQLSnapshot:
         self._mutex = threading.RLock()
         self._closed = False
         self._facts: Facts | None = None
+        self._dumped: WholeDump | None = None
         self._connection = connect(
             alias, settings_dict, application=self._application, lock_timeout=lock_timeout
         )
@@ -183,7 +185,8 @@ class PostgreSQLSnapshot:
         with self._mutex:
             if self._facts is None:
                 self._facts = self._gather()
-            return self._facts
+            entries = self._dumped.contents.entries if self._dumped is not None else ()
+            return {**self._facts, "restricted": restricted.recorded(entries)}
 
     def close(self) -> None:
         """End the transaction and give the locks back; may be called twice."""
@@ -251,9 +254,10 @@ class PostgreSQLSnapshot:
             lock_timeout=self._lock_timeout,
             without_rows=[(table.schema, table.name) for table in self._without_rows],
         )
-        return start_dump(
+        self._dumped = start_dump(
             arguments, self._settings, application=self._application, on_exit=self._dump_ended
         )
+        return self._dumped
 
     def _dump_ended(self, status: int, stderr: str) -> None:
         self.check()
