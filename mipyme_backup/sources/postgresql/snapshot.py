@@ -19,7 +19,7 @@ from mipyme_backup.errors import PoolerError, PreflightError, SourceBusyError, S
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Facts, artifact_name
-from mipyme_backup.sources.postgresql import content, facts, releases, restricted
+from mipyme_backup.sources.postgresql import content, facts, releases, restricted, subscriptions
 from mipyme_backup.sources.postgresql.archive import WholeDump
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
@@ -64,7 +64,8 @@ def preflight(
         tool = find_tool("pg_dump", server_major(connection), bin_dir)
         require_reading(cursor, alias)
         number = int(content.single(cursor, "SHOW server_version_num"))
-    return [*releases.server_warnings(number), *releases.client_warnings(tool)]
+        unsaved = subscriptions.not_dumped(cursor, alias)
+    return [*releases.server_warnings(number), *releases.client_warnings(tool), *unsaved]
 
 
 @contextlib.contextmanager
