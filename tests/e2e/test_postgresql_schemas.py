@@ -14,6 +14,7 @@ from django.db import connections
 from django.test import modify_settings, override_settings
 from pytest_django import DjangoDbBlocker
 
+from mipyme_backup.drills import users
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.sources.base import View
 from mipyme_backup.sources.file_fields import NamedFile, named_files
@@ -374,6 +375,30 @@ def test_a_fixture_goes_back_into_its_schema_and_into_no_other(
     assert target.check(facts) == []
     assert any(TENANT in str(line) for line in target.plan())
     assert target.has_live()
+
+
+class ToShop:
+    """Keeps everything in the database of the test."""
+
+    def db_for_read(self, _model: Any, **_hints: Any) -> str:
+        return "shop"
+
+    db_for_write = db_for_read
+
+
+def test_a_drill_works_with_users_where_all_that_refers_to_them_is(
+    live: str, run: Callable[[str], Any]
+) -> None:
+    tables = (*TABLES, "django_admin_log")
+    run(tenant("other", ("django_admin_log",)) + tenant("t", tables) + user("t", 1000, "x"))
+    run("DROP TABLE public.django_admin_log")
+
+    with override_settings(DATABASE_ROUTERS=[f"{__name__}.ToShop"]):
+        assert [*users.login()] == []
+        assert [*users.crud()] == []
+
+    assert run("SELECT username FROM t.auth_user") == [("x",)]
+    assert run("SELECT count(*) FROM public.auth_user") == [(0,)]
 
 
 def test_a_schema_that_is_not_there_is_refused_with_what_to_do(live: str) -> None:

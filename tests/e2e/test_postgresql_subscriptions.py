@@ -13,7 +13,7 @@ import pytest
 from pytest_django import DjangoDbBlocker
 
 from mipyme_backup.errors import RestoreError
-from mipyme_backup.sources.postgresql import PostgreSQLSnapshot, PostgreSQLTarget
+from mipyme_backup.sources.postgresql import PostgreSQLSnapshot, PostgreSQLTarget, preflight
 from mipyme_backup.testing import BytesReader, read_whole
 from tests.services import PostgreSQLServer
 
@@ -202,6 +202,8 @@ def test_a_subscription_of_another_role_is_named_with_what_an_administrator_does
     postgresql_server.create_role(role, "x")
     try:
         with receiving(postgresql_server, {"USER": role, "PASSWORD": "x"}) as receiver:
+            warned = preflight("default", receiver.settings, bin_dir=receiver.server.bin_dir)
+            assert "The subscriptions of default are not saved" in "\n".join(map(str, warned))
             artifacts, facts = receiver.back_up()
             target = receiver.target(facts)
             target.load(artifacts)

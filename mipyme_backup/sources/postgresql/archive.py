@@ -207,6 +207,11 @@ class WholeDump:
             self._check_end()
         return data
 
+    @property
+    def contents(self) -> Contents:
+        """The table of contents, once it was read; nothing before."""
+        return self._contents
+
     def close(self) -> None:
         self._upstream.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup.process import Child, Reader
+from mipyme_backup.process import Child
 from mipyme_backup.sources.postgresql.archive import WholeDump
 from mipyme_backup.sources.postgresql.connection import (
     client_environment,
@@ -52,7 +52,7 @@ def start_dump(
     *,
     application: str,
     on_exit: Callable[[int, str], None],
-) -> Reader:
+) -> WholeDump:
     """Start pg_dump and return its output; reading to the end proves that it is whole."""
     environment = client_environment(application, os.environ)
     with client_secrets(settings_dict) as (secret_environment, descriptors):

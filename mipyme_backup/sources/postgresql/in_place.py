@@ -129,11 +129,17 @@ class InPlaceTarget(Target):
             }
             cursor.execute(replacing.FOREIGN_OBJECTS)
             foreign_objects = [(str(name), str(owner)) for name, owner in cursor.fetchall()]
+            publications = replacing.foreign_publications(cursor)
+            restricted = [
+                record
+                for record in self._facts.get("restricted") or ()
+                if record["kind"] != "PUBLICATION" or record["tag"] not in publications
+            ]
             lines = plan.in_place_messages(
                 Situation(
                     major=major,
                     rights=allowed,
-                    facts=self._facts,
+                    facts={**self._facts, "restricted": restricted},
                     properties={"owner": allowed.role},
                     name=self.state["live"],
                     side=self.state["live"],
@@ -144,6 +150,7 @@ class InPlaceTarget(Target):
                 ),
                 cursor,
                 foreign_objects=foreign_objects,
+                publications=publications,
             )
             self._require_replaceable(cursor)
         return [*lines, *releases.client_warnings(tools[-1])]
@@ -263,6 +270,7 @@ class InPlaceTarget(Target):
             allowed = rights(cursor, major)
             installed = frozenset(content.extensions(cursor))
             kept_schemas = frozenset(content.names(cursor, replacing.KEPT_SCHEMAS))
+            publications = frozenset(replacing.foreign_publications(cursor))
             # What `plan` let pass has no rows, here and in the backup.
             untouched = {
                 (table.schema, table.name)
@@ -276,7 +284,7 @@ class InPlaceTarget(Target):
         try:
             contents, stream = peek_contents(WholeDump(dump))
             chosen = select(contents.entries, allowed, installed, kept_schemas)
-            chosen = chosen.without_rows(untouched)
+            chosen = chosen.without_rows(untouched).without_publications(publications)
             flags = restore_flags(contents, allowed, self._facts.get("roles") or ())
             disarm, warnings = "", list[Message]()
             if NO_OWNER in flags:

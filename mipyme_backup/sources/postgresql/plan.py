@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mipyme_backup.errors import RestoreError
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.postgresql import content, plan_rights, subscriptions
+from mipyme_backup.sources.postgresql import content, plan_rights, restricted, subscriptions
 from mipyme_backup.sources.postgresql.connection import identifier
 from mipyme_backup.sources.postgresql.load import property_statements
 from mipyme_backup.sources.postgresql.situation import Situation
@@ -31,6 +31,7 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
         plan_rights.owner_rights,
         plan_rights.as_superuser,
         _left_to_administrators,
+        restricted.left_out,
         _in_the_way,
         _subscriptions,
     )
@@ -38,9 +39,14 @@ def messages(situation: Situation, cursor: Any) -> list[Message]:
 
 
 def in_place_messages(
-    situation: Situation, cursor: Any, foreign_objects: Sequence[tuple[str, str]]
+    situation: Situation,
+    cursor: Any,
+    foreign_objects: Sequence[tuple[str, str]],
+    publications: Mapping[str, str],
 ) -> list[Message]:
     """Return the plan of a restore in place; `foreign_objects` are what others own, with them.
+
+    `publications` are those of others, with the tables that each of them loses.
 
     Raises RestoreError for the first thing that forbids it.
     """
@@ -69,9 +75,14 @@ def in_place_messages(
         plan_rights.in_place_owners,
         plan_rights.owner_rights,
         _event_triggers,
+        restricted.left_out,
         _prepared,
     ):
         lines += step(situation, cursor)
+    for publication, tables in publications.items():
+        if tables:
+            sql = f"ALTER PUBLICATION {identifier(publication)} ADD TABLE {tables};"
+            lines.append(Message(restricted.AFTERWARDS, {"name": situation.name, "sql": sql}))
     return lines
 
 

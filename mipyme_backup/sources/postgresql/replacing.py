@@ -69,6 +69,14 @@ FOREIGN_OBJECTS = f"""
         {TYPES} AND NOT {OURS.format(owner="t.typowner")}
     ORDER BY 1
 """
+# They stay, and lose the tables that are dropped.
+FOREIGN_PUBLICATIONS = f"""
+    SELECT b.pubname, coalesce((
+        SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ')
+        FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = b.oid), '')
+    FROM pg_catalog.pg_publication b WHERE NOT {OURS.format(owner="b.pubowner")} ORDER BY 1
+"""
 TABLE_IDS = f"SELECT c.oid::bigint {RELATIONS} AND c.relkind IN ('r', 'p') ORDER BY 1"
 
 # The extension stays, and with it its tables: what the dump holds of them would come on top.
@@ -212,6 +220,12 @@ def extension_tables(cursor: Any) -> list[ExtensionTable]:
     cursor.execute(EXTENSION_TABLES)
     names = ("schema", "name", "condition", "may_delete", "may_insert", "extension")
     return [ExtensionTable(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def foreign_publications(cursor: Any) -> dict[str, str]:
+    """Return the publications that belong to others, with the tables that each names, quoted."""
+    cursor.execute(FOREIGN_PUBLICATIONS)
+    return {str(name): str(tables) for name, tables in cursor.fetchall()}
 
 
 def opening(*, role: str | None, rows: Mapping[str, int], disarm: str = "") -> str:

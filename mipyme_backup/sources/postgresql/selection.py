@@ -32,6 +32,18 @@ class Selection:
             )
         )
 
+    def without_publications(self, names: Collection[str]) -> Selection:
+        """Return it without the publications `names`, which stay as they are."""
+        return self._without(
+            lambda e: (
+                (e.kind == "PUBLICATION" and e.tag in names)
+                or (
+                    e.kind.startswith("PUBLICATION ")
+                    and any(e.tag.startswith(f"{name} ") for name in names)
+                )
+            )
+        )
+
     def _without(self, unwanted: Callable[[Entry], bool]) -> Selection:
         left_out = tuple(entry for entry in self.kept if unwanted(entry))
         kept = tuple(entry for entry in self.kept if not unwanted(entry))

@@ -19,7 +19,8 @@ from mipyme_backup.errors import PoolerError, PreflightError, SourceBusyError, S
 from mipyme_backup.messages import Message, _
 from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Artifact, Facts, artifact_name
-from mipyme_backup.sources.postgresql import content, facts, releases
+from mipyme_backup.sources.postgresql import content, facts, releases, restricted, subscriptions
+from mipyme_backup.sources.postgresql.archive import WholeDump
 from mipyme_backup.sources.postgresql.connection import (
     APPLICATION,
     connect,
@@ -63,7 +64,8 @@ def preflight(
         tool = find_tool("pg_dump", server_major(connection), bin_dir)
         require_reading(cursor, alias)
         number = int(content.single(cursor, "SHOW server_version_num"))
-    return [*releases.server_warnings(number), *releases.client_warnings(tool)]
+        unsaved = subscriptions.not_dumped(cursor, alias)
+    return [*releases.server_warnings(number), *releases.client_warnings(tool), *unsaved]
 
 
 @contextlib.contextmanager
@@ -107,6 +109,7 @@ class PostgreSQLSnapshot:
         self._mutex = threading.RLock()
         self._closed = False
         self._facts: Facts | None = None
+        self._dumped: WholeDump | None = None
         self._connection = connect(
             alias, settings_dict, application=self._application, lock_timeout=lock_timeout
         )
@@ -183,7 +186,8 @@ class PostgreSQLSnapshot:
         with self._mutex:
             if self._facts is None:
                 self._facts = self._gather()
-            return self._facts
+            entries = self._dumped.contents.entries if self._dumped is not None else ()
+            return {**self._facts, "restricted": restricted.recorded(entries)}
 
     def close(self) -> None:
         """End the transaction and give the locks back; may be called twice."""
@@ -251,9 +255,10 @@ class PostgreSQLSnapshot:
             lock_timeout=self._lock_timeout,
             without_rows=[(table.schema, table.name) for table in self._without_rows],
         )
-        return start_dump(
+        self._dumped = start_dump(
             arguments, self._settings, application=self._application, on_exit=self._dump_ended
         )
+        return self._dumped
 
     def _dump_ended(self, status: int, stderr: str) -> None:
         self.check()

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import Error
 
 from mipyme_backup.errors import BackupError
-from mipyme_backup.messages import _
+from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.postgresql.connection import connected, identifier, reason
 from mipyme_backup.translation import warn
 
@@ -54,6 +54,17 @@ def of_database(cursor: Any, name: str) -> list[Subscription]:
         Subscription(name=found, enabled=enabled, has_slot=has_slot, ours=ours)
         for found, enabled, has_slot, ours in cursor.fetchall()
     ]
+
+
+def not_dumped(cursor: Any, alias: str) -> list[Message]:
+    """Say which subscriptions of the database that `cursor` is in no dump of our role has."""
+    cursor.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
+    if cursor.fetchone()[0]:
+        return []
+    cursor.execute("SELECT current_database()")
+    names = [one.name for one in of_database(cursor, cursor.fetchone()[0])]
+    text = _("The subscriptions of %(alias)s are not saved, only a superuser may: %(names)s")
+    return [Message(text, {"alias": alias, "names": ", ".join(names)})] if names else []
 
 
 def detach(

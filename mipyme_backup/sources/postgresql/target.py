@@ -66,6 +66,7 @@ KEPT_FACTS = (
     "extensions",
     "extensions_used",
     "event_triggers",
+    "restricted",
     "row_security_forced",
     "foreign_data_wrappers_used",
     "owners",
