@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,6 +39,9 @@ from mipyme_backup.policy.status_facts import (
     IgnoredRecord,
     MisplacedState,
 )
+
+SYMMETRIC = "symmetric"
+"""In the name of a method whose backups only a passphrase opens."""
 
 RECORDED = 100
 """How many backups the catalog is asked for: only the newest decide anything."""
@@ -223,10 +226,32 @@ def _unreadable(look: Look) -> dict[str, BackupError]:
     }
 
 
+def _closed_keys(project: Project, manifests: Iterable[Manifest]) -> set[str]:
+    """Return the fingerprints of keys that some were made with, and that the settings lack.
+
+    Where a signing key authenticates them, their manifests can be read all the same. That a host
+    which encrypts to public keys opens none of those is as it should be.
+    """
+    encryption = project.encryption
+    own = encryption.key_fingerprint if encryption else None
+    opens_own = encryption is not None and own is not None and encryption.opens(own)
+    methods = {m.key_fingerprint: m.encryption for m in manifests if m.encryption is not None}
+    return {
+        key
+        for key, method in methods.items()
+        if key is not None
+        and key != own
+        and (opens_own or encryption is None or SYMMETRIC in (method or ""))
+        and (encryption is None or not encryption.opens(key))
+    }
+
+
 def _described(project: Project, look: Look) -> DestinationFacts:
     ours, errors = _ours(project, look), _unreadable(look)
     need_key = [name for name, error in errors.items() if isinstance(error, KeyMissingError)]
     unreadable = {name: error for name, error in errors.items() if name not in need_key}
+    closed = _closed_keys(project, ours.values())
+    need_key += [one.name for one in ours.values() if one.key_fingerprint in closed]
     first = next(iter(unreadable.values()), None)
     foreign = look.holdings.foreign if look.holdings else Foreign()
     return replace(

@@ -10,7 +10,7 @@ import pytest
 
 from mipyme_backup import api
 from mipyme_backup.errors import KeyMissingError
-from tests.keyrings import Ring, keyring
+from tests.keyrings import Ring, keyring, public_half
 
 GPG = "mipyme_backup.encryption.GPG"
 
@@ -98,3 +98,39 @@ def test_newest_that_was_removed_is_still_found_out(
 
     (warning,) = api.backup().manifest.warnings
     assert "number 2 was made: it may be one of 1 that need another key" in warning
+
+
+def test_signed_ones_can_be_listed_and_not_opened(
+    backups: Path, settings: Any, workdir: Path, ring: Ring
+) -> None:
+    """A signing key that stays authenticates what the passphrase that is gone has closed."""
+    signing = {"SIGNING_KEY_FILE": str(secret(workdir / "signing"))}
+    settings.MIPYME_BACKUP = {**settings.MIPYME_BACKUP, **signing}
+    api.backup()
+    before = told()
+    options = {"passphrase_file": str(secret(workdir / "new"))}
+    settings.MIPYME_BACKUP = {
+        **settings.MIPYME_BACKUP,
+        "ENCRYPTION": {"BACKEND": GPG, "OPTIONS": options},
+    }
+
+    assert "old_key_needed:local" not in before
+    assert "1 backups on local were made with another key" in told()["old_key_needed:local"]
+
+
+def test_host_that_only_encrypts_needs_no_key(
+    backups: Path, settings: Any, workdir: Path, ring: Ring
+) -> None:
+    """It cannot open what it makes, and is not asked to."""
+    with public_half(ring) as public, keyring("second") as second:
+        to_public_keys(settings, public, workdir)
+        api.backup()
+        with public_half(second) as other:
+            encryption = settings.MIPYME_BACKUP["ENCRYPTION"]
+            options = {"recipients": [other.fingerprint], "home": str(other.home)}
+            settings.MIPYME_BACKUP = {
+                **settings.MIPYME_BACKUP,
+                "ENCRYPTION": {**encryption, "OPTIONS": options},
+            }
+
+            assert "old_key_needed:local" not in told()
