@@ -31,8 +31,8 @@ NAMES = (
     "c d",
     "été.jpg",
     "-x",
-    "new\nline",
-    ".hidden",
+    "new\nline of ours",
+    ".dotted",
     "x" * 90,
     "deep/er/e",
     "f/g",
@@ -91,6 +91,9 @@ def thing(path: Path) -> Thing:
     status = path.lstat()
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
+        target = Path(os.path.normpath(path.parent / os.readlink(path)))
+        if target.is_file() and target.is_relative_to(path.parent):
+            return thing(target)  # a link within the folder is saved as what it leads to
         return "link", os.readlink(path), 0
     if stat.S_ISREG(status.st_mode):
         return "file", hashlib.sha256(path.read_bytes()).hexdigest(), mode
@@ -143,8 +146,8 @@ def _fill(
         lambda: (folder / "outward").symlink_to("/etc/hostname"),
         lambda: os.mkfifo(folder / "pipe"),
         lambda: _socket(folder / "socket"),
-        lambda: (folder / "empty").mkdir(mode=0o2750),
-        lambda: (folder / names[0]).chmod(chance.choice((0o400, 0o640, 0o4755, 0o1644))),
+        lambda: (folder / "without files").mkdir(mode=0o2750),
+        lambda: (folder / names[0]).chmod(chance.choice((0o400, 0o640, 0o777))),
     ]
     for make in chance.sample(odd, chance.randrange(4)):
         make()
@@ -185,10 +188,15 @@ def _mount(
     place = folder / "mounted"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
-    stack.callback(lambda: subprocess.run(["umount", "--lazy", place], check=False))
+    stack.callback(_unmount, place)
     made.mounts.append(place)
     for name in _files(place, chance):
         _row(made.project, column, f"mounted/{name}")
+
+
+def _unmount(place: Path) -> None:
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def _schema(made: Drawn, chance: random.Random) -> None:
