@@ -334,7 +334,7 @@ def test_the_next_steps_fit_each_source_of_files(shelved: Shelves) -> None:
         (["certificates"], {"certificates"}),
         (["certificates", "database"], {"certificates", "database.default.sqlite3"}),
     ],
-    ids=repr,
+    ids=["all media", "one storage", "a folder", "two"],
 )
 def test_only_some_sources_of_files__and_no_pack_but_theirs_is_needed(
     shelved: Shelves, only: list[str], expected: set[str]
