@@ -118,7 +118,10 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreResult:
-    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured."""
+    """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured.
+
+    A planned restore has no `id` yet. `stays` are the sources that an undo leaves as they are.
+    """
 
     id: str
     status: str
@@ -127,6 +130,7 @@ class RestoreResult:
     plan: tuple[Message, ...] = ()
     safety_backup: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
+    stays: tuple[str, ...] = ()
     seconds: float = 0.0
     downtime_seconds: float = 0.0
 
@@ -138,6 +142,7 @@ class RestoreResult:
             "plan": [translated(line) for line in self.plan],
             "safety_backup": self.safety_backup,
             "replaced": dict(self.replaced),
+            "stays": [*self.stays],
             "seconds": round(self.seconds, 3),
             "downtime_seconds": round(self.downtime_seconds, 3),
         }

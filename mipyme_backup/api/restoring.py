@@ -15,6 +15,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations import drill as drill_operation
 from mipyme_backup.operations import drill_report
 from mipyme_backup.operations import restore as restore_operation
+from mipyme_backup.operations import undo as undo_operation
 from mipyme_backup.operations.project import Progress
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.parts import build_project
@@ -64,9 +65,17 @@ def restore(
     return restore_operation.run(project, request, progress or Silent())
 
 
-def undo_restore(*, progress: Progress | None = None) -> RestoreResult:
-    """Swap back what the last restore replaced."""
-    return restore_operation.undo(build_project(), progress or Silent())
+def undo_restore(
+    *, plan: bool = False, safety_backup: bool = True, progress: Progress | None = None
+) -> RestoreResult:
+    """Swap back what the last restore replaced; with `plan` only say what that would be.
+
+    What is put aside is saved first, unless without `safety_backup`.
+    """
+    project = build_project()
+    if plan:
+        return undo_operation.plan(project, safety_backup=safety_backup)
+    return undo_operation.run(project, progress or Silent(), safety_backup=safety_backup)
 
 
 def drill(

@@ -74,7 +74,7 @@ class Command(BackupCommand):
     def run(self, **options: Any) -> None:
         if options["undo"]:
             _require_nothing_else(options)
-            self._undo(interactive=options["interactive"])
+            self._undo(options)
             return
         asked = self._asked(options)
         if options["plan"]:
@@ -133,9 +133,14 @@ class Command(BackupCommand):
                 _("--json cannot ask whether to restore."), hint=_("Add --no-input, or --plan.")
             )
 
-    def _undo(self, *, interactive: bool) -> None:
-        if interactive:
+    def _undo(self, options: dict[str, Any]) -> None:
+        safety_backup = options["safety_backup"]
+        if options["plan"]:
+            self._show_plan(api.undo_restore(plan=True, safety_backup=safety_backup))
+            return
+        if options["interactive"]:
             self._require_dialogue()
+            self._show_plan(api.undo_restore(plan=True, safety_backup=safety_backup))
             question = _(
                 "Swap back what the last restore replaced? "
                 "What it brought is kept aside for a while."
@@ -143,7 +148,7 @@ class Command(BackupCommand):
             if not self.confirm(question):
                 self.console.print(_("Nothing was changed."))
                 return
-        self._show_result(api.undo_restore(progress=self.progress))
+        self._show_result(api.undo_restore(safety_backup=safety_backup, progress=self.progress))
 
     def _show_plan(self, planned: RestoreResult) -> None:
         if self.as_json:
@@ -169,6 +174,10 @@ class Command(BackupCommand):
                 (_("Replaced"), f"{name} → {escape(str(kept))}")
                 for name, kept in result.replaced.items()
             ),
+            *(
+                (_("Stays"), escape(f"{name}: {_('the restore replaced nothing there')}"))
+                for name in result.stays
+            ),
             (_("Took"), tables.duration(result.seconds)),
             (_("Downtime"), f"{tables.number(result.downtime_seconds, places=2)} s"),
         ]
@@ -183,7 +192,6 @@ def _require_nothing_else(options: dict[str, Any]) -> None:
         "at",
         "destination",
         "only",
-        "plan",
         "to_database",
         "to_media",
         "in_place",
@@ -191,7 +199,7 @@ def _require_nothing_else(options: dict[str, Any]) -> None:
     if any(options[name] for name in others):
         raise UsageError(
             _("--undo takes no backup and no other option: it swaps back the last restore."),
-            hint=_("Run: manage.py restore --undo"),
+            hint=_("Run: manage.py restore --undo (with --plan or --no-safety-backup at most)"),
         )
 
 
