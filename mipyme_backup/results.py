@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from mipyme_backup.drills.job import Step
 from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message
+from mipyme_backup.policy.origin import databases_of
 from mipyme_backup.policy.retention import Decision
 from mipyme_backup.translation import said, translated
 
@@ -84,9 +86,16 @@ def described(manifest: Manifest, sha256: str) -> dict[str, Any]:
         "raw_size": manifest.raw_size,
         "stored_size": manifest.stored_size,
         "sha256": sha256,
+        "host": manifest.host,
+        "databases": said_databases(manifest.facts),
         "sources": [source.name for source in manifest.sources],
         "warnings": list(manifest.warnings),
     }
+
+
+def said_databases(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
+    """Return the databases of a backup by source as plain values, from the sources' facts."""
+    return {name: dataclasses.asdict(one) for name, one in databases_of(sources).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +130,7 @@ class RestoreResult:
     """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured.
 
     A planned restore has no `id` yet. `stays` are the sources that an undo leaves as they are.
+    `other_origin` is what speaks against the backup being of what it replaces.
     """
 
     id: str
@@ -131,6 +141,7 @@ class RestoreResult:
     safety_backup: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
     stays: tuple[str, ...] = ()
+    other_origin: tuple[Message, ...] = ()
     seconds: float = 0.0
     downtime_seconds: float = 0.0
 
@@ -143,6 +154,7 @@ class RestoreResult:
             "safety_backup": self.safety_backup,
             "replaced": dict(self.replaced),
             "stays": [*self.stays],
+            "other_origin": [translated(line) for line in self.other_origin],
             "seconds": round(self.seconds, 3),
             "downtime_seconds": round(self.downtime_seconds, 3),
         }

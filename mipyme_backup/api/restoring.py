@@ -36,12 +36,15 @@ def restore(
     to_database: str | None = None,
     to_media: Path | None = None,
     in_place: bool = False,
+    other_origin: bool = False,
     progress: Progress | None = None,
 ) -> RestoreResult:
     """Restore a backup: `identifier`, the `latest`, or the newest `at` a moment.
 
     With `plan` nothing is changed: the result says what would be done. `in_place` replaces a
-    PostgreSQL database in one transaction, for a role that may not create databases.
+    PostgreSQL database in one transaction, for a role that may not create databases. A backup of
+    another database or host than what it would replace raises OtherOriginError, unless with
+    `other_origin`; the result of a plan says what speaks against it.
     """
     if sum([identifier is not None, latest, at is not None]) != 1:
         raise UsageError(
@@ -58,6 +61,7 @@ def restore(
         to_database=to_database,
         to_media=to_media,
         in_place=in_place,
+        other_origin=other_origin,
     )
     project = build_project()
     if plan:

@@ -11,6 +11,7 @@ from mipyme_backup.errors import RestoreError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
+from mipyme_backup.operations.origin import origin_line
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
 
@@ -29,6 +30,7 @@ def plan_lines(
                 "destinations": ", ".join(choice.destinations),
             },
         ),
+        origin_line(manifest),
         *choice.warnings,
     ]
     if manifest.key_fingerprint is not None:

@@ -24,6 +24,7 @@ from mipyme_backup.operations.loading import (
     load,
     rebuild_catalog,
 )
+from mipyme_backup.operations.origin import other_origin, require_same_origin
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.recovery import (
@@ -46,12 +47,14 @@ def plan(project: Project, request: Request) -> RestoreResult:
     restore_id = new_id()
     targets = make_targets(project, request, choice.manifest, restore_id)
     lines = plan_lines(project, request, choice, targets)
+    others = other_origin(project, request, choice.manifest, targets)
     return RestoreResult(
         id="",
         status="planned",
         backup_id=choice.manifest.id,
         backup_name=choice.manifest.name,
-        plan=tuple(_without_id(line, restore_id) for line in lines),
+        plan=tuple(_without_id(line, restore_id) for line in [*lines, *others]),
+        other_origin=tuple(others),
     )
 
 
@@ -64,6 +67,8 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         manifest, restore_id = choice.manifest, new_id()
         targets = make_targets(project, request, manifest, restore_id)
         lines = plan_lines(project, request, choice, targets)
+        others = other_origin(project, request, manifest, targets)
+        require_same_origin(request, manifest, others)
         signals.pre_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
         entry = _entry(restore_id, manifest, targets, elsewhere=request.elsewhere)
         try:
@@ -100,7 +105,8 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         status="complete",
         backup_id=manifest.id,
         backup_name=manifest.name,
-        plan=tuple(lines),
+        plan=(*lines, *others),
+        other_origin=tuple(others),
         safety_backup=entry["safety_backup"],
         replaced=replaced,
         seconds=time.monotonic() - started,

@@ -36,7 +36,10 @@ Chosen = tuple[Source, SavedSource]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for: an `identifier`, or the newest (`at` a moment); `only` names sources."""
+    """What is asked for: an `identifier`, or the newest (`at` a moment); `only` names sources.
+
+    With `other_origin` the backup may be of another database or host than what it replaces.
+    """
 
     identifier: str | None = None
     at: datetime | None = None
@@ -47,6 +50,7 @@ class Request:
     to_database: str | None = None
     to_media: Path | None = None
     in_place: bool = False
+    other_origin: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -72,6 +76,11 @@ def make_targets(
     ]
     # Last, because what cannot be undone must not be in when another swap fails; merges after all.
     return sorted(parts, key=lambda part: (part.target.for_good, part.source.restore_order))
+
+
+def replaces_live(targets: Targets) -> bool:
+    """Say whether a restore changes any data that is live now."""
+    return any(part.target.merges or part.target.has_live() for part in targets)
 
 
 def require_source(project: Project, name: str) -> Source:

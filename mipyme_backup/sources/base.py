@@ -262,6 +262,14 @@ class Source(ABC):
         """Say what a backup lacks of it; `facts` are by artifact."""
         return []
 
+    def origin(self) -> Mapping[str, str]:
+        """Return what tells this data from that of another project: its ``name`` and ``place``.
+
+        Empty where nothing does; never raises. A source notes it in its backups, as the fact
+        ``origin`` of an artifact; before a restore the names are compared.
+        """
+        return {}
+
     def place(self) -> Mapping[str, Any]:
         """Return where its data lies, as plain values for the recovery sheet."""
         return {"kind": self.name}

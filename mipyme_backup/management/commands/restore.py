@@ -71,6 +71,12 @@ class Command(BackupCommand):
             ),
         )
 
+        parser.add_argument(
+            "--other-origin",
+            action="store_true",
+            help=_("restore although the backup was made of another database or on another host"),
+        )
+
     def run(self, **options: Any) -> None:
         if options["undo"]:
             _require_nothing_else(options)
@@ -84,9 +90,10 @@ class Command(BackupCommand):
             self._require_dialogue()
             planned = api.restore(**asked, plan=True)
             self._show_plan(planned)
-            if not self.confirm(_("Restore this backup?")):
+            if not self.confirm(self._question(planned, asked)):
                 self.console.print(_("Nothing was changed."))
                 return
+            asked["other_origin"] |= bool(planned.other_origin)  # the question told of it
             asked |= {"identifier": planned.backup_id, "latest": False, "at": None}
         self._show_result(api.restore(**asked, progress=self.progress))
 
@@ -105,6 +112,7 @@ class Command(BackupCommand):
             "to_database": options["to_database"],
             "to_media": options["to_media"],
             "in_place": options["in_place"],
+            "other_origin": options["other_origin"],
         }
 
     def _ask_which(self, options: dict[str, Any]) -> str:
@@ -126,6 +134,13 @@ class Command(BackupCommand):
         if not answer:
             raise NoBackupError(_("No backup was chosen; nothing was changed."))
         return answer
+
+    def _question(self, planned: RestoreResult, asked: dict[str, Any]) -> str:
+        if not planned.other_origin or asked["other_origin"]:
+            return _("Restore this backup?")
+        for line in planned.other_origin:
+            self.console.print(f"[bold red]{escape(translated(line))}[/]")
+        return _("It may be of another project. Restore it over what is here all the same?")
 
     def _require_dialogue(self) -> None:
         if self.as_json:
@@ -195,6 +210,7 @@ def _require_nothing_else(options: dict[str, Any]) -> None:
         "to_database",
         "to_media",
         "in_place",
+        "other_origin",
     )
     if any(options[name] for name in others):
         raise UsageError(
