@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +226,35 @@ def test_command_that_goes_on_after_a_question(project: Project) -> None:
 
     assert "what the restore replaced is swapped back" in " ".join(result.stdout.split())
     assert _state(project) == ("saved", "saved")
+
+
+@pytest.mark.rare
+def test_killed_undo_is_finished_by_the_next_run(
+    project: Project, torture_random: random.Random
+) -> None:
+    for _round in range(4):
+        _name(project, "since")
+        _lose_database(project)
+        project.restore("--latest")
+        undo = subprocess.Popen(
+            project.command("restore", "--undo", "--no-input"),
+            cwd=project.root,
+            env=project.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(torture_random.uniform(0.5, 6))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(undo.pid, signal.SIGKILL)
+        undo.wait()
+
+        project.backup("--only", "media")
+
+        assert _state(project) in {("saved", "saved"), ("saved", "since")}
+        if _state(project)[1] == "saved":  # it was killed before it began
+            project.restore("--undo")
+        assert _state(project) == ("saved", "since")
 
 
 def _safety_sources(project: Project, name: str) -> list[str]:
