@@ -48,6 +48,14 @@ def other_origin(
     return found
 
 
+def asked_for(request: Request, found: Sequence[Message]) -> list[Message]:
+    """Say in a plan what the restore will ask for because of what `other_origin` returned."""
+    if not found or request.other_origin:
+        return []
+    text = _("So it may be of another project: the restore asks, or wants --other-origin.")
+    return [Message(text)]
+
+
 def require_same_origin(request: Request, manifest: Manifest, found: Sequence[Message]) -> None:
     """Raise OtherOriginError for a backup of another origin, unless the operator said it is right.
 

@@ -24,7 +24,7 @@ from mipyme_backup.operations.loading import (
     load,
     rebuild_catalog,
 )
-from mipyme_backup.operations.origin import other_origin, require_same_origin
+from mipyme_backup.operations.origin import asked_for, other_origin, require_same_origin
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.recovery import (
@@ -53,7 +53,11 @@ def plan(project: Project, request: Request) -> RestoreResult:
         status="planned",
         backup_id=choice.manifest.id,
         backup_name=choice.manifest.name,
-        plan=tuple(_without_id(line, restore_id) for line in [*lines, *others]),
+        plan=(
+            *(_without_id(line, restore_id) for line in lines),
+            *others,
+            *asked_for(request, others),
+        ),
         other_origin=tuple(others),
     )
 
