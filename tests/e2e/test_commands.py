@@ -36,6 +36,8 @@ BACKUP = {
     "raw_size",
     "stored_size",
     "sha256",
+    "host",
+    "databases",
     "sources",
     "warnings",
     "copies",
@@ -47,6 +49,8 @@ RESTORE = {
     "plan",
     "safety_backup",
     "replaced",
+    "stays",
+    "other_origin",
     "seconds",
     "downtime_seconds",
 }
