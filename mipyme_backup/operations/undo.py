@@ -68,6 +68,7 @@ def run(project: Project, progress: Progress, *, safety_backup: bool = True) -> 
         entry = found.entry
         entry["phase"], entry["finished_at"] = "undoing", None
         entry["stays"] = [*found.stays]
+        entry["safety_backup"] = safety or entry["safety_backup"]  # no prune deletes it meanwhile
         project.journal.write(entry)
         undo_targets(project, entry, found.targets)
     return _result(
