@@ -20,6 +20,7 @@ from django.utils.translation import gettext as _
 from mipyme_backup import conf, queue
 from mipyme_backup.errors import BackupError, ConfigurationError
 from mipyme_backup.places import GOOD_PLACE, why_misplaced
+from mipyme_backup.policy.origin import is_generic
 from mipyme_backup.translation import translated
 
 TAG = "mipyme_backup"
@@ -70,6 +71,7 @@ def check_deployment(
 
     W003: nobody is told of what is wrong. W004: the state lies where others can write to it, or
     where it will be forgotten. W005: the workers unpickle what anyone writes into the broker.
+    W006: the project has a default name that many have.
     """
     try:
         settings = conf.load()
@@ -85,6 +87,23 @@ def check_deployment(
             )
         )
     found += _state_place(settings)
+    if settings.named_by_default and is_generic(settings.project):
+        found.append(
+            checks.Warning(
+                _(
+                    "This project has the name %(name)s from its settings module, as many others"
+                    " do: backups of two of them in one place are taken for one another."
+                )
+                % {"name": settings.project},
+                hint=_(
+                    "Set PROJECT in MIPYME_BACKUP to a name of its own, before the first backup:"
+                    " those made until then keep the name %(name)s, and a project of another name"
+                    " neither restores nor prunes them."
+                )
+                % {"name": settings.project},
+                id="mipyme_backup.W006",
+            )
+        )
     if queue.takes_pickle():
         found.append(
             checks.Warning(

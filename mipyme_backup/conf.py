@@ -99,6 +99,7 @@ class Part:
 class Settings:
     """The settings as the code uses them; sizes in bytes.
 
+    `named_by_default` says that `project` is the name of the settings module's package.
     `contacts` and `checklist` are None where the settings leave them to the policy.
     `former_state_dir` is where earlier versions kept what is in `state_dir` now, unless the
     settings named a folder; None where it is the same.
@@ -107,6 +108,7 @@ class Settings:
     """
 
     project: str
+    named_by_default: bool
     sources: Mapping[str, Part]
     destinations: Mapping[str, Part]
     encryption: Part | None
@@ -148,6 +150,7 @@ def load() -> Settings:
     state_dir = parsed["STATE_DIR"] or _state_dir(destinations, project)
     return Settings(
         project=project,
+        named_by_default=parsed["PROJECT"] is None,
         sources=parsed["SOURCES"] or default_sources(),
         destinations=destinations,
         encryption=parsed["ENCRYPTION"],

@@ -158,6 +158,12 @@ class RestoreError(BackupError):
     code = "restore"
 
 
+class OtherOriginError(BackupError):
+    """A backup was made of another database, or on another host, than what it would replace."""
+
+    code = "other_origin"
+
+
 class StateError(BackupError):
     """A record in ``STATE_DIR`` is not this host's own, or does not fit the settings: no order.
 

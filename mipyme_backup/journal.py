@@ -37,9 +37,14 @@ class _Restore(TypedDict):
 
 
 class Entry(_Restore, total=False):
-    """A restore, or a `drill`: one that is never swapped in."""
+    """A restore, or a `drill`: one that is never swapped in.
+
+    `stays` are the places in `targets` of those that an undo leaves as they are; where an earlier
+    version began the undo, nothing tells.
+    """
 
     drill: bool
+    stays: list[int]
 
 
 class Journal:
@@ -138,6 +143,8 @@ def _checked(record: Any) -> Entry:
     """Return the entry; raises ValueError, TypeError or KeyError where the record is none."""
     entry: dict[str, Any] = {key: record[key] for key in Entry.__required_keys__}
     entry["drill"] = record.get("drill", False)
+    if "stays" in record:
+        entry["stays"] = record["stays"]
     states, finished = entry["targets"], entry["finished_at"]
     safety = "" if entry["safety_backup"] is None else entry["safety_backup"]
     _require(all(isinstance(entry[key], list) for key in ("merges", "targets")))
@@ -151,6 +158,8 @@ def _checked(record: Any) -> Entry:
     # What replaces nothing is forgotten once it is in its place, and a drill never gets there.
     _require(not entry["elsewhere"] or entry["phase"] in {"loading", "swapping"})
     _require(all(isinstance(state, dict) for state in states))
+    stays = entry.get("stays", [])
+    _require(isinstance(stays, list) and all(type(n) is int and n < len(states) for n in stays))
     _require(all(state["restore_id"] == entry["id"] for state in states))
     return cast("Entry", entry)
 

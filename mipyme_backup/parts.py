@@ -65,6 +65,7 @@ def build_project(*, retry_for: float | None = None) -> Project:
         trusted = {fingerprint(secret): secret, **trusted}
     return Project(
         name=settings.project,
+        named_by_default=settings.named_by_default,
         state_dir=settings.state_dir,
         former_state_dir=settings.former_state_dir,
         local_folders=conf.local_folders(settings.destinations),

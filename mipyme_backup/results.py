@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from mipyme_backup.errors import BackupError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message
 from mipyme_backup.policy.left_out import unreadable_count
+from mipyme_backup.policy.origin import databases_of
 from mipyme_backup.policy.retention import Decision
 from mipyme_backup.translation import said, translated
 
@@ -90,9 +92,16 @@ def described(manifest: Manifest, sha256: str) -> dict[str, Any]:
         "raw_size": manifest.raw_size,
         "stored_size": manifest.stored_size,
         "sha256": sha256,
+        "host": manifest.host,
+        "databases": said_databases(manifest.facts),
         "sources": [source.name for source in manifest.sources],
         "warnings": list(manifest.warnings),
     }
+
+
+def said_databases(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
+    """Return the databases of a backup by source as plain values, from the sources' facts."""
+    return {name: dataclasses.asdict(one) for name, one in databases_of(sources).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +135,9 @@ class Verified:
 class RestoreResult:
     """What was done, or (status ``planned``) would be; `seconds` and `downtime` are measured.
 
-    `left_out` are the sources of the backup that are not restored.
+    `left_out` are the sources of the backup that are not restored. A planned restore has no `id`
+    yet. `stays` are the sources that an undo leaves as they are.
+    `other_origin` is what speaks against the backup being of what it replaces.
     """
 
     id: str
@@ -137,6 +148,8 @@ class RestoreResult:
     safety_backup: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
+    other_origin: tuple[Message, ...] = ()
     seconds: float = 0.0
     downtime_seconds: float = 0.0
 
@@ -149,6 +162,8 @@ class RestoreResult:
             "safety_backup": self.safety_backup,
             "replaced": dict(self.replaced),
             "left_out": list(self.left_out),
+            "stays": [*self.stays],
+            "other_origin": [translated(line) for line in self.other_origin],
             "seconds": round(self.seconds, 3),
             "downtime_seconds": round(self.downtime_seconds, 3),
         }

@@ -210,13 +210,14 @@ _SOURCE = record(
     needed={"name": text},
     filled={"artifacts": (listing(_ARTIFACT), []), "facts": (table(either(_FACT, anything)), {})},
 )
+SOURCES = listing(_SOURCE)
 MANIFEST = record(
     {
         "project": text,
         "host": text,
         "versions": table(SCALAR),
         "snapshot_at": moment,
-        "sources": listing(_SOURCE),
+        "sources": SOURCES,
         "packs": listing(_ARTIFACT),
     }
 )
@@ -231,7 +232,9 @@ STEPS = listing(
 """The steps of a drill; one that does not say how it went has failed."""
 
 OPTIONS = table(SCALAR)
-RESULT = record({"plan": TEXTS, "backup_id": text, "drill_id": text, "restore_id": text})
+RESULT = record(
+    {"plan": TEXTS, "other_origin": TEXTS, "backup_id": text, "drill_id": text, "restore_id": text}
+)
 """What was asked for with a task, and what it led to."""
 
 _BACKUP = record(

@@ -26,7 +26,7 @@ def command(verb: str, backup_id: str = "", options: Mapping[str, Any] | None = 
     words = ["python", "manage.py", *WORDS[verb], *([named] if named else [])]
     for name, value in (options or {}).items():
         if value is True:
-            words.append(f"--{name}")
+            words.append(f"--{name.replace('_', '-')}")
         elif value:
             words.append(f"--{name}={value}")  # in one word, whatever the value begins with
     return shlex.join(words)

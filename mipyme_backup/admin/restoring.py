@@ -22,6 +22,7 @@ from mipyme_backup.admin import asking, by_hand
 from mipyme_backup.admin.read_only import STYLES
 from mipyme_backup.admin.task_context import context_of, may_go_on
 from mipyme_backup.models import Task
+from mipyme_backup.translation import said
 
 TEMPLATE = "admin/mipyme_backup/task/restore.html"
 SHORTEST_REASON = 10
@@ -46,6 +47,9 @@ class RestoreForm(forms.Form):
         required=False,
         help_text=_("Where the plan says that the backup is older than the code."),
     )
+    other_origin = forms.BooleanField(
+        label=_("Yes, restore it over what is here, although it may be of another project"),
+    )
     password = forms.CharField(
         label=_("Your password"),
         strip=False,
@@ -55,6 +59,8 @@ class RestoreForm(forms.Form):
     def __init__(self, request: HttpRequest, task: Task) -> None:
         super().__init__(request.POST if request.method == "POST" else None, label_suffix="")
         self._request, self._task = request, task
+        if not task.result.get("other_origin"):
+            del self.fields["other_origin"]
 
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"])
@@ -96,7 +102,9 @@ def restore_view(request: HttpRequest, task: Task, site: admin.AdminSite) -> Htt
             "restore",
             back=page,
             backup=asking.Named(id=task.backup_id, name=task.backup_name),
-            options={"migrate": True} if form.cleaned_data["migrate"] else {},
+            options={
+                name: True for name in ("migrate", "other_origin") if form.cleaned_data.get(name)
+            },
             reason=form.cleaned_data["reason"],
         )
     request.current_app = site.name
@@ -108,6 +116,7 @@ def restore_view(request: HttpRequest, task: Task, site: admin.AdminSite) -> Htt
         "form": form,
         "task": context_of(task, request, site.name),
         "usable_password": cast("Any", request.user).has_usable_password(),
+        "other_origin": [said(line) for line in task.result.get("other_origin", ())],
         "command": by_hand.command("restore", task.backup_id),
     }
     return TemplateResponse(request, TEMPLATE, context)

@@ -16,6 +16,7 @@ from mipyme_backup.messages import _
 from mipyme_backup.operations import drill as drill_operation
 from mipyme_backup.operations import drill_report
 from mipyme_backup.operations import restore as restore_operation
+from mipyme_backup.operations import undo as undo_operation
 from mipyme_backup.operations.project import Progress
 from mipyme_backup.operations.targets import Request as RestoreRequest
 from mipyme_backup.parts import build_project
@@ -36,12 +37,15 @@ def restore(
     to_database: str | None = None,
     to_media: Path | None = None,
     in_place: bool = False,
+    other_origin: bool = False,
     progress: Progress | None = None,
 ) -> RestoreResult:
     """Restore a backup: `identifier`, the `latest`, or the newest `at` a moment.
 
     With `plan` nothing is changed: the result says what would be done. `in_place` replaces a
-    PostgreSQL database in one transaction, for a role that may not create databases.
+    PostgreSQL database in one transaction, for a role that may not create databases. A backup of
+    another database or host than what it would replace raises OtherOriginError, unless with
+    `other_origin`; the result of a plan says what speaks against it.
     """
     if sum([identifier is not None, latest, at is not None]) != 1:
         raise UsageError(
@@ -58,6 +62,7 @@ def restore(
         to_database=to_database,
         to_media=to_media,
         in_place=in_place,
+        other_origin=other_origin,
     )
     project = build_project()
     if plan:
@@ -66,11 +71,18 @@ def restore(
         return restore_operation.run(project, request, progress or Silent())
 
 
-def undo_restore(*, progress: Progress | None = None) -> RestoreResult:
-    """Swap back what the last restore replaced."""
+def undo_restore(
+    *, plan: bool = False, safety_backup: bool = True, progress: Progress | None = None
+) -> RestoreResult:
+    """Swap back what the last restore replaced; with `plan` only say what that would be.
+
+    What is put aside is saved first, unless without `safety_backup`.
+    """
     project = build_project()
+    if plan:
+        return undo_operation.plan(project, safety_backup=safety_backup)
     with ends_with_check(project):
-        return restore_operation.undo(project, progress or Silent())
+        return undo_operation.run(project, progress or Silent(), safety_backup=safety_backup)
 
 
 def drill(

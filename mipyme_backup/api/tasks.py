@@ -251,13 +251,18 @@ def _pin(asked: Asked, progress: Reporter) -> Ended:
 
 def _plan(asked: Asked, progress: Reporter) -> Ended:
     planned = restore(identifier=asked.backup_id, plan=True)
-    return Ended(status="complete", result={"plan": [str(line) for line in planned.plan]})
+    result = {
+        "plan": [str(line) for line in planned.plan],
+        "other_origin": [str(line) for line in planned.other_origin],
+    }
+    return Ended(status="complete", result=result)
 
 
 def _restore(asked: Asked, progress: Reporter) -> Ended:
     done = restore(
         identifier=asked.backup_id,
         migrate=asked.options.get("migrate", False),
+        other_origin=asked.options.get("other_origin", False),
         progress=progress,
     )
     return Ended(status="complete", result={"restore_id": done.id})

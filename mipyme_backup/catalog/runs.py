@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Max, Min
+from django.db.models.fields.json import KeyTextTransform
 
 from mipyme_backup.catalog.guards import Guarded, optional, otherwise
 from mipyme_backup.catalog.selection import MADE, ours
 from mipyme_backup.models import Backup, Copy, Restore
+from mipyme_backup.results import said_databases
+from mipyme_backup.stored_shapes import SOURCES
 
 
 class Runs(Guarded):
@@ -122,6 +126,10 @@ class Runs(Guarded):
         A backup whose every copy was pruned is history, and left out.
         """
         backups = Backup.objects.defer("manifest").prefetch_related("copies")
+        backups = backups.annotate(
+            host=KeyTextTransform("host", "manifest"),
+            saved=KeyTextTransform("sources", "manifest"),
+        )
         rows = [_row(backup) for backup in backups]
         return [row for row in rows if not _is_pruned(row)]
 
@@ -131,7 +139,16 @@ def _is_pruned(row: Mapping[str, Any]) -> bool:
     return statuses == {Copy.Status.PRUNED}
 
 
-def _row(backup: Backup) -> dict[str, Any]:
+def _databases(saved: str | None) -> dict[str, dict[str, str]]:
+    """Return the databases that the sources of a manifest, as JSON, say they are of."""
+    try:
+        sources = SOURCES(json.loads(saved or "[]"))
+    except (ValueError, RecursionError):
+        return {}
+    return said_databases((source["name"], source["facts"]) for source in sources)
+
+
+def _row(backup: Any) -> dict[str, Any]:
     return {
         "id": backup.backup_id,
         "name": backup.name,
@@ -144,6 +161,8 @@ def _row(backup: Backup) -> dict[str, Any]:
         "raw_size": backup.raw_size,
         "stored_size": backup.stored_size,
         "sha256": backup.sha256,
+        "host": backup.host or "",
+        "databases": _databases(backup.saved),
         "sources": backup.sources,
         "warnings": [*backup.warnings, *filter(None, [backup.error])],
         "copies": [

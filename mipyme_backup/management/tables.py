@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mipyme_backup.operations.drill_report import step_title
+from mipyme_backup.policy.origin import DatabaseOrigin
 from mipyme_backup.translation import said, translated
 
 WIDE = 110
@@ -82,8 +83,14 @@ def backups_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
     table.add_column(_("Copies"), overflow="fold")
     if with_name:
         table.add_column(_("Name"), overflow="fold")
-    for row in rows:
+    origins = [_origin(row) for row in rows]
+    with_origin = len({*filter(None, origins)}) > 1
+    if with_origin:
+        table.add_column(_("Of"), overflow="fold")
+    for row, origin in zip(rows, origins, strict=True):
         name = [escape(row["name"])] if with_name else []
+        if with_origin:
+            name.append(escape(origin or "-"))
         table.add_row(
             row["id"][:8] or escape(row["name"]),
             escape(_(row["kind"])),
@@ -95,6 +102,15 @@ def backups_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
             *name,
         )
     return table
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    """Return the host and the databases that a backup is of; "" where it does not say."""
+    places = [
+        str(DatabaseOrigin(name=one["name"], place=one["place"]))
+        for one in row["databases"].values()
+    ]
+    return ": ".join(filter(None, [row["host"], ", ".join(places)]))
 
 
 def _copies(row: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from mipyme_backup.operations.lanes import Lanes
 from mipyme_backup.operations.layout import RECOVERY_PROGRAM
 from mipyme_backup.operations.looking import PATIENCE_SECONDS, look_around
 from mipyme_backup.operations.notes import RunNote
+from mipyme_backup.operations.origin import generic_name_warnings
 from mipyme_backup.operations.owed import complete_by_hand, complete_owed
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.reading import Holdings
@@ -148,6 +149,7 @@ def _store(
     warnings += emptiness.warnings(empty)
     warnings += hidden_newest(project, (b for one in held.values() for b in one.backups))
     last = _last(held)
+    warnings += generic_name_warnings(project, _has_backups(project, held))
     check_room(last, {source.name for source in sources}, project.volume_size)
     warnings += _scarce_space(lanes, held, last)
     warnings += [replaced_text(name) for name, one in held.items() if one.program_changed]
@@ -280,6 +282,14 @@ def _last(held: Mapping[str, Holdings]) -> Manifest | None:
     """Return the newest backup that can be read."""
     earlier = [item.manifest for one in held.values() for item in one.backups if item.manifest]
     return max(earlier, key=lambda manifest: manifest.sequence, default=None)
+
+
+def _has_backups(project: Project, held: Mapping[str, Holdings]) -> bool:
+    """Say whether the project has made a backup before, as far as that can be seen."""
+    found = (item.manifest for one in held.values() for item in one.backups if item.manifest)
+    if any(manifest.project == project.name for manifest in found):
+        return True
+    return project.catalog.newest_sequence(project.name) > 0
 
 
 def _scarce_space(

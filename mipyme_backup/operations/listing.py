@@ -41,6 +41,8 @@ def _unreadable(item: Found) -> dict[str, Any]:
         "pinned": False,
         "raw_size": 0,
         "stored_size": 0,
+        "host": "",
+        "databases": {},
         "sources": [],
         "warnings": [str(item.error)],
         "copies": [],

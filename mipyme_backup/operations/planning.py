@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db.migrations.loader import MigrationLoader
@@ -10,6 +11,7 @@ from mipyme_backup.errors import RestoreError
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
 from mipyme_backup.operations.choosing import Choice
+from mipyme_backup.operations.origin import origin_line
 from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
 from mipyme_backup.operations.targets import left_out as not_restored
@@ -30,6 +32,7 @@ def plan_lines(
                 "destinations": ", ".join(choice.destinations),
             },
         ),
+        origin_line(manifest),
         *choice.warnings,
     ]
     if manifest.key_fingerprint is not None:
@@ -43,16 +46,7 @@ def plan_lines(
         lines.append(Message(text, {"sources": ", ".join(left)}))
     lines += _migrations(manifest, targets, migrate=request.migrate)
     if not request.elsewhere:
-        if request.safety_backup:
-            lines.append(Message(_("The live data is saved first, as a safety backup.")))
-        else:
-            lines.append(Message(_("NO safety backup of the live data is taken.")))
-        lines.append(
-            Message(
-                _("What is replaced is kept for %(hours)d hours: restore --undo swaps it back."),
-                {"hours": project.keep_replaced / timedelta(hours=1)},
-            )
-        )
+        lines += _live_data(project, request, targets)
     return lines
 
 
@@ -70,6 +64,23 @@ def _lacking(targets: Targets) -> list[Message]:
         if found:
             lines.append(Message(text, {"source": source.name, "what": joined(found)}))
     return lines
+
+
+def _live_data(project: Project, request: Request, targets: Targets) -> Iterator[Message]:
+    """Say what becomes of what is live now; nothing where nothing is."""
+    live = [part.target for part in targets if part.target.merges or part.target.has_live()]
+    if not live:
+        yield Message(_("Nothing is live here, so nothing is replaced and there is no undo."))
+        return
+    if request.safety_backup:
+        yield Message(_("The live data is saved first, as a safety backup."))
+    else:
+        yield Message(_("NO safety backup of the live data is taken."))
+    if any(not target.for_good and not target.merges for target in live):
+        yield Message(
+            _("What is replaced is kept for %(hours)d hours: restore --undo swaps it back."),
+            {"hours": project.keep_replaced / timedelta(hours=1)},
+        )
 
 
 def _migrations(manifest: Manifest, targets: Targets, *, migrate: bool) -> list[Message]:

@@ -51,8 +51,9 @@ class Project:
     `local_folders` are those of the destinations that are folders of this machine.
     `signing_key` is (fingerprint, secret) of what authenticates new manifests, and
     `trusted_keys` all that may authenticate old ones. `retention` gives the policy of a
-    destination by its name. `ignored` are the records of `STATE_DIR` that did not count in this
-    run, by what is wrong with them.
+    destination by its name. `named_by_default` says that `name` is the settings module's, for want
+    of another. `ignored` are the records of `STATE_DIR` that did not count in this run, by what is
+    wrong with them.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Project:
     retention: Callable[[str], Policy]
     max_shrink: float
     catalog: Catalog
+    named_by_default: bool = False
     ignored: dict[str, StateError] = field(default_factory=dict)
 
     @property

@@ -218,13 +218,20 @@ def _swap_stubbornly(target: Target) -> float:
 
 
 def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> None:
-    """Swap everything that was replaced back in, in the reverse order, or nothing."""
+    """Swap everything that was replaced back in, in the reverse order, or nothing.
+
+    What replaced nothing stays: it would leave the site without a database.
+    """
     with undisturbed():
         undone: list[Target] = []
         try:
-            for target in reversed(targets):
+            for target in reversed(_to_undo(entry, targets)):
                 target.undo()
                 undone.append(target)
+            if "stays" not in entry:  # an earlier version took everything out
+                for target in targets:
+                    if not target.has_live():
+                        target.swap()
         except BackupError:
             for target in reversed(undone):
                 target.swap()
@@ -234,6 +241,11 @@ def undo_targets(project: Project, entry: Entry, targets: Sequence[Target]) -> N
     project.catalog.end_restore(entry["id"], "undone")
     with contextlib.suppress(DestinationError):  # the catalog that is back knows nothing newer
         project.catalog.sync(listings(project, [*project.destinations]))
+
+
+def _to_undo(entry: Entry, targets: Sequence[Target]) -> list[Target]:
+    stays = entry.get("stays", [])
+    return [target for number, target in enumerate(targets) if number not in stays]
 
 
 def remove_expired(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""Restore: choose, plan, load beside, check, safety backup, swap; and its undo."""
+"""Restore: choose, plan, load beside, check, safety backup, swap."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from mipyme_backup import signals
 from mipyme_backup.errors import (
     BackupError,
-    NoBackupError,
     RestoreError,
     reason_of,
 )
 from mipyme_backup.journal import Entry
 from mipyme_backup.manifest import Manifest
 from mipyme_backup.messages import Message, _
-from mipyme_backup.operations import backup
 from mipyme_backup.operations.choosing import Choice, choose
 from mipyme_backup.operations.loading import (
     bring_back_history,
@@ -27,18 +25,21 @@ from mipyme_backup.operations.loading import (
     rebuild_catalog,
     told_remarks,
 )
+from mipyme_backup.operations.origin import asked_for, other_origin, require_same_origin
 from mipyme_backup.operations.planning import plan_lines
 from mipyme_backup.operations.project import Progress, Project
 from mipyme_backup.operations.recovery import (
     roll_back,
     settle,
     swap_all,
-    undo_targets,
 )
-from mipyme_backup.operations.restored_targets import targets_of
+from mipyme_backup.operations.safety import take_safety_backup
 from mipyme_backup.operations.targets import Part, Request, Targets, left_out, make_targets
 from mipyme_backup.operations.writing import new_id
 from mipyme_backup.results import RestoreResult
+
+ANY_ID = "<id>"
+"""In a plan, in place of the id that the restore will give to what it makes."""
 
 
 def plan(project: Project, request: Request) -> RestoreResult:
@@ -46,13 +47,20 @@ def plan(project: Project, request: Request) -> RestoreResult:
     choice = _choose(project, request)
     restore_id = new_id()
     targets = make_targets(project, request, choice.manifest, restore_id)
+    lines = plan_lines(project, request, choice, targets)
+    others = other_origin(project, request, choice.manifest, targets)
     return RestoreResult(
-        id=restore_id,
+        id="",
         status="planned",
         backup_id=choice.manifest.id,
         backup_name=choice.manifest.name,
-        plan=tuple(plan_lines(project, request, choice, targets)),
+        plan=(
+            *(_without_id(line, restore_id) for line in lines),
+            *others,
+            *asked_for(request, others),
+        ),
         left_out=tuple(left_out(project, choice.manifest, targets)),
+        other_origin=tuple(others),
     )
 
 
@@ -65,6 +73,8 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         manifest, restore_id = choice.manifest, new_id()
         targets = make_targets(project, request, manifest, restore_id)
         lines = plan_lines(project, request, choice, targets)
+        others = other_origin(project, request, manifest, targets)
+        require_same_origin(request, manifest, others)
         signals.pre_restore.send_robust(sender=run, restore_id=restore_id, backup_id=manifest.id)
         entry = _entry(restore_id, manifest, targets, elsewhere=request.elsewhere)
         try:
@@ -102,7 +112,8 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
         status="complete",
         backup_id=manifest.id,
         backup_name=manifest.name,
-        plan=tuple(lines),
+        plan=(*lines, *others),
+        other_origin=tuple(others),
         safety_backup=entry["safety_backup"],
         replaced=replaced,
         left_out=tuple(left_out(project, manifest, targets)),
@@ -111,33 +122,17 @@ def run(project: Project, request: Request, progress: Progress) -> RestoreResult
     )
 
 
-def undo(project: Project, progress: Progress) -> RestoreResult:
-    """Swap back what the last restore replaced; raises NoBackupError where it is gone."""
-    started = time.monotonic()
-    with project.lock("restore"):
-        settle(project)
-        entry = project.journal.newest_done()
-        if entry is None:
-            raise NoBackupError(
-                _("There is no restore to undo: nothing that one replaced is kept any more."),
-                hint=_("Restore the safety backup instead; list_backups shows it."),
-            )
-        progress.step(
-            Message(_("Swapping back what the restore %(id)s replaced"), {"id": entry["id"]})
-        )
-        targets = targets_of(project, entry)
-        connections.close_all()
-        entry["phase"], entry["finished_at"] = "undoing", None
-        project.journal.write(entry)
-        undo_targets(project, entry, targets)
-    return RestoreResult(
-        id=entry["id"],
-        status="undone",
-        backup_id=entry["backup"],
-        backup_name="",
-        safety_backup=entry["safety_backup"],
-        seconds=time.monotonic() - started,
-    )
+def _without_id(line: Message, restore_id: str) -> Message:
+    """Return a line of a plan that names no id: the restore itself will have another."""
+
+    def without(value: object) -> object:
+        if isinstance(value, Message):
+            return _without_id(value, restore_id)
+        if isinstance(value, int | float):
+            return value
+        return str(value).replace(restore_id, ANY_ID)
+
+    return Message(line.text, {name: without(value) for name, value in line.params.items()})
 
 
 def _choose(project: Project, request: Request) -> Choice:
@@ -177,14 +172,13 @@ def _safety_backup(
         progress.step(Message(_("There is no live data to save: no safety backup.")))
         return None
     try:
-        taken = backup.take(project, backup.Request(kind="safety", only=sorted(live)), progress)
+        return take_safety_backup(project, live, progress)
     except BackupError as error:
         raise RestoreError(
             _("The safety backup failed, so nothing was restored: %(reason)s"),
             hint=_("Mend that, or restore without one: --no-safety-backup"),
             reason=error,
         ) from error
-    return taken.manifest.name
 
 
 def _at_stake(project: Project, part: Part) -> list[str]:
@@ -210,11 +204,13 @@ def _migrate(targets: Targets, progress: Progress) -> None:
 
 
 def _replaced_names(targets: Targets) -> dict[str, str]:
-    """Return where the live data of each source will be kept, where it is."""
+    """Return where the live data of each source will be kept, where it is; note what is live."""
+    for part in targets:
+        part.target.state["had_live"] = part.target.has_live()
     return {
         part.source.name: part.target.kept_at()
         for part in targets
-        if not part.target.for_good and part.target.has_live()
+        if not part.target.for_good and part.target.state["had_live"]
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mipyme_backup.errors import RestoreError, StateError
@@ -27,7 +28,7 @@ def targets_of(project: Project, entry: Entry) -> list[Target]:
 
 
 def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
-    name = state["source"] if "source" in state else _unnamed_source(state)
+    name = source_name(state)
     source = project.find_source(name)
     if source is None:
         raise RestoreError(
@@ -38,8 +39,10 @@ def _target(project: Project, state: dict[str, Any], elsewhere: bool) -> Target:
     return source.restored_target(state, elsewhere=elsewhere)
 
 
-def _unnamed_source(state: dict[str, Any]) -> str:
-    """Return the source of a target that a version before 1.0 wrote down, by what it was then."""
+def source_name(state: Mapping[str, Any]) -> str:
+    """Return the source of a target; that of a version before 1.0 by what it was then."""
+    if "source" in state:
+        return str(state["source"])
     if state["type"] in {"media", "remote_media"}:
         return "media"
     return f"database:{state['alias']}"

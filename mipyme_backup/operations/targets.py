@@ -45,7 +45,10 @@ Chosen = tuple[Source, SavedSource]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for: an `identifier`, or the newest (`at` a moment); `only` names sources."""
+    """What is asked for: an `identifier`, or the newest (`at` a moment); `only` names sources.
+
+    With `other_origin` the backup may be of another database or host than what it replaces.
+    """
 
     identifier: str | None = None
     at: datetime | None = None
@@ -56,6 +59,7 @@ class Request:
     to_database: str | None = None
     to_media: Path | None = None
     in_place: bool = False
+    other_origin: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -104,6 +108,11 @@ def left_out(project: Project, manifest: Manifest, targets: Targets) -> list[str
 def _is_held_elsewhere(project: Project, name: str) -> bool:
     source = project.find_source(name)
     return source is not None and source.held_elsewhere
+
+
+def replaces_live(targets: Targets) -> bool:
+    """Say whether a restore changes any data that is live now."""
+    return any(part.target.merges or part.target.has_live() for part in targets)
 
 
 def require_source(project: Project, name: str) -> Source:

@@ -286,6 +286,14 @@ class Source(ABC):
         """Say in a few words how much a backup holds of it; `facts` are by artifact."""
         return None
 
+    def origin(self) -> Mapping[str, str]:
+        """Return what tells this data from that of another project: its ``name`` and ``place``.
+
+        Empty where nothing does; never raises. A source notes it in its backups, as the fact
+        ``origin`` of an artifact; before a restore the names are compared.
+        """
+        return {}
+
     def place(self) -> Mapping[str, Any]:
         """Return where its data lies, as plain values for the recovery sheet."""
         return {"kind": self.name}
@@ -322,7 +330,8 @@ class Target(ABC):
     ``restore_id``. Every method may be called again after a crash at any point. What was swapped
     `for_good` cannot be undone, so it is swapped last. What `merges` writes into the live data of
     a database: nothing is kept beside, nor in the journal, and the safety backup is that of the
-    database. `alias` is the database of ``DATABASES`` that is restored.
+    database. `alias` is the database of ``DATABASES`` that is restored. A restore adds
+    ``had_live``: what `has_live` said just before the swap; earlier versions did not.
     """
 
     state: dict[str, Any]
@@ -367,6 +376,14 @@ class Target(ABC):
     def kept_at(self) -> str:
         """Return where the live data is kept once it is replaced; "" where it is not."""
         return ""
+
+    def has_replaced(self) -> bool:
+        """Say whether the swap replaced live data that is kept, so that `undo` brings it back.
+
+        False where nothing was live: there `undo` would only take away what was restored. Where a
+        journal of an earlier version does not tell, this default leaves what is live in its place.
+        """
+        return not self.for_good and bool(self.state.get("had_live"))
 
     def swap_has_begun(self) -> bool:
         """Say whether the swap has changed anything live that was not swapped back.

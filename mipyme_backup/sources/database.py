@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from django.db import connections
 
 from mipyme_backup.errors import ConfigurationError, RestoreError
 from mipyme_backup.messages import Message, _
+from mipyme_backup.policy.origin import FACT
 from mipyme_backup.policy.own_rows import is_own
 from mipyme_backup.sources.base import (
     Artifact,
@@ -160,7 +162,8 @@ class _OneDatabase(Source):
         yield from self._engine.preflight(self._database)
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
-        yield view.snapshots[self.alias].artifact()
+        artifact = view.snapshots[self.alias].artifact()
+        yield replace(artifact, facts=lambda: {**artifact.facts(), FACT: self.origin()})
 
     def open_snapshot(self, *, work_dir: Path, without_rows: frozenset[str]) -> Snapshot:
         return self._engine.open_snapshot(
@@ -225,6 +228,12 @@ class _OneDatabase(Source):
                 "rows": sum(sum(counts.values()) for counts in tables),
             },
         )
+
+    def origin(self) -> Mapping[str, str]:
+        if self.alias not in connections.settings:
+            return {}
+        engine = engine_of(str(connections[self.alias].vendor))
+        return {} if engine is None else engine.origin(self._database)
 
     def place(self) -> Mapping[str, Any]:
         entry, vendor = self._database.settings, connections[self.alias].vendor

@@ -60,6 +60,12 @@ class Engine(Protocol):
     def identity(self, database: Database) -> tuple[str, ...]:
         """Return what two aliases have in common that are one database."""
 
+    def origin(self, database: Database) -> Mapping[str, str]:
+        """Return the ``name`` of the database and its ``place``, a server or folder; see `Source`.
+
+        Empty where the settings do not name it. Asks no server.
+        """
+
     def server(self, database: Database) -> tuple[str, ...] | None:
         """Return the same for two databases of one server; None where there is no server."""
 

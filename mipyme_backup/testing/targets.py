@@ -72,6 +72,14 @@ class TargetContract:
         target.remove_replaced()
         assert restoring.live() == old
 
+    def test_what_was_replaced_can_be_brought_back(self, restoring: Restoring) -> None:
+        target = self._loaded(restoring)
+        target.state["had_live"] = target.has_live()  # as a restore does before the swap
+
+        target.swap()
+
+        assert restoring.passed_on(target).has_replaced()
+
     def test_what_was_undone_can_be_swapped_in_again(self, restoring: Restoring) -> None:
         old = restoring.live()
         target = self._loaded(restoring)

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,6 +65,7 @@ MEDIA_ROOT = BASE_DIR / "media"
 MEDIA_URL = "media/"
 SILENCED_SYSTEM_CHECKS = ["models.W036", "models.W038", "models.W043", "models.W044", "models.W046"]
 MIPYME_BACKUP = {{
+    "PROJECT": "config",
     "DESTINATIONS": {{
         "local": {{
             "BACKEND": "mipyme_backup.destinations.LocalDestination",
@@ -114,7 +115,8 @@ class Project:
 
     `database` is the ``DATABASES`` entry of the default alias; `server` is None for SQLite.
     With `cheap_keys` its passphrase is stretched less, or once for all its processes.
-    `more_settings` is Python, put behind the other settings.
+    `more_settings` is Python, put behind the other settings. One of `other_origin` has the backups
+    of another database than its own, and says so in each restore.
     """
 
     root: Path
@@ -122,6 +124,7 @@ class Project:
     server: PostgreSQLServer | None = None
     backup_settings: dict[str, Any] = field(default_factory=dict)
     more_settings: str = ""
+    other_origin: bool = False
     cheap_keys: ClassVar[bool] = True
 
     @property
@@ -185,7 +188,8 @@ class Project:
 
     def command(self, *args: str) -> list[str]:
         """Return the argument list that runs ``manage.py`` with `args`."""
-        return [sys.executable, str(self.root / "manage.py"), *args]
+        said = ["--other-origin"] if self.other_origin and _restores_a_backup(args) else []
+        return [sys.executable, str(self.root / "manage.py"), *args, *said]
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the project's processes: nothing of the tests' own."""
@@ -330,7 +334,7 @@ class Project:
         else:
             # The same beginning: that is how it is found when everything is cleared away.
             database["NAME"] = f"{database['NAME'][:20]}_{secrets.token_hex(3)}"
-        other = replace(self, root=folder / "site", database=database)
+        other = replace(self, root=folder / "site", database=database, other_origin=True)
         other.write()
         shutil.copyfile(self.passphrase_file, other.passphrase_file)
         return other
@@ -381,6 +385,10 @@ def postgresql_project(
                 server.drop_database(other)
         if not superuser:
             server.drop_role(role)
+
+
+def _restores_a_backup(args: Sequence[str]) -> bool:
+    return args[:1] == ("restore",) and "--undo" not in args
 
 
 def write_odd_media(media: Path) -> None:

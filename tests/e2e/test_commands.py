@@ -36,6 +36,8 @@ BACKUP = {
     "raw_size",
     "stored_size",
     "sha256",
+    "host",
+    "databases",
     "sources",
     "warnings",
     "copies",
@@ -48,6 +50,8 @@ RESTORE = {
     "safety_backup",
     "replaced",
     "left_out",
+    "stays",
+    "other_origin",
     "seconds",
     "downtime_seconds",
 }

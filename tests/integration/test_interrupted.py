@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +11,9 @@ import pytest
 from django.contrib.auth.models import Group
 
 from mipyme_backup import api
+from mipyme_backup.errors import NoBackupError
 from mipyme_backup.models import Restore
+from mipyme_backup.operations import recovery
 from mipyme_backup.operations import restore as restore_operation
 from mipyme_backup.sources.media import MediaTarget
 from mipyme_backup.sources.sqlite import SQLiteTarget
@@ -142,3 +145,58 @@ def test_backup_on_a_disk_that_was_away_is_not_taken_for_a_leftover(
     (verified,) = api.verify(identifiers=[made.manifest.id], level="content")
     assert verified.problems == ()
     assert not file.exists()
+
+
+@pytest.mark.parametrize("finished_by", ["backup", pytest.param("undo", marks=pytest.mark.rare)])
+@pytest.mark.parametrize(
+    ("dies", "name", "when"),
+    [
+        (MediaTarget, "undo", "before"),
+        (MediaTarget, "undo", "after"),
+        (SQLiteTarget, "undo", "before"),
+        (SQLiteTarget, "undo", "after"),
+        (recovery, "_end", "before"),
+        (recovery, "_end", "after"),
+    ],
+)
+@pytest.mark.parametrize("had_media", [True, False])
+def test_undo_is_finished_by_the_next_run(
+    backups: Path,
+    picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dies: Any,
+    name: str,
+    when: str,
+    had_media: bool,
+    finished_by: str,
+) -> None:
+    """What replaced nothing stays, whoever goes on."""
+    made = api.backup()
+    Group.objects.create(name="since")
+    if had_media:
+        picture.write_text("since")
+    else:
+        picture.unlink()
+    api.restore(identifier=made.manifest.id)
+    original = getattr(dies, name)
+
+    def and_die(*arguments: Any) -> NoReturn:
+        if when == "after":
+            original(*arguments)
+        raise DiedError
+
+    monkeypatch.setattr(dies, name, and_die)
+    touched = had_media or dies is not MediaTarget
+    with pytest.raises(DiedError) if touched else contextlib.nullcontext():
+        api.undo_restore()
+    monkeypatch.setattr(dies, name, original)
+
+    if finished_by == "backup":
+        api.backup()
+    else:
+        with pytest.raises(NoBackupError):
+            api.undo_restore()
+
+    assert Group.objects.filter(name="since").exists()
+    assert picture.read_text() == ("since" if had_media else "before")
+    assert [entry["phase"] for entry in journal(backups)] == ["undone"]

@@ -292,6 +292,28 @@ class TestRestore:
         restore = Restore.objects.get()
         assert kept.result["restore_id"] == restore.restore_id
 
+    def test_backup_of_another_host_needs_a_tick(
+        self, shop: Path, root: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Group.objects.update(name="after")
+        monkeypatch.setattr("socket.gethostname", lambda: "another-host")
+        task = planned(root)
+
+        form = text_of(root.get(restore_page(task)))
+        refused = text_of(root.post(restore_page(task), filled(task)))
+        assert not Task.objects.filter(verb="restore").exists()
+        root.post(restore_page(task), {**filled(task), "other_origin": "on"})
+        assert run_newest(verb="restore") == "complete"
+
+        assert "another-host" in form and 'name="other_origin"' in form
+        assert "This field is required." in refused
+        assert Group.objects.get().name == "before"
+
+    def test_backup_of_this_host_has_nothing_to_tick(self, shop: Path, root: Client) -> None:
+        task = planned(root)
+
+        assert 'name="other_origin"' not in text_of(root.get(restore_page(task)))
+
     def test_task_that_is_no_plan(self, shop: Path, root: Client) -> None:
         ask(root, "verify")
         run_newest()

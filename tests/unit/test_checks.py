@@ -320,3 +320,33 @@ class TestBackupsInTheMediaStorage:
         settings.MIPYME_BACKUP = stored_in(alias)
 
         assert check_settings() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "warned"),
+    [
+        ("config.settings", {}, True),
+        ("mysite.settings.production", {}, True),
+        ("settings", {}, True),
+        ("MySite.settings", {}, True),
+        ("tortilleria.settings", {}, False),
+        ("config.settings", {"PROJECT": "config"}, False),
+        ("config.settings", {"PROJECT": "tortilleria"}, False),
+    ],
+)
+def test_default_name_that_many_have_is_a_warning_of_deployment_only(
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    given: dict[str, Any],
+    warned: bool,
+) -> None:
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", module)
+    settings.MIPYME_BACKUP = given
+
+    found = {message.id: message for message in check_deployment()}
+
+    assert ("mipyme_backup.W006" in found) is warned
+    assert "mipyme_backup.W006" not in ids(checks.run_checks())
+    if warned:
+        assert "PROJECT" in str(found["mipyme_backup.W006"].hint)

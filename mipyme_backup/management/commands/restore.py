@@ -71,10 +71,16 @@ class Command(BackupCommand):
             ),
         )
 
+        parser.add_argument(
+            "--other-origin",
+            action="store_true",
+            help=_("restore although the backup was made of another database or on another host"),
+        )
+
     def run(self, **options: Any) -> None:
         if options["undo"]:
             _require_nothing_else(options)
-            self._undo(interactive=options["interactive"])
+            self._undo(options)
             return
         asked = self._asked(options)
         if options["plan"]:
@@ -84,9 +90,10 @@ class Command(BackupCommand):
             self._require_dialogue()
             planned = api.restore(**asked, plan=True)
             self._show_plan(planned)
-            if not self.confirm(_("Restore this backup?")):
+            if not self.confirm(self._question(planned, asked)):
                 self.console.print(_("Nothing was changed."))
                 return
+            asked["other_origin"] |= bool(planned.other_origin)  # the question told of it
             asked |= {"identifier": planned.backup_id, "latest": False, "at": None}
         self._show_result(api.restore(**asked, progress=self.progress))
 
@@ -105,6 +112,7 @@ class Command(BackupCommand):
             "to_database": options["to_database"],
             "to_media": options["to_media"],
             "in_place": options["in_place"],
+            "other_origin": options["other_origin"],
         }
 
     def _ask_which(self, options: dict[str, Any]) -> str:
@@ -127,15 +135,27 @@ class Command(BackupCommand):
             raise NoBackupError(_("No backup was chosen; nothing was changed."))
         return answer
 
+    def _question(self, planned: RestoreResult, asked: dict[str, Any]) -> str:
+        if not planned.other_origin or asked["other_origin"]:
+            return _("Restore this backup?")
+        for line in planned.other_origin:
+            self.console.print(f"[bold red]{escape(translated(line))}[/]")
+        return _("It may be of another project. Restore it over what is here all the same?")
+
     def _require_dialogue(self) -> None:
         if self.as_json:
             raise UsageError(
                 _("--json cannot ask whether to restore."), hint=_("Add --no-input, or --plan.")
             )
 
-    def _undo(self, *, interactive: bool) -> None:
-        if interactive:
+    def _undo(self, options: dict[str, Any]) -> None:
+        safety_backup = options["safety_backup"]
+        if options["plan"]:
+            self._show_plan(api.undo_restore(plan=True, safety_backup=safety_backup))
+            return
+        if options["interactive"]:
             self._require_dialogue()
+            self._show_plan(api.undo_restore(plan=True, safety_backup=safety_backup))
             question = _(
                 "Swap back what the last restore replaced? "
                 "What it brought is kept aside for a while."
@@ -143,7 +163,7 @@ class Command(BackupCommand):
             if not self.confirm(question):
                 self.console.print(_("Nothing was changed."))
                 return
-        self._show_result(api.undo_restore(progress=self.progress))
+        self._show_result(api.undo_restore(safety_backup=safety_backup, progress=self.progress))
 
     def _show_plan(self, planned: RestoreResult) -> None:
         if self.as_json:
@@ -170,6 +190,10 @@ class Command(BackupCommand):
                 for name, kept in result.replaced.items()
             ),
             *((_("Not restored"), escape(name)) for name in result.left_out),
+            *(
+                (_("Stays"), escape(f"{name}: {_('the restore replaced nothing there')}"))
+                for name in result.stays
+            ),
             (_("Took"), tables.duration(result.seconds)),
             (_("Downtime"), f"{tables.number(result.downtime_seconds, places=2)} s"),
         ]
@@ -184,15 +208,15 @@ def _require_nothing_else(options: dict[str, Any]) -> None:
         "at",
         "destination",
         "only",
-        "plan",
         "to_database",
         "to_media",
         "in_place",
+        "other_origin",
     )
     if any(options[name] for name in others):
         raise UsageError(
             _("--undo takes no backup and no other option: it swaps back the last restore."),
-            hint=_("Run: manage.py restore --undo"),
+            hint=_("Run: manage.py restore --undo (with --plan or --no-safety-backup at most)"),
         )
 
 

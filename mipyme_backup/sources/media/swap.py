@@ -28,6 +28,7 @@ from mipyme_backup.sources.media.index import MALFORMED, mode_and_owner
 from mipyme_backup.sources.media.kernel import mounts_below
 from mipyme_backup.sources.media.names import OWN_PREFIX, shown
 from mipyme_backup.sources.media.owners import Owner
+from mipyme_backup.sources.media.walk import is_lost_and_found
 
 OWN = OWN_PREFIX.decode()
 MAX_MARK = 4096
@@ -65,6 +66,18 @@ class Swap(ABC):
         """Whether the swap has begun, or is done, and has not been undone."""
         with self._held() as beside:
             return beside is not None and self._begun(beside)
+
+    @property
+    def has_live(self) -> bool:
+        """Whether the live folder holds anything."""
+        with self._opened(self.live) as live:
+            return live is not None and _holds_anything(live)
+
+    @property
+    def has_replaced(self) -> bool:
+        """Whether anything that was replaced lies in *before*."""
+        with self._opened(self.before) as before:
+            return before is not None and _holds_anything(before)
 
     def swap(self) -> float:
         """Put the side in the place of the live folder; return the seconds it took."""
@@ -175,11 +188,15 @@ class Swap(ABC):
             raise self._not_loaded()
         return side
 
+    def _held(self) -> contextlib.AbstractContextManager[Folder | None]:
+        """Hold `beside`; see `_opened`."""
+        return self._opened(self.beside)
+
     @contextlib.contextmanager
-    def _held(self) -> Iterator[Folder | None]:
-        """Hold `beside`, None where there is none; what fails meanwhile is a RestoreError."""
+    def _opened(self, path: Path) -> Iterator[Folder | None]:
+        """Hold a folder, None where there is none; what fails meanwhile is a RestoreError."""
         try:
-            with held_if_there(self.beside) as folder:
+            with held_if_there(path) as folder:
                 yield folder
         except OSError as error:
             raise RestoreError(
@@ -210,6 +227,17 @@ class Swap(ABC):
             hint=_("Restore the safety backup instead."),
             folder=str(self.before),
         )
+
+
+def _holds_anything(folder: Folder) -> bool:
+    """Say whether there is more in a media folder than what is ours and the file system's."""
+    for name in folder.names():
+        status = folder.status(name)
+        if status is None or name.startswith(OWN):
+            continue
+        if not is_lost_and_found(os.fsencode(name), status):
+            return True
+    return False
 
 
 def replaced(folder: Path) -> RestoreError:

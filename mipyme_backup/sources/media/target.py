@@ -128,7 +128,9 @@ class MediaTarget(Target):
         self._require_writable()
         self._swap.require_movable()
         params = {"folder": str(self._live), "replaced": self.state["replaced"]}
-        text = _("Media is swapped into %(folder)s; what is there now is kept at %(replaced)s.")
+        text = _("Media is put into %(folder)s, where there is none now.")
+        if self.has_live():
+            text = _("Media is swapped into %(folder)s; what is there now is kept at %(replaced)s.")
         messages = [Message(text, params)]
         if self.state["inside"]:
             text = _(
@@ -145,7 +147,10 @@ class MediaTarget(Target):
         return str(self.state["replaced"])
 
     def has_live(self) -> bool:
-        return self._live.is_dir()
+        return self._swap.has_live
+
+    def has_replaced(self) -> bool:
+        return self._elsewhere is None and self._swap.has_replaced
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
         if not self._swap.begun and not self._swap.loaded:

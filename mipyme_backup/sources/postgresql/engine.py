@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class PostgreSQL:
 
     def identity(self, database: Database) -> tuple[str, ...]:
         return identity(database.settings)
+
+    def origin(self, database: Database) -> Mapping[str, str]:
+        name, host = (str(database.settings.get(key) or "") for key in ("NAME", "HOST"))
+        return {"name": name, "place": host} if name else {}
 
     def server(self, database: Database) -> tuple[str, ...]:
         return identity(database.settings)[:-1]

@@ -227,15 +227,18 @@ class PostgreSQLTarget(Target):
         )
 
     def has_live(self) -> bool:
-        return bool(self.state["replaces"]) and not self._is_empty()
+        return bool(self.state["replaces"]) and not self._is_empty(self._name)
 
-    def _is_empty(self) -> bool:
-        """Say whether the live database was made and never used; no, where it does not tell."""
+    def has_replaced(self) -> bool:
+        with self._maintenance() as connection, connection.cursor() as cursor:
+            kept = self._before in databases(cursor)
+        return kept and not self._is_empty(self._before)
+
+    def _is_empty(self, name: str) -> bool:
+        """Say whether a database was made and never used; no, where it does not tell."""
         try:
             with (
-                connected(
-                    self._alias, self._settings, name=self._name, read_only=True
-                ) as connection,
+                connected(self._alias, self._settings, name=name, read_only=True) as connection,
                 connection.cursor() as cursor,
             ):
                 return content.is_empty(cursor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mipyme_backup.process import Reader
 from mipyme_backup.sources.base import Condition, Facts, ServerLock, Target, Where, require_own
 from mipyme_backup.sources.engines import Database, Dump
 from mipyme_backup.sources.sqlite.condition import condition_of
-from mipyme_backup.sources.sqlite.files import identity, preflight
+from mipyme_backup.sources.sqlite.files import identity, in_memory, live_path, preflight
 from mipyme_backup.sources.sqlite.parse import check_file
 from mipyme_backup.sources.sqlite.snapshot import SQLiteSnapshot
 from mipyme_backup.sources.sqlite.target import SQLiteTarget
@@ -26,6 +26,13 @@ class SQLite:
 
     def identity(self, database: Database) -> tuple[str, ...]:
         return identity(database.settings)
+
+    def origin(self, database: Database) -> Mapping[str, str]:
+        name = database.settings.get("NAME")
+        if not name or in_memory(name):
+            return {}
+        path = live_path(database.settings)
+        return {"name": path.name, "place": str(path.parent)}
 
     def server(self, database: Database) -> None:
         return None

@@ -114,21 +114,23 @@ class SQLiteTarget(Target):
                 path=self._live,
             )
         needed = self._check_space()
-        return [
-            Message(
-                _(
-                    "%(alias)s: load into %(side)s, then put its content into %(live)s;"
-                    " the old content stays in %(before)s; takes up to %(needed)d bytes"
-                ),
-                {
-                    "alias": self.state["alias"],
-                    "side": self._side,
-                    "live": self._live,
-                    "before": self._before,
-                    "needed": needed,
-                },
+        text = _(
+            "%(alias)s: load into %(side)s, then put its content into %(live)s, which holds nothing"
+            " now; takes up to %(needed)d bytes"
+        )
+        if self.has_live():
+            text = _(
+                "%(alias)s: load into %(side)s, then put its content into %(live)s;"
+                " the old content stays in %(before)s; takes up to %(needed)d bytes"
             )
-        ]
+        params = {
+            "alias": self.state["alias"],
+            "side": self._side,
+            "live": self._live,
+            "before": self._before,
+            "needed": needed,
+        }
+        return [Message(text, params)]
 
     @property
     def alias(self) -> str:
@@ -141,7 +143,10 @@ class SQLiteTarget(Target):
         return frozenset(map(str, (self._live, self._side, self._before)))
 
     def has_live(self) -> bool:
-        return self._live.exists() and self._live.stat().st_size > 0
+        return _holds_tables(self._live)
+
+    def has_replaced(self) -> bool:
+        return _holds_tables(self._before)
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
         name = artifact_name(self.state["alias"], "sqlite3")
@@ -262,6 +267,17 @@ class SQLiteTarget(Target):
         with closing(files.connect(self._side, timeout=0)) as side:
             side.execute("PRAGMA journal_mode = DELETE")
             files.tables(side)
+
+
+def _holds_tables(path: Path) -> bool:
+    """Say whether a file has any table; yes, where it is there and does not tell."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    try:
+        with closing(files.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+            return bool(files.tables(connection))
+    except sqlite3.Error:
+        return True
 
 
 def _violations(side: sqlite3.Connection, facts: Facts) -> list[Message]:

@@ -97,7 +97,9 @@ class RemoteMediaTarget(Target):
             _(
                 "Media is swapped into the storage %(alias)s; what changes there is kept below"
                 " %(replaced)s."
-            ),
+            )
+            if self.has_live()
+            else _("Media is put into the storage %(alias)s, where there is none now."),
             _(
                 "The storage %(alias)s cannot change all at once: the swap goes file by file, and a"
                 " request in between may see the old file or the new one."
@@ -115,6 +117,14 @@ class RemoteMediaTarget(Target):
         ):
             return next(iter(self._objects.media()), None) is not None
         return False
+
+    def has_replaced(self) -> bool:
+        with failures(self._objects, _("read"), RestoreError):
+            if not self._side.begun:
+                return False
+            if "had_live" in self.state:
+                return bool(self.state["had_live"])
+            return any(change.before is not None for change in self._side.changes())
 
     def load(self, artifacts: Mapping[str, Callable[[], Reader]]) -> None:
         with failures(self._objects, _("write to"), RestoreError):
