@@ -15,11 +15,10 @@ from mipyme_backup.sources.media.files import FileOptions, FileSource, escaped
 from mipyme_backup.sources.media.storages import (
     DEFAULT,
     Kept,
-    folder_of,
     kept_files,
     label_of,
     names_in,
-    storage_called,
+    place_called,
 )
 from mipyme_backup.sources.media.tables import Anywhere
 
@@ -66,7 +65,7 @@ class MediaSource(Source):
             return None
         key = key or self._only or DEFAULT
         found = next((place for place in self._places() if place.key == key), None)
-        return self._part(found or _unused(key))
+        return self._part(found or place_called(key))
 
     def artifacts(self, view: View) -> Iterator[Artifact]:
         for source in self.split():
@@ -119,7 +118,7 @@ class StorageSource(FileSource):
 
     @property
     def location(self) -> Path | None:
-        return self._place.folder
+        return None if self._place.remote else self._place.folder
 
     @property
     def remote_key(self) -> str | None:
@@ -189,8 +188,3 @@ class StorageSource(FileSource):
             )
             for (storage, field, schema), rows in sorted(self._unsaved.items())
         ]
-
-
-def _unused(key: str) -> Kept:
-    storage = storage_called(key)
-    return Kept(key=key, storage=storage, folder=folder_of(storage))

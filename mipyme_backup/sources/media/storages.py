@@ -34,11 +34,12 @@ class Kept:
     `folder` is where all its files lie, whatever the context; None where it is no folder, or has
     none. `aliases` say in which folder of it other storages lie ("" for itself), `fields` what
     stands before the names of each field. Those `in_context` have a folder that depends on who
-    asks: their names say how a path ends.
+    asks: their names say how a path ends. A storage that cannot be made is a `problem`.
     """
 
     key: str
-    storage: Storage
+    storage: Storage | None
+    problem: ConfigurationError | None = None
     folder: Path | None = None
     aliases: dict[str, str] = field(default_factory=dict)
     fields: dict[FileField, str] = field(default_factory=dict)
@@ -46,6 +47,9 @@ class Kept:
 
     @property
     def remote(self) -> bool:
+        """Whether the files lie elsewhere than in a folder; raises ConfigurationError."""
+        if self.problem is not None:
+            raise self.problem
         return not isinstance(self.storage, FileSystemStorage)
 
 
@@ -53,13 +57,13 @@ def kept_files(names: Sequence[str] | None = None) -> list[Kept]:
     """Return the places of the storages `names` (aliases, or fields as ``app.Model.field``).
 
     Without names, that of the default storage and of each that a file field uses. A folder that
-    lies in another one of them is part of that. Raises ConfigurationError for an unknown name.
+    lies in another one of them is part of that.
     """
-    used = [(found, storage_behind(found.storage)) for found in _all_fields()]
+    used = [(found, _storage_of(found)) for found in _all_fields()]
     places: list[Kept] = []
-    for key, storage in _storages(names, used):
-        if not any(_is_same(place.storage, storage) for place in places):
-            places.append(Kept(key=key, storage=storage, folder=folder_of(storage)))
+    for place in _all_places(names, used):
+        if not any(_is_same(other.storage, place.storage) for other in places):
+            places.append(place)
     outer = [place for place in places if _around(place, places) is None]
     for place in places:
         holder = _around(place, outer) or place
@@ -69,7 +73,7 @@ def kept_files(names: Sequence[str] | None = None) -> list[Kept]:
         for found, storage in used:
             if _is_same(storage, place.storage):
                 holder.fields[found] = prefix
-                if is_in_context(storage):
+                if storage is not None and is_in_context(storage):
                     holder.in_context.add(found)
     return outer
 
@@ -173,19 +177,37 @@ def label_of(found: FileField) -> str:
     return f"{found.model._meta.label}.{found.name}"
 
 
-def _storages(
-    names: Sequence[str] | None, used: Sequence[tuple[FileField, Storage]]
-) -> Iterator[tuple[str, Storage]]:
+def place_called(key: str) -> Kept:
+    """Return the place of one storage, by its alias or a field; its fields are not looked for."""
+    try:
+        storage = storage_called(key)
+    except ConfigurationError as error:
+        return Kept(key=key, storage=None, problem=error)
+    return Kept(key=key, storage=storage, folder=folder_of(storage))
+
+
+def _all_places(
+    names: Sequence[str] | None, used: Sequence[tuple[FileField, Storage | None]]
+) -> Iterator[Kept]:
     """Yield what is kept, by alias where it has one, else by the first field; the default first."""
     if names is not None:
-        yield from ((name, storage_called(name)) for name in names)
+        yield from map(place_called, names)
         return
     if DEFAULT in storages.backends:
-        yield DEFAULT, storage_called(DEFAULT)
+        yield place_called(DEFAULT)
     aliases = configured_storages()
     for found, storage in used:
-        alias = next((a for a, known in aliases.items() if _is_same(known, storage)), None)
-        yield alias or label_of(found), storage
+        if storage is not None:
+            alias = next((a for a, known in aliases.items() if _is_same(known, storage)), None)
+            yield Kept(key=alias or label_of(found), storage=storage, folder=folder_of(storage))
+
+
+def _storage_of(found: FileField) -> Storage | None:
+    """Return the storage of a field; None where that is the default one, and cannot be made."""
+    try:
+        return storage_behind(found.storage)
+    except UNUSABLE:
+        return None
 
 
 def _all_fields() -> list[FileField]:
@@ -193,9 +215,11 @@ def _all_fields() -> list[FileField]:
     return [found for model in models if not model._meta.proxy for found in file_fields(model)]
 
 
-def _is_same(one: Storage, other: Storage) -> bool:
+def _is_same(one: Storage | None, other: Storage | None) -> bool:
     if one is other:
         return True
+    if one is None or other is None:
+        return False
     if isinstance(one, FileSystemStorage) and isinstance(other, FileSystemStorage):
         folders = {os.path.realpath(f) for f in (folder_of(one), folder_of(other)) if f}
         return len(folders) == 1 and None not in (folder_of(one), folder_of(other))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, storages
 from django.db import models
 from django.test.utils import isolate_apps, override_settings
@@ -156,7 +157,7 @@ def test_unused_and_broken_aliases_are_left_alone(folder: Path, only: Any) -> No
     assert [*kept()] == ["default"]
     assert [*kept(["unused"])] == ["unused"]
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        kept(["broken"])
+        kept(["broken"])["broken"].remote  # noqa: B018
     with pytest.raises(ConfigurationError, match="does not have"):
         storage_called("nothing")
 
@@ -204,3 +205,19 @@ class TestNamesWhoseFolderDependsOnContext:
         expected = self.expected()
         assert b"north/a.pdf" in expected
         assert b"north/ba.pdf" not in expected
+
+
+def test_default_storage_that_cannot_be_made_is_told_when_it_is_saved(
+    folder: Path, only: Any
+) -> None:
+    """Everything else works without: a restore of the database, the status."""
+    only(model(plain=models.FileField(), hidden=models.FileField(storage=storages["private"])))
+    with override_settings(
+        STORAGES={**settings.STORAGES, "default": {"BACKEND": "nowhere.Storage"}}
+    ):
+        default, private = MediaSource().split()
+
+        assert (default.name, private.name) == ("media", "media:private")
+        assert [*private.preflight()] == []
+        with pytest.raises(ConfigurationError, match="cannot be used"):
+            list(default.preflight())
