@@ -24,7 +24,7 @@ FILE_NAME = "manifest.json"
 MAX_BYTES = 64 * 2**20
 MAX_VALUES = 2_000_000
 """Parsed values take many times the bytes that are written: so many are a quarter of a gigabyte."""
-DEFAULT_DATABASE = "database:default"
+DEFAULT_ALIAS = "default"
 SAFE_PATH = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9._%+=@-]+(/[A-Za-z0-9._%+=@-]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,32}")
@@ -154,8 +154,9 @@ def row_counts(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, in
     A table outside the default database is called ``alias: table``.
     """
     return {
-        (table if name == DEFAULT_DATABASE else f"{name.partition(':')[2]}: {table}"): rows
+        (table if alias == DEFAULT_ALIAS else f"{alias}: {table}"): rows
         for name, facts in sources
+        for alias in [name.partition(":")[2]]
         for saved in facts.values()
         if isinstance(saved, Mapping) and isinstance(saved.get("tables"), Mapping)
         for table, rows in saved["tables"].items()
