@@ -159,7 +159,8 @@ def _checked(record: Any) -> Entry:
     _require(not entry["elsewhere"] or entry["phase"] in {"loading", "swapping"})
     _require(all(isinstance(state, dict) for state in states))
     stays = entry.get("stays", [])
-    _require(isinstance(stays, list) and all(type(n) is int and n < len(states) for n in stays))
+    _require(isinstance(stays, list))
+    _require(all(type(number) is int and 0 <= number < len(states) for number in stays))
     _require(all(state["restore_id"] == entry["id"] for state in states))
     return cast("Entry", entry)
 

@@ -41,6 +41,10 @@ def test_what_was_written_is_read(journal: Journal) -> None:
 
     assert list(journal.entries()) == [entry()]
 
+    journal.write(entry(stays=[0]))
+
+    assert list(journal.entries()) == [entry(stays=[0])]
+
 
 def test_nothing_was_written_yet(journal: Journal) -> None:
     assert list(journal.entries()) == []
@@ -126,6 +130,7 @@ CHANGED: dict[str, Any] = {
     "drill": ["yes", 1],
     "merges": ["default", [7], {}],
     "targets": [{}, "none", [7], [{"type": "media"}], [{"restore_id": "other"}]],
+    "stays": [None, 0, "0", [1], [-1], ["0"], [True]],
     "safety_backup": [7, {}, []],
     "finished_at": ["yesterday", 7, "2025-01-01T00:00:00+00:00", ""],
 }
