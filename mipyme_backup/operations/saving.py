@@ -155,7 +155,7 @@ class Saving:
         if not ARTIFACT_NAME.fullmatch(name) or name.endswith(UNFINISHED):
             raise SourceError(
                 _("The source %(source)s calls an artifact %(name)s: no file can be called so."),
-                hint=_("Letters, digits and . _ % + = @ - may be in it."),
+                hint=_("Use letters, digits, dots, dashes and underscores."),
                 source=source.name,
                 name=ascii(name),
             )

@@ -613,7 +613,7 @@ def test_missing_files_are_named_and_counted(tmp_path: Path) -> None:
         target.load(made(*lines).artifacts())
     with pytest.raises(RestoreError, match="12 media files"):
         target.load({INDEX: opener(made(*lines).index)})
-    with pytest.raises(RestoreError, match="no media index"):
+    with pytest.raises(RestoreError, match="no index of the files"):
         target.load({})
 
 
