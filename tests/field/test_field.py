@@ -103,9 +103,10 @@ def _tell(kind: Kind, project: Project) -> Rows:
 
 
 def _carry(kind: Kind, rows: Rows, project: Project, other: Project) -> None:
-    """Bring the rows into a database of another engine, as a move to another host would."""
+    """Bring the rows into a new database of another engine, as docs/howto/restore.md says."""
     field = FieldProject(name=kind.name, project=other)
     other.manage("migrate", "--verbosity=0")
+    other.manage("flush", "--no-input")
     shutil.copytree(project.backups, other.backups)
     shutil.copyfile(project.passphrase_file, other.passphrase_file)
     carried = other.restore("--latest", "--only", "fixtures")
