@@ -20,8 +20,10 @@ KEY := $(shell cksum < pyproject.toml | tr -c '0-9\n' '-')
 MADE := $(VENV)/made-by-$(VERSION)
 DEMO := $(VENV)/demo-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
+FIELD := $(VENV)/field-$(KEY)
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help check demo test test-all test-rest lint types screenshots messages torture torture-slice fuzz venv clean
 
 help: ## show this list
@@ -35,10 +37,10 @@ test: $(DEV) ## run the tests, on real servers; rare cases and torture apart
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: export TESTS = all
-test-all: test ## the same and the rare cases, on each PostgreSQL at hand
+test-all: $(FIELD) test ## the same and the rare cases, on each PostgreSQL at hand
 
 test-rest: export TESTS = rest
-test-rest: test ## what `make test-all` has beyond `make test`
+test-rest: $(FIELD) test ## what `make test-all` has beyond `make test`
 
 lint: $(DEV) ## style, and which module may import which
 	@$(BIN)/ruff check .
@@ -110,3 +112,8 @@ $(DEV): $(MADE) | check
 	@echo "Installing what the tests need"
 	@$(BIN)/python -m pip install --quiet --editable '.[postgresql]' --group dev
 	@rm -f $(VENV)/dev-* $(VENV)/demo-* && touch $@ $(DEMO)
+
+$(FIELD): $(DEV) | check
+	@echo "Installing the projects of others that are tried"
+	@$(BIN)/python -m pip install --quiet --editable '.[postgresql]' --group dev --group field
+	@rm -f $(VENV)/field-* && touch $@

@@ -291,6 +291,19 @@ def test_the_plan_names_missing_migrations(tmp_path: Path) -> None:
         assert not target.has_live()
 
 
+def test_rows_whose_tables_are_not_made_yet_stop_the_load(small: str, tmp_path: Path) -> None:
+    fixture = _fixture(small)
+    with known("other", sqlite_entry(tmp_path / "empty.sqlite3")):
+        with pytest.raises(
+            RestoreError, match=r"other lacks the tables of .*auth\.User"
+        ) as stopped:
+            FixturesTarget.prepare(alias="other").load(
+                {"fixtures.other.jsonl": lambda: io.BytesIO(fixture)}
+            )
+
+    assert "migrate first" in str(stopped.value.hint)
+
+
 def test_a_database_that_cannot_be_reached_stops_at_the_plan(tmp_path: Path) -> None:
     with known("live", sqlite_entry(tmp_path / "no folder" / "x.sqlite3")):
         with pytest.raises(RestoreError, match="cannot be read"):
