@@ -40,7 +40,7 @@ test-all: export TESTS = all
 test-all: $(FIELD) test ## the same and the rare cases, on each PostgreSQL at hand
 
 test-rest: export TESTS = rest
-test-rest: $(FIELD) test ## what `make test-all` has beyond `make test`
+test-rest: test ## what `make test-all` has beyond `make test`, without the projects of others
 
 lint: $(DEV) ## style, and which module may import which
 	@$(BIN)/ruff check .
