@@ -16,6 +16,7 @@ from mipyme_backup.operations.project import Project
 from mipyme_backup.operations.targets import Request, Targets
 from mipyme_backup.operations.targets import left_out as not_restored
 from mipyme_backup.policy.left_out import joined, left_out, missing_files
+from mipyme_backup.sources.base import View
 
 
 def plan_lines(
@@ -44,10 +45,28 @@ def plan_lines(
     if left := not_restored(project, manifest, targets):
         text = _("In the backup, and not restored: %(sources)s")
         lines.append(Message(text, {"sources": ", ".join(left)}))
+    lines += _not_in_backup(project, request, manifest)
     lines += _migrations(manifest, targets, migrate=request.migrate)
     if not request.elsewhere:
         lines += _live_data(project, request, targets)
     return lines
+
+
+def _not_in_backup(project: Project, request: Request, manifest: Manifest) -> list[Message]:
+    """Name what the project saves today, and this backup was made without."""
+    if request.only or request.elsewhere:
+        return []
+    names = [
+        name
+        for name, source in project.sources.items()
+        if manifest.source(name) is None
+        and not source.held_elsewhere
+        and not source.is_absent(View())
+    ]
+    if not names:
+        return []
+    text = _("Not in the backup, and left as it is here: %(sources)s")
+    return [Message(text, {"sources": ", ".join(names)})]
 
 
 def _lacking(targets: Targets) -> list[Message]:

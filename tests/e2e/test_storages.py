@@ -97,6 +97,7 @@ def test_every_storage_comes_back(project: Project) -> None:
     assert files(project) == FILES
 
 
+@pytest.mark.rare
 def test_one_storage_is_restored_and_undone(project: Project) -> None:
     write(project, "private/hidden.txt", b"changed")
     write(project, "scans/2024/scan.txt", b"changed")
@@ -109,6 +110,7 @@ def test_one_storage_is_restored_and_undone(project: Project) -> None:
     assert (project.root / "private/hidden.txt").read_bytes() == b"changed"
 
 
+@pytest.mark.rare
 def test_name_before_the_colon_means_all(project: Project) -> None:
     for name in FILES:
         write(project, name, b"changed")
@@ -127,6 +129,7 @@ def test_drill_finds_each_file(project: Project) -> None:
     assert files(project) == FILES
 
 
+@pytest.mark.rare
 def test_next_backup_stores_nothing_again(project: Project) -> None:
     write(project, "scans/new.txt", b"new")
 
@@ -148,6 +151,7 @@ def test_file_that_is_gone_is_missed_in_its_own_storage(project: Project) -> Non
     assert "contract.txt" in warnings
 
 
+@pytest.mark.rare
 def test_elsewhere_each_gets_a_folder(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
@@ -173,6 +177,11 @@ def test_storage_that_is_left_out_is_told_by_field(project: Project) -> None:
         assert any(text.startswith(f"1 files that vault.Paper.{name} names") for text in warnings)
     status = project.manage("backup_status", check=False)
     assert "vault.Paper.hidden" in status.stdout
+
+    project.more_settings += "del MIPYME_BACKUP['SOURCES']['media']['OPTIONS']\n"
+    project.write()
+    plan = " ".join(project.json("restore", "--latest", "--plan")["plan"])
+    assert "Not in the backup, and left as it is here: media:private" in plan
 
 
 def test_storage_that_cannot_be_listed_keeps_nothing_from_being_saved(project: Project) -> None:
