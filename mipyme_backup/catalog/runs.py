@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Max, Min
+from django.db import DatabaseError, transaction
+from django.db.models import Max, Min, QuerySet, TextField, Value
 from django.db.models.fields.json import KeyTextTransform
 
 from mipyme_backup.catalog.guards import Guarded, optional, otherwise
@@ -125,13 +126,24 @@ class Runs(Guarded):
 
         A backup whose every copy was pruned is history, and left out.
         """
-        backups = Backup.objects.defer("manifest").prefetch_related("copies")
-        backups = backups.annotate(
-            host=KeyTextTransform("host", "manifest"),
-            saved=KeyTextTransform("sources", "manifest"),
-        )
-        rows = [_row(backup) for backup in backups]
+        try:
+            with transaction.atomic():
+                rows = [_row(backup) for backup in _backups(told=True)]
+        except DatabaseError:  # SQLite may hold a text that is no JSON
+            rows = [_row(backup) for backup in _backups(told=False)]
         return [row for row in rows if not _is_pruned(row)]
+
+
+def _backups(*, told: bool) -> QuerySet[Backup]:
+    """Return the runs, with what their manifests say of their origin if that is `told`."""
+    backups = Backup.objects.defer("manifest").prefetch_related("copies")
+    if not told:
+        unknown = Value(None, output_field=TextField())
+        return backups.annotate(host=unknown, saved=unknown)
+    return backups.annotate(
+        host=KeyTextTransform("host", "manifest"),
+        saved=KeyTextTransform("sources", "manifest"),
+    )
 
 
 def _is_pruned(row: Mapping[str, Any]) -> bool:

@@ -113,7 +113,7 @@ def test_day_of_an_operator_has_no_english_in_it(project: Project) -> None:
 
 def test_errors_and_their_hints_are_in_spanish(project: Project) -> None:
     assert "list_backups muestra los que hay" in spoken(
-        project, "restore", "nada", "--plan", status=6
+        project, "restore", "nada", "--plan", status=4
     )
     assert "argumentos desconocidos: --nada" in spoken(project, "backup", "--nada", status=2)
     error = json.loads(project.manage("backup", "--only", "nada", "--json", check=False).stdout)[
@@ -208,7 +208,7 @@ def test_project_without_translations_speaks_english(project: Project) -> None:
 
 
 def test_english_would_be_seen(project: Project) -> None:
-    project.more_settings = 'LANGUAGE_CODE = "en"\n'
+    project.more_settings = 'LANGUAGE_CODE = "en"\n' + SET_UP_WELL
     project.write()
 
     for args in (["backup"], ["list_backups"], ["backup_status"], ["restore", "--help"]):

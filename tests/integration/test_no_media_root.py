@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Group
 
 from mipyme_backup import api
-from mipyme_backup.errors import RestoreError, StateError
+from mipyme_backup.errors import NoBackupError, StateError
 from mipyme_backup.sources.media.source import MediaSource
 from mipyme_backup.sources.media.target import MediaTarget
 from tests.zoo.models import Document
@@ -51,7 +51,7 @@ def test_media_alone_that_was_asked_for() -> None:
     made = api.backup(only=["media"])
 
     assert names(made) == ["media"]
-    with pytest.raises(RestoreError, match="MEDIA_ROOT"):
+    with pytest.raises(NoBackupError, match="nothing that could be restored"):
         api.restore(identifier=made.manifest.id, only=["media"])
 
 

@@ -278,7 +278,9 @@ def test_a_file_that_a_row_names_and_that_is_gone_comes_from_the_pool(
     second = collect(source(), first, expected=["a/first", "second", "never"])
 
     assert texts(restored(second, tmp_path / "out")) == {"a/first": b"1", "second": b"2"}
-    assert second.warnings == ["1 media files that the database names do not exist: never"]
+    gone, missing = second.warnings
+    assert gone.startswith("1 media files that the database names are gone since the last backup")
+    assert missing == "1 media files that the database names do not exist: never"
 
 
 def test_memory_is_bounded_for_a_large_listing() -> None:
