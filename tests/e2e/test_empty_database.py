@@ -13,7 +13,7 @@ from tests import services
 from tests.e2e.project import Project, postgresql_project, sqlite_project
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.rare)])
 def shop(request: pytest.FixtureRequest, workdir: Path) -> Iterator[Project]:
     """A project of which nothing was made yet, but its database where there is a server."""
     if request.param == "sqlite":

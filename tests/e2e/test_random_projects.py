@@ -22,7 +22,7 @@ ENGINES = ("sqlite", "postgresql")
 Tell = Callable[[str], None]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.rare)])
 def test_a_few_projects(engine: str, tmp_path: Path) -> None:
     assert_no_third_case(engine, tmp_path, seeds=["1"], outcomes=Counter())
 
