@@ -101,8 +101,15 @@ def left_out(project: Project, manifest: Manifest, targets: Targets) -> list[str
     return [
         saved.name
         for saved in manifest.sources
-        if saved.name not in restored and not _is_held_elsewhere(project, saved.name)
+        if saved.name not in restored
+        and not _has_no_file(saved)
+        and not _is_held_elsewhere(project, saved.name)
     ]
+
+
+def _has_no_file(saved: SavedSource) -> bool:
+    """Say whether it is a source of files that had none."""
+    return bool(saved.facts) and all(facts.get("files") == 0 for facts in saved.facts.values())
 
 
 def _is_held_elsewhere(project: Project, name: str) -> bool:

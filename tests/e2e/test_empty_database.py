@@ -154,10 +154,12 @@ def test_every_row_is_gone(shop: Project, workdir: Path) -> None:
     made = host.backup()
     after = found(host)
     host.manage("list_backups", "--sync")
-    pruned = host.json("prune_backups", "--dry-run")
+    refused = host.manage("prune_backups", "--dry-run", "--json", check=False)
+    pruned = json.loads(refused.stdout)
 
     assert before["rows_gone"] == "critical"
     assert made["status"] == "complete"
     assert after["rows_gone"] == "critical"
     assert old["name"] in host.manage("backup_status", check=False).stdout
+    assert refused.returncode == 3
     assert "Nothing is pruned" in pruned["destinations"][0]["error"]

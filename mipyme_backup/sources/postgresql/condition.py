@@ -33,7 +33,9 @@ def condition_of(
             kept = [table for table in present if table.label in held]
             if not all(table.readable for table in kept):
                 return "unknown"
-            if kept and not any(counting.has_rows(cursor, table) for table in kept):
+            if kept and not any(
+                counting.has_rows(cursor, table) for table in counting.smallest_first(cursor, kept)
+            ):
                 return "emptied"
     except PreflightError:
         return "missing" if is_missing(alias, settings_dict) else "unknown"
