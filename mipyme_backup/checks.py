@@ -5,7 +5,7 @@ What concerns the machine is a warning under ``--deploy``, and preflight in our 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from mipyme_backup.translation import translated
 
 TAG = "mipyme_backup"
 STORAGE_DESTINATION = "mipyme_backup.destinations.StorageDestination"
-MEDIA_SOURCE = "mipyme_backup.sources.MediaSource"
 PLACE = (
     "account_name",
     "azure_container",
@@ -53,12 +52,12 @@ def check_settings(
 
     try:
         settings = conf.load()
-        folders = api.saved_folders()
+        folders, aliases = api.saved_places()
     except ConfigurationError as error:
         return [_error(error)]
     return [
         *_public_places(settings),
-        *_media_storages(settings),
+        *_media_storages(settings, aliases),
         *_saved_folders(settings, folders),
     ]
 
@@ -175,16 +174,11 @@ def _state_place(settings: conf.Settings) -> Iterator[CheckMessage]:
         )
 
 
-def _media_storages(settings: conf.Settings) -> Iterator[CheckMessage]:
-    media = {
-        str(part.options.get("storage", "default"))
-        for part in settings.sources.values()
-        if part.backend == MEDIA_SOURCE
-    }
+def _media_storages(settings: conf.Settings, media: Collection[str]) -> Iterator[CheckMessage]:
     public = getattr(django_settings, "MEDIA_ROOT", None)
     for name, part in settings.destinations.items():
         folder = _folder(part)
-        for alias in media:
+        for alias in sorted(media):
             inside = _is_inside(folder, _folder_of_storage(alias))
             if (inside and not _is_inside(folder, public)) or (
                 folder is None and _is_same_place(_alias(part), alias)

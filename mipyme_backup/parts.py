@@ -28,27 +28,22 @@ from mipyme_backup.sources.media.storages import folders_of_fields
 RETRY_FOR = 300.0
 
 
-def check_parts() -> None:
-    """Raise ConfigurationError where the settings name parts that cannot be made.
+def saved_places() -> tuple[dict[str, Path], set[str]]:
+    """Return which folders are saved, by what names them, and which aliases of ``STORAGES``.
 
-    Reads no secret and touches no destination.
-    """
-    _build_parts(conf.load())
-
-
-def saved_folders() -> dict[str, Path]:
-    """Return the folders that are saved besides those of ``STORAGES``, by what names them.
-
-    Raises ConfigurationError; makes no storage.
+    Raises ConfigurationError where the settings name parts that cannot be made; makes no storage,
+    reads no secret and touches no destination.
     """
     sources, _destinations, _encryption = _build_parts(conf.load())
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
+    aliases: set[str] = set()
     for name, source in sources.items():
         if isinstance(source, MediaSource):
-            found |= folders_of_fields()
+            folders |= folders_of_fields()
+            aliases |= source.aliases
         elif isinstance(source, FolderSource):
-            found[name] = source.location
-    return found
+            folders[name] = source.location
+    return folders, aliases
 
 
 def build_project(*, retry_for: float | None = None) -> Project:
@@ -112,8 +107,7 @@ def _sources(parts: Mapping[str, conf.Part]) -> dict[str, Source]:
     sources: dict[str, Source] = {}
     for key, part in parts.items():
         source: Source = _build(part, Source, f"SOURCES.{key}")
-        if isinstance(getattr(type(source), "name", None), str):
-            source.name = key
+        source.name = key
         sources[key] = source
     return sources
 

@@ -23,6 +23,8 @@ from mipyme_backup.sources.base import (
     Where,
     require_own,
 )
+from mipyme_backup.streams.digest import drain
+from mipyme_backup.testing import BytesReader
 
 
 class LedgerSource(Source):
@@ -143,3 +145,12 @@ def _check(reader: Reader) -> None:
         for line in _all_of(reader).splitlines():
             if not line.startswith(b"entry "):
                 raise DamagedError("a line is no entry")
+
+
+class SavedOnlySource(Source):
+    """Saves a text, and says nothing of how it would be restored."""
+
+    name = "saved_only"
+
+    def artifacts(self, view: View) -> Iterator[Artifact]:
+        yield Artifact(name=f"{self.name}.txt", open=lambda: BytesReader(b"text"), check=drain)

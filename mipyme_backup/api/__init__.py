@@ -56,7 +56,7 @@ from mipyme_backup.monitoring.overview import Overview
 from mipyme_backup.monitoring.status import Status
 from mipyme_backup.operations.pins import PinResult
 from mipyme_backup.operations.scheduled import Coming, Outcome
-from mipyme_backup.parts import build_project, check_parts, saved_folders
+from mipyme_backup.parts import build_project, saved_places
 from mipyme_backup.results import BackupResult, DrillResult, PruneResult, RestoreResult, Verified
 from mipyme_backup.schedule import Due
 
@@ -89,7 +89,6 @@ __all__ = [
     "backup",
     "backups",
     "build_project",
-    "check_parts",
     "coming",
     "complete",
     "drill",
@@ -113,7 +112,7 @@ __all__ = [
     "run_job",
     "run_rationed",
     "run_task",
-    "saved_folders",
+    "saved_places",
     "status",
     "takes_tasks",
     "test_alert",

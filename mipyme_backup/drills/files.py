@@ -12,7 +12,8 @@ from django.apps import apps
 
 from mipyme_backup.drills.job import Files, Job
 from mipyme_backup.messages import Message, _
-from mipyme_backup.sources.file_fields import NamedFile, file_fields, named_files
+from mipyme_backup.sources.file_fields import file_fields, named_files
+from mipyme_backup.sources.media.storages import label_of
 
 
 def files(job: Job, aliases: Sequence[str]) -> Iterator[str]:
@@ -33,16 +34,12 @@ def _named(restored: Files, using: str) -> set[tuple[str, bool]]:
         field: prefix
         for model in apps.get_models(include_auto_created=True)
         for field in file_fields(model)
-        if (prefix := restored.fields.get(f"{model._meta.label}.{field.name}")) is not None
+        if (prefix := restored.fields.get(label_of(field))) is not None
     }
     return {
-        (fields[named.field] + named.name, _label(named) in restored.in_context)
+        (fields[named.field] + named.name, label_of(named.field) in restored.in_context)
         for named in named_files(using, fields=fields.keys())
     }
-
-
-def _label(named: NamedFile) -> str:
-    return f"{named.field.model._meta.label}.{named.field.name}"
 
 
 def _problem(hashes: sqlite3.Connection, root: str, name: str, *, anywhere: bool) -> Message | None:

@@ -87,7 +87,7 @@ def replace_field_storages(job: Job) -> None:
     from django.core.files.storage import FileSystemStorage
 
     from mipyme_backup.sources.file_fields import file_fields, storage_behind
-    from mipyme_backup.sources.media.storages import configured_storages
+    from mipyme_backup.sources.media.storages import configured_storages, label_of
 
     folders = {
         label: files.folder_of(prefix)
@@ -98,7 +98,7 @@ def replace_field_storages(job: Job) -> None:
     for model in apps.get_models(include_auto_created=True):
         for found in file_fields(model):
             if not any(storage_behind(found.storage) is storage for storage in configured):
-                label = f"{found.model._meta.label}.{found.name}"
+                label = label_of(found)
                 empty = str(Path(job.folder) / "storages" / label)
                 found.storage = FileSystemStorage(location=folders.get(label, empty))
 

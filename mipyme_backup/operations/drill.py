@@ -57,6 +57,9 @@ def run(
         watch = _Watch(choice, request)
         try:
             with throwaway(project, choice.manifest, watch.id) as made:
+                for name in made.unrehearsed:
+                    text = _("The drill does not test %(name)s: its source does not support drills")
+                    progress.step(Message(text, {"name": name}))
                 asked = RestoreRequest(to_media=made.folder)
                 plan_lines(project, asked, choice, made.targets)  # raises what forbids it
                 _load(project, choice, made, watch, progress)

@@ -86,8 +86,8 @@ def warnings(empty: Sequence[str]) -> list[Message]:
     if not empty:
         return []
     text = _(
-        "The database %(aliases)s has no table of the project: this backup is not one that restore"
-        " --latest takes, and stands for no slot of the schedule."
+        "The database %(aliases)s has no table of the project: restore --latest skips this backup,"
+        " and it does not count for the schedule."
     )
     return [Message(text, {"aliases": ", ".join(empty)})]
 

@@ -52,7 +52,7 @@ def asked_for(request: Request, found: Sequence[Message]) -> list[Message]:
     """Say in a plan what the restore will ask for because of what `other_origin` returned."""
     if not found or request.other_origin:
         return []
-    text = _("So it may be of another project: the restore asks, or wants --other-origin.")
+    text = _("The backup may belong to another project: the restore asks, or needs --other-origin.")
     return [Message(text)]
 
 

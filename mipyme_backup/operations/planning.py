@@ -43,7 +43,7 @@ def plan_lines(
     for part in targets:
         lines += part.target.plan()
     if left := not_restored(project, manifest, targets):
-        text = _("In the backup, and not restored: %(sources)s")
+        text = _("In this backup, but not restored: %(sources)s")
         lines.append(Message(text, {"sources": ", ".join(left)}))
     lines += _not_in_backup(project, request, manifest)
     lines += _migrations(manifest, targets, migrate=request.migrate)
@@ -65,7 +65,7 @@ def _not_in_backup(project: Project, request: Request, manifest: Manifest) -> li
     ]
     if not names:
         return []
-    text = _("Not in the backup, and left as it is here: %(sources)s")
+    text = _("Not in this backup, so not changed: %(sources)s")
     return [Message(text, {"sources": ", ".join(names)})]
 
 

@@ -154,7 +154,7 @@ class Saving:
         """Raise SourceError for a name that no file of a backup may have, or that is taken."""
         if not ARTIFACT_NAME.fullmatch(name) or name.endswith(UNFINISHED):
             raise SourceError(
-                _("The source %(source)s calls an artifact %(name)s: no file can be called so."),
+                _("The source %(source)s named an artifact %(name)s, which is no valid file name."),
                 hint=_("Use letters, digits, dots, dashes and underscores."),
                 source=source.name,
                 name=ascii(name),
@@ -163,7 +163,7 @@ class Saving:
         unpacked = name.removesuffix(INDEX)
         if unpacked in self._names:
             raise SourceError(
-                _("The source %(source)s calls an artifact %(name)s, and so does another source."),
+                _("Two sources named an artifact %(name)s: %(source)s is the second."),
                 hint=_("Each artifact of a backup needs a name of its own."),
                 source=source.name,
                 name=name,

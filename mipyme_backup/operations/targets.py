@@ -81,7 +81,13 @@ def make_targets(
     parts = [
         part
         for source, saved in chosen
-        for part in _parts(source, saved, restore_id, _where(project, request, chosen, source))
+        for part in _parts(
+            source,
+            saved,
+            restore_id,
+            _where(project, request, chosen, source),
+            named=bool(request.only),
+        )
     ]
     if not parts:
         raise NoBackupError(
@@ -158,8 +164,13 @@ def part_of(source: Source, saved: SavedSource, restorable: Restorable) -> Part:
     )
 
 
-def _parts(source: Source, saved: SavedSource, restore_id: str, where: Where) -> list[Part]:
+def _parts(
+    source: Source, saved: SavedSource, restore_id: str, where: Where, *, named: bool
+) -> list[Part]:
+    """Return the targets of one source; only for what is `named` it is an error to have none."""
     restorables = source.targets(restore_id, contents_of(saved), where)
+    if restorables is None and not named:
+        return []
     if restorables is None:
         raise RestoreError(
             _("%(name)s cannot be restored by this command."),
@@ -186,12 +197,17 @@ def _chosen(project: Project, request: Request, manifest: Manifest) -> list[Chos
     known = [
         (require_source(project, saved.name), saved)
         for saved in manifest.sources
-        if not wanted or saved.name in wanted
+        if (saved.name in wanted if wanted else _may_be_asked(project, request, saved.name))
     ]
     chosen = [pair for pair in known if wanted or _is_restored_unasked(pair[0], request)]
     if request.elsewhere:
         _require_places(request, manifest, chosen)
     return chosen
+
+
+def _may_be_asked(project: Project, request: Request, name: str) -> bool:
+    """Say whether its source must be known; elsewhere, only those that are known have a place."""
+    return not request.elsewhere or project.find_source(name) is not None
 
 
 def _is_restored_unasked(source: Source, request: Request) -> bool:

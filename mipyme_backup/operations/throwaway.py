@@ -24,19 +24,21 @@ from mipyme_backup.operations.targets import (
     require_source,
 )
 from mipyme_backup.private_files import make_folder
-from mipyme_backup.sources.base import require_distinct
+from mipyme_backup.sources.base import Source, require_distinct
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throwaway:
     """A private `folder`, and the targets of the sources that can be rehearsed.
 
-    `places` are the folders in it that they may use, in the same order.
+    `places` are the folders in it that they may use, in the same order. `unrehearsed` are the
+    sources of the backup that have no such target.
     """
 
     folder: Path
     targets: Targets
     places: Sequence[Path]
+    unrehearsed: Sequence[str]
 
 
 @contextlib.contextmanager
@@ -50,8 +52,13 @@ def throwaway(project: Project, manifest: Manifest, drill_id: str) -> Iterator[T
         found = [*_parts(project, manifest, drill_id, folder)]
         made = Throwaway(
             folder=folder,
-            targets=[part for _place, part in found],
-            places=[place for place, _part in found],
+            targets=[part for _place, _source, part in found if part is not None],
+            places=[place for place, _source, part in found if part is not None],
+            unrehearsed=[
+                source.name
+                for _place, source, part in found
+                if part is None and source.restored_by_default
+            ],
         )
         if not made.targets:
             raise NoBackupError(
@@ -70,14 +77,14 @@ def throwaway(project: Project, manifest: Manifest, drill_id: str) -> Iterator[T
 
 def _parts(
     project: Project, manifest: Manifest, drill_id: str, folder: Path
-) -> Iterator[tuple[Path, Part]]:
+) -> Iterator[tuple[Path, Source, Part | None]]:
     for number, saved in enumerate(manifest.sources):
         source = require_source(project, saved.name)
         place = folder / str(number)
         make_folder(place)
         restorable = source.drill_target(drill_id, contents_of(saved), place)
-        if restorable is not None:
-            yield place, part_of(source, saved, restorable)
+        part = None if restorable is None else part_of(source, saved, restorable)
+        yield place, source, part
 
 
 def databases(project: Project, made: Throwaway) -> dict[str, Database | None]:

@@ -52,7 +52,7 @@ def left_out(name: str, facts: Mapping[str, Any]) -> list[tuple[Severity, Messag
         found.append(("warning", Message(text, {"count": sum(unsaved.values()), "fields": shown})))
     gone = _total(facts, "gone")
     if gone:
-        text = _("files that rows name, gone from their storage and kept from earlier (%(count)d)")
+        text = _("files that rows name, missing and kept from an earlier backup (%(count)d)")
         found.append(("warning", Message(text, {"count": gone})))
     models = _models(facts)
     if models:

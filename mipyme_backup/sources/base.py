@@ -191,7 +191,7 @@ class Source(ABC):
 
     @property
     def stored_in(self) -> StoredIn | None:
-        """Which storages keep the files that are saved here; None where that are none."""
+        """Which storages keep the files that are saved here; None for what is in no storage."""
         return None
 
     def split(self) -> list[Source]:
@@ -259,7 +259,7 @@ class Source(ABC):
     def drill_target(self, drill_id: str, contents: Contents, folder: Path) -> Restorable | None:
         """Return where a drill restores it to; None where that cannot be rehearsed.
 
-        `folder` is not there yet, is for this source alone, and is removed afterwards.
+        `folder` is empty, for this source alone, and removed afterwards.
         """
         return None
 

@@ -124,3 +124,26 @@ def test_failing_source_is_named(shop: Project, ledgers: tuple[Path, Path]) -> N
     assert failed.returncode == 1
     assert "The source cash failed: FileNotFoundError" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_source_that_can_only_be_saved_stops_nothing_else(
+    shop: Project, ledgers: tuple[Path, Path]
+) -> None:
+    shop.backup_settings["SOURCES"]["note"] = {"BACKEND": "tests.ledger.SavedOnlySource"}
+    shop.write()
+    try:
+        saved = shop.backup()["id"]
+        assert shop.manage("verify_backups", saved, "--level", "content").returncode == 0
+        done = shop.restore(saved)
+        refused = shop.manage("restore", saved, "--only", "note", "--no-input", check=False)
+        drill = shop.manage("restore_drill")
+    finally:
+        del shop.backup_settings["SOURCES"]["note"]
+        shop.write()
+    copied = shop.restore(saved, "--to-media", str(shop.root / "copied"))
+
+    assert done["left_out"] == ["note"]
+    assert any("not restored: note" in line for line in done["plan"])
+    assert refused.returncode == 1 and "by hand" in refused.stderr
+    assert "does not test note" in drill.stderr
+    assert copied["status"] == "complete"  # whatever else the backup holds

@@ -174,26 +174,44 @@ def test_storage_that_is_left_out_is_told_by_field(project: Project) -> None:
     warnings = project.backup()["warnings"]
 
     for name in ("hidden", "scan", "contract"):
-        assert any(text.startswith(f"1 files that vault.Paper.{name} names") for text in warnings)
+        assert any(
+            text.startswith(f"1 files named by vault.Paper.{name} are not") for text in warnings
+        )
     status = project.manage("backup_status", check=False)
     assert "vault.Paper.hidden" in status.stdout
 
     project.more_settings += "del MIPYME_BACKUP['SOURCES']['media']['OPTIONS']\n"
     project.write()
     plan = " ".join(project.json("restore", "--latest", "--plan")["plan"])
-    assert "Not in the backup, and left as it is here: media:private" in plan
+    assert "Not in this backup, so not changed: media:private" in plan
 
 
-def test_storage_that_cannot_be_listed_keeps_nothing_from_being_saved(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("folder", "source"),
+    [("scans", "media:vault.Paper.scan"), ("certificates", "certificates")],
+)
+def test_place_that_cannot_be_read_keeps_nothing_from_being_saved(
+    project: Project, folder: str, source: str
+) -> None:
     """What the last backup has of it is kept, and the run is not whole."""
-    (project.root / "scans").rename(project.root / "away")
-    (project.root / "scans").write_bytes(b"no folder")
+    (project.root / folder).rename(project.root / "away")
+    (project.root / folder).write_bytes(b"no folder")
 
     run = project.manage("backup", "--json", check=False)
 
     assert run.returncode == 3, run.stdout
     saved = json.loads(run.stdout)
-    assert any("media:vault.Paper.scan are not saved" in text for text in saved["warnings"])
-    (project.root / "scans").unlink()
-    project.restore(saved["id"], "--only", "media:vault.Paper.scan")
+    assert any(f"{source} are not saved" in text for text in saved["warnings"])
+    (project.root / folder).unlink()
+    project.restore(saved["id"], "--only", source)
     assert files(project) == FILES
+
+
+def test_folder_that_the_settings_name_and_that_is_not_there(project: Project) -> None:
+    shutil.rmtree(project.root / "certificates")
+
+    run = project.manage("backup", "--json", check=False)
+
+    assert run.returncode == 3, run.stdout
+    assert any("certificates does not exist" in text for text in json.loads(run.stdout)["warnings"])
+    assert "certificates" in project.manage("backup_status", check=False).stdout

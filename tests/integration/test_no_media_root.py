@@ -82,7 +82,7 @@ def test_whatever_is_left_out_is_said(settings: Any, workdir: Path) -> None:
     ):
         planned = api.restore(latest=True, plan=True, **asked)
         assert planned.left_out == (left,), asked
-        assert f"In the backup, and not restored: {left}" in [str(line) for line in planned.plan]
+        assert f"In this backup, but not restored: {left}" in [str(line) for line in planned.plan]
         done = api.restore(latest=True, **asked)
         assert done.to_dict()["left_out"] == [left]
 

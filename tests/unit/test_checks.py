@@ -288,6 +288,16 @@ class TestBackupsInTheMediaStorage:
 
         assert ids(check_settings()) == ["mipyme_backup.E003"]
 
+    def test_any_storage_that_is_saved_counts(self, settings: Any) -> None:
+        storage(settings, "offsite", S3, bucket_name="shop")
+        media: dict[str, Any] = {"BACKEND": "mipyme_backup.sources.MediaSource"}
+        settings.MIPYME_BACKUP = {**stored_in("offsite"), "SOURCES": {"media": media}}
+        assert ids(check_settings()) == []
+
+        media["OPTIONS"] = {"storages": ["default", "offsite"]}
+
+        assert ids(check_settings()) == ["mipyme_backup.E003"]
+
     def test_a_local_destination_in_a_folder_that_is_saved_is_one(
         self, settings: Any, tmp_path: Path
     ) -> None:

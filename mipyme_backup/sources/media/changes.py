@@ -20,9 +20,9 @@ class Changes:
     """Size and time, change time and inode must be the same, as for restic.
 
     `ignore_ctime` is for programs that touch every file (hard links, `chmod`), `ignore_inode` for
-    network file systems that number files anew. A file that was last read `full_read_days` ago is
-    read however it looks; `today` is the number of the day since 1970, in UTC. What an index of an
-    earlier version does not hold is not compared.
+    network file systems that change inode numbers. A file that was last read `full_read_days` ago
+    is read however it looks; `today` is the number of the day since 1970, in UTC. What an index
+    of an earlier version does not hold is not compared.
     """
 
     ignore_ctime: bool = False

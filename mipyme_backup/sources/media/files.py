@@ -90,13 +90,17 @@ class FileSource(Source):
     """The files of one place: of a folder, or of the storage that `remote_key` names.
 
     Yields the packs that are new in this run, then the index of all files, which is called
-    ``<index_stem>.index.jsonl``.
+    ``<index_stem>.index.jsonl``. Where the files cannot be listed, that stops the backup if they
+    are `required`. Else they are left out and told, for the rest is to be saved: what the last
+    backup has of them is kept.
     """
 
     place_option = "--to-media"
 
-    def __init__(self, options: FileOptions) -> None:
+    def __init__(self, options: FileOptions, *, required: bool = True) -> None:
         self._options = options
+        self._required = required
+        self._is_left_out = False
 
     @property
     @abstractmethod
@@ -118,6 +122,18 @@ class FileSource(Source):
         """The folder of the files; None where there is none. Raises ConfigurationError."""
 
     def preflight(self) -> Iterator[Message]:
+        self._is_left_out = False
+        try:
+            self._require_listable()
+        except PreflightError as error:
+            if self._required:
+                raise
+            self._is_left_out = True
+            text = _("The files of %(name)s are not saved: %(reason)s")
+            yield Message(text, {"name": self.name, "reason": error.message})
+
+    def _require_listable(self) -> None:
+        """Raise PreflightError where the files cannot be listed."""
         if self.remote_key is not None:
             objects = objects_in(self.remote_key)
             with failures(objects, _("list"), PreflightError):
@@ -125,21 +141,13 @@ class FileSource(Source):
         location = self.location
         if location is not None and resolved(location, PreflightError).exists():
             if not location.is_dir():
-                raise PreflightError(
-                    _("The media folder %(folder)s is no folder"), folder=str(location)
-                )
+                raise PreflightError(_("%(folder)s is no folder."), folder=str(location))
             if not os.access(location, os.R_OK | os.X_OK):
                 raise PreflightError(
-                    _("The media folder %(folder)s cannot be read"),
+                    _("The folder %(folder)s cannot be read."),
                     hint=_("Run the backup as a user who may read it."),
                     folder=str(location),
                 )
-        return iter(())
-
-    @property
-    def is_left_out(self) -> bool:
-        """Whether the preflight found that the files cannot be listed, and went on without them."""
-        return False
 
     def is_absent(self, view: View) -> bool:
         """As in the base: where rows name files all the same, what is missing is to be told."""
@@ -148,7 +156,9 @@ class FileSource(Source):
 
     def completed(self, facts: Facts) -> Facts:
         """Return the facts of the index with what this source knows beside them."""
-        return facts
+        if not self._is_left_out:
+            return facts
+        return {**facts, "unreadable": facts.get("unreadable", 0) + 1}
 
     def unsaved_warnings(self) -> list[Message]:
         """Say which files this source knows of, and does not save."""
@@ -162,7 +172,7 @@ class FileSource(Source):
             root=location,
             changes=self._options.changes(),
             index_name=name,
-            unseen=self.is_left_out,
+            unseen=self._is_left_out,
         )
         members = collection.members()
         try:
@@ -179,7 +189,7 @@ class FileSource(Source):
             )
         except OSError as error:
             raise SourceError(
-                _("The media folder %(folder)s cannot be read: %(reason)s"),
+                _("The folder %(folder)s cannot be read: %(reason)s"),
                 folder=str(location),
                 reason=error.strerror,
             ) from error
@@ -192,7 +202,7 @@ class FileSource(Source):
         return self.remote_key or str(self.location or "")
 
     def _tree(self) -> Tree:
-        if self.is_left_out:
+        if self._is_left_out:
             return FolderTree(None)
         if self.remote_key is not None:
             return RemoteTree(objects_in(self.remote_key))

@@ -32,8 +32,8 @@ class Reason(Enum):
     UNFOLLOWED = _("%(count)d links in the storage are not followed, and left out: %(names)s")
     NAME = _("%(count)d objects have names that no file can have, and are left out: %(names)s")
     GONE = _(
-        "%(count)d media files that the database names are gone since the last backup; this one"
-        " keeps them as they were, and restore --only media brings them back: %(names)s"
+        "%(count)d media files that the database names are missing; this backup keeps the last"
+        " saved version of each (to restore them: restore --latest --only media): %(names)s"
     )
     MISSING = _("%(count)d media files that the database names do not exist: %(names)s")
     UNSAVED = _("%(count)d media files that the database names could not be saved: %(names)s")

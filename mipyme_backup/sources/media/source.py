@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mipyme_backup.errors import ConfigurationError, PreflightError
+from mipyme_backup.errors import ConfigurationError
 from mipyme_backup.messages import Message, _
 from mipyme_backup.sources.base import Artifact, Facts, Snapshot, Source, StoredIn, View
 from mipyme_backup.sources.file_fields import named_files
@@ -15,6 +15,7 @@ from mipyme_backup.sources.media.files import FileOptions, FileSource, escaped
 from mipyme_backup.sources.media.storages import (
     DEFAULT,
     Kept,
+    aliases_of_fields,
     kept_files,
     label_of,
     names_in,
@@ -55,6 +56,12 @@ class MediaSource(Source):
         self._exclude = frozenset(exclude)
         self._options = FileOptions(**options)
 
+    @property
+    def aliases(self) -> set[str]:
+        """The aliases of what is saved, as far as they are known without making a storage."""
+        saved = {DEFAULT, *aliases_of_fields()} if self._names is None else {*self._names}
+        return saved - self._exclude
+
     def split(self) -> list[Source]:
         return [self._part(place) for place in self._places()]
 
@@ -85,26 +92,20 @@ class MediaSource(Source):
     def _part(self, place: Kept) -> Source:
         own = place.key in (DEFAULT, self._only)
         name = self.name if own else f"{self.name}:{place.key}"
-        asked_for = own or self._names is not None
-        return StorageSource(self, name, place, self._options, asked_for=asked_for)
+        required = own or self._names is not None
+        return StorageSource(self, name, place, self._options, required=required)
 
 
 class StorageSource(FileSource):
-    """The files of one storage.
-
-    One that was not `asked_for`, and cannot be listed, is left out and told, for it must not keep
-    the rest from being saved. The default one tells of what no source saves.
-    """
+    """The files of one storage. The default one tells of what no source saves."""
 
     def __init__(
-        self, media: MediaSource, name: str, place: Kept, options: FileOptions, *, asked_for: bool
+        self, media: MediaSource, name: str, place: Kept, options: FileOptions, *, required: bool
     ) -> None:
-        super().__init__(options)
+        super().__init__(options, required=required)
         self.name = name
         self._media = media
         self._place = place
-        self._asked_for = asked_for
-        self._unlisted = False
         self._unsaved: Counter[tuple[str, str, str]] = Counter()
 
     @property
@@ -125,10 +126,6 @@ class StorageSource(FileSource):
         return self._place.key if self._place.remote else None
 
     @property
-    def is_left_out(self) -> bool:
-        return self._unlisted
-
-    @property
     def stored_in(self) -> StoredIn:
         fields = self._place.fields
         return StoredIn(
@@ -137,21 +134,10 @@ class StorageSource(FileSource):
             in_context=[label_of(field) for field in self._place.in_context],
         )
 
-    def preflight(self) -> Iterator[Message]:
-        self._unlisted = False
-        try:
-            yield from super().preflight()
-        except PreflightError as error:
-            if self._asked_for:
-                raise
-            self._unlisted = True
-            text = _("The files of %(name)s are not saved: %(reason)s")
-            yield Message(text, {"name": self.name, "reason": error.message})
-
     def named_files(self, snapshots: Mapping[str, Snapshot]) -> Iterator[str | Anywhere]:
         self._unsaved.clear()
         unsaved = self._media.unsaved() if ":" not in self.name else []
-        if self._unlisted:
+        if self._is_left_out:
             unsaved.append(self._place)
         for snapshot in snapshots.values():
             with snapshot.reading() as using:
@@ -159,26 +145,27 @@ class StorageSource(FileSource):
                     for named in named_files(using, fields=place.fields.keys()):
                         key = (place.key, label_of(named.field), named.schema or "")
                         self._unsaved[key] += 1
-                if not self._unlisted:
+                if not self._is_left_out:
                     yield from names_in(self._place, using)
 
     def completed(self, facts: Facts) -> Facts:
         """Return the facts, with how many files rows name that are not saved, by field."""
-        if not self._unsaved and not self._unlisted:
+        facts = super().completed(facts)
+        if not self._unsaved:
             return facts
         counts = [
             {"storage": storage, "field": field, "schema": schema, "rows": rows}
             for (storage, field, schema), rows in sorted(self._unsaved.items())
         ]
-        unlisted = {"unreadable": facts.get("unreadable", 0) + 1} if self._unlisted else {}
-        return {**facts, **unlisted, "unsaved": counts}
+        return {**facts, "unsaved": counts}
 
     def unsaved_warnings(self) -> list[Message]:
         return [
             Message(
                 _(
-                    "%(rows)d files that %(field)s names are not saved: they are in the storage"
-                    " %(storage)s, which MediaSource leaves out"
+                    "%(rows)d files named by %(field)s are not saved, because SOURCES does not save"
+                    " the storage %(storage)s (add it to storages, or to exclude if that is"
+                    " intended)"
                 ),
                 {
                     "rows": rows,

@@ -31,7 +31,7 @@ class Kept:
     """One place where files are kept, and what is kept there.
 
     `key` is an alias of ``STORAGES``, or the label of the first field whose own storage it is.
-    `folder` is where all its files lie, whatever the context; None where it is no folder, or has
+    `folder` is where all its files lie, in any context; None where it is no folder, or has
     none. `aliases` say in which folder of it other storages lie ("" for itself), `fields` what
     stands before the names of each field. Those `in_context` have a folder that depends on who
     asks: their names say how a path ends. A storage that cannot be made is a `problem`.
@@ -102,6 +102,13 @@ def folders_of_fields() -> dict[str, Path]:
     return found
 
 
+def aliases_of_fields() -> set[str]:
+    """Return the aliases whose storages file fields use; none is made that no field has made."""
+    made = getattr(storages, "_storages", {})
+    used = [found.storage for found in _all_fields() if not isinstance(found.storage, LazyObject)]
+    return {alias for alias, storage in made.items() if any(storage is one for one in used)}
+
+
 def configured_storages() -> dict[str, Storage]:
     """Return the storages of ``STORAGES`` that can be made, by alias: no field uses the others."""
     found = {}
@@ -163,7 +170,7 @@ def folder_of(storage: Storage) -> Path | None:
 
 
 def is_in_context(storage: Storage) -> bool:
-    """Say whether a class of the project computes its folder anew whenever it is asked."""
+    """Say whether a class of the project computes its folder each time it is asked."""
     if not isinstance(storage, FileSystemStorage):
         return False
     return any(

@@ -353,7 +353,7 @@ def test_a_named_file_that_is_gone_comes_from_the_pool(media: Path, tmp_path: Pa
     assert (out / "d").read_bytes() == b"d"
     assert not (out / "a" / "first").exists()
     (warning,) = second.warnings
-    assert warning.startswith("2 media files that the database names are gone")
+    assert warning.startswith("2 media files that the database names are missing")
     assert warning.endswith("b/second, d")
     assert second.facts["gone"] == 2
     third = save(media, second, expected=["b/second", "c", "d"])

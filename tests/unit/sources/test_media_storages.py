@@ -97,6 +97,8 @@ def test_alias_object_and_callable(folder: Path, only: Any) -> None:
     assert prefixes(found["private"]) == {"hidden": "", "called": ""}
     assert prefixes(found["zoo.Paper.scan"]) == {"scan": "", "image": ""}
     assert found["zoo.Paper.scan"].folder == folder / "own"
+    assert MediaSource().aliases == {"default", "private"}
+    assert MediaSource(exclude=["private"]).aliases == {"default"}
     names = [source.name for source in MediaSource().split()]
     assert names == ["media", "media:private", "media:zoo.Paper.scan"]
 

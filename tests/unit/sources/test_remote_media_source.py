@@ -279,7 +279,7 @@ def test_a_file_that_a_row_names_and_that_is_gone_comes_from_the_pool(
 
     assert texts(restored(second, tmp_path / "out")) == {"a/first": b"1", "second": b"2"}
     gone, missing = second.warnings
-    assert gone.startswith("1 media files that the database names are gone since the last backup")
+    assert gone.startswith("1 media files that the database names are missing")
     assert missing == "1 media files that the database names do not exist: never"
 
 
